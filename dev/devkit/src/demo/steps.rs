@@ -1,0 +1,125 @@
+//! The demo's story, step by step.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tailstream_devkit::Cluster;
+
+use super::DATABASE;
+use super::ingest::{BATCH, ingest};
+use super::input::{Input, PREMIUM, STANDARD, UPGRADED};
+use super::screen::{Screen, Session, show_statement};
+
+/// Tells the whole story.
+pub fn tell(
+    screen: &Screen,
+    session: &mut Session,
+    cluster: &Cluster,
+    input: &Input,
+) -> Result<()> {
+    create(screen, session)?;
+    store(screen, session, cluster, input)?;
+    replay(screen, session)?;
+    upgrade(screen, session)?;
+    purge(screen, session)?;
+    keep_purging(screen, session)
+}
+
+fn create(screen: &Screen, session: &mut Session) -> Result<()> {
+    screen.heading("1. Create the extension");
+    session
+        .client
+        .batch_execute("SET client_min_messages = warning")
+        .context("cannot quiet the notices")?;
+    session.run("CREATE EXTENSION tailstream CASCADE;")?;
+    session.run("CREATE EXTENSION pg_cron;")?;
+    screen.say("\nTwo tiers are there from the start. An org registers itself when its first events come, on tier standard:");
+    session.run("SELECT name, retention FROM tailstream.tiers ORDER BY retention;")?;
+    screen.say(&format!("\nOrg {PREMIUM} pays for more:"));
+    session.run(&format!("SELECT ts_set_org_tier('{PREMIUM}', 'premium');"))
+}
+
+fn store(screen: &Screen, session: &mut Session, cluster: &Cluster, input: &Input) -> Result<()> {
+    screen.heading("2. Store web traffic");
+    screen.say(&input.origin);
+    show_statement(&format!(
+        "SELECT * FROM ts_ingest('{PREMIUM}', '[{{\"created_at\": \"...\", \"method\": \"GET\", \"path\": \"/\", \"status\": 200, ...}}, ...]');"
+    ));
+    screen.say(&format!("That, for each org, in batches of {BATCH}:\n"));
+    ingest(screen, &mut cluster.connect(DATABASE)?, &input.orgs)?;
+    screen.say(
+        "\nA batch that is sent again with its key, because the answer got lost, is stored once:",
+    );
+    let again = format!(
+        "SELECT batch_id, accepted, duplicate\nFROM ts_ingest('{STANDARD}', '{{\"path\": \"/pay\", \"status\": 201}}', idempotency_key => 'order-4711');"
+    );
+    session.run(&again)?;
+    session.run(&again)
+}
+
+fn replay(screen: &Screen, session: &mut Session) -> Result<()> {
+    screen.heading("3. Replay");
+    screen.say("The events of an org between two times, in order:");
+    session.run(&format!(
+        "SELECT created_at, method, path, status, response_time\n\
+         FROM ts_replay('{PREMIUM}', now() - interval '1 hour', now())\nORDER BY created_at, id LIMIT 5;"
+    ))?;
+    screen.say("\nIt is plain SQL, and the planner sees through it:");
+    session.run(&format!(
+        "SELECT status / 100 * 100 AS status, count(*), max(response_size) AS largest\n\
+         FROM ts_replay('{PREMIUM}', now() - interval '24 hours', now())\nGROUP BY 1 ORDER BY 1;"
+    ))?;
+    screen.say(&format!(
+        "\nNobody reads past an org's retention, purged or not. {STANDARD} is on tier standard:"
+    ));
+    session.run_failing(&format!(
+        "SELECT * FROM ts_replay('{STANDARD}', now() - interval '1 day', now());"
+    ))
+}
+
+fn upgrade(screen: &Screen, session: &mut Session) -> Result<()> {
+    screen.heading("4. Upgrade an org");
+    screen.say("From now on it keeps what it has for longer; nothing is moved:");
+    session.run(&format!("SELECT ts_set_org_tier('{UPGRADED}', 'premium');"))?;
+    session.run(&format!("SELECT * FROM ts_replay_window('{UPGRADED}');"))
+}
+
+fn purge(screen: &Screen, session: &mut Session) -> Result<()> {
+    screen.heading("5. Expire by tier");
+    screen.say("To have something expired without waiting, tier standard is cut to one hour. What is older is hidden at once:");
+    let counts = format!(
+        "SELECT org, (SELECT count(*) FROM tailstream.log_events WHERE org_id = org) AS readable\n\
+         FROM unnest('{{{PREMIUM},{UPGRADED},{STANDARD}}}'::text[]) AS org;"
+    );
+    session.run(&counts)?;
+    session.run("SELECT ts_alter_tier('standard', retention => '1 hour');")?;
+    session.run(&counts)?;
+    screen.say("\nWhat would a purge do? Every hour of a tier is a chunk of its own, and whole chunks are dropped:");
+    session.run("SELECT * FROM ts_retention_preview();")?;
+    screen.say(&format!("\nThe purge itself. What {UPGRADED} stored before its upgrade is rescued into its new tier first:"));
+    session.run("SELECT * FROM ts_apply_retention();")?;
+    screen.say("\nNobody lost an event that they could read:");
+    session.run(&counts)?;
+    session.run("SELECT ts_alter_tier('standard', retention => '3 hours');")
+}
+
+fn keep_purging(screen: &Screen, session: &mut Session) -> Result<()> {
+    screen.heading("6. From now on, by itself");
+    screen.say("pg_cron purges every minute:");
+    session.run("SELECT ts_schedule_retention();")?;
+    session.run("SELECT * FROM ts_health();")
+}
+
+/// How to go on by hand.
+pub fn farewell(screen: &Screen, took: Duration) {
+    screen.heading("Go on by hand");
+    screen.say("The server keeps running. 'make psql' opens a shell on this database; try:");
+    show_statement(&format!(
+        "SELECT * FROM ts_ingest('{STANDARD}', '{{\"path\": \"/hello\", \"status\": 200, \"colour\": \"blue\"}}');\n\
+         SELECT ts_event(e) FROM ts_replay('{STANDARD}', now() - interval '5 minutes', now()) e;\n\
+         SELECT * FROM ts_ingest('{STANDARD}', '[{{\"status\": \"many\"}}]');\n\
+         SELECT * FROM ts_org('{UPGRADED}');"
+    ));
+    screen.say("'make stop' stops the server, 'make clean' removes it, 'make demo LOG=your-access.log' shows your own traffic.");
+    screen.say(&format!("This took {:.1} s.", took.as_secs_f64()));
+}

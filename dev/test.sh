@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Runs all checks and tests in order, or the stages named as arguments; stops at the first that fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec </dev/null
+
+readonly STAGES=(format clippy devkit pgrx install regress e2e)
+
+devkit() { cargo run --quiet --package tailstream-devkit --bin tailstream-dev -- "$@"; }
+
+# Each stage: what it runs, and what to do when it fails.
+run_stage() {
+    case "$1" in
+        format) cargo fmt --all --check ;;
+        clippy) cargo clippy --workspace --all-targets --features pg_test -- -D warnings ;;
+        devkit) cargo test --package tailstream-devkit ;;
+        pgrx) devkit pgrx-test ;;
+        install) devkit install ;;
+        regress) devkit regress ;;
+        e2e) cargo test --package tailstream-e2e --release ;;
+        *) return 64 ;;
+    esac
+}
+
+title() {
+    case "$1" in
+        format) echo "formatting" ;;
+        clippy) echo "lints" ;;
+        devkit) echo "tests of the tooling: private clusters, access logs, traffic" ;;
+        pgrx) echo "unit tests, and tests inside PostgreSQL" ;;
+        install) echo "release build of the extension, installed" ;;
+        regress) echo "pg_regress: the SQL surface" ;;
+        e2e) echo "end to end: real connections, concurrency, crashes" ;;
+        *) echo "unknown stage" ;;
+    esac
+}
+
+advice() {
+    case "$1" in
+        format) echo "run 'make fmt'" ;;
+        clippy) echo "change what clippy names above" ;;
+        devkit | pgrx | e2e) echo "read the failing test's output above, then run only this again: dev/test.sh $1" ;;
+        install) echo "read the compiler's output above" ;;
+        regress) echo "compare target/pg_regress/regression.diffs; if the new output is right: cargo run -p tailstream-devkit -- regress --accept" ;;
+        *) echo "stages are: ${STAGES[*]}" ;;
+    esac
+}
+
+stages=("$@")
+[ $# -gt 0 ] || stages=("${STAGES[@]}")
+# The end-to-end tests run against what is installed.
+[ "${stages[*]}" != e2e ] || stages=(install e2e)
+[ "${stages[*]}" != regress ] || stages=(install regress)
+
+began=$SECONDS
+number=0
+for stage in "${stages[@]}"; do
+    number=$((number + 1))
+    stage_began=$SECONDS
+    printf '\n==> [%d/%d] %s: %s\n' "$number" "${#stages[@]}" "$stage" "$(title "$stage")"
+    if ! run_stage "$stage"; then
+        printf '\nFAILED: %s (%s), after %d s\n  to fix it: %s\n' \
+            "$stage" "$(title "$stage")" $((SECONDS - stage_began)) "$(advice "$stage")" >&2
+        exit 1
+    fi
+    printf '    ok, %d s\n' $((SECONDS - stage_began))
+done
+printf '\nAll %d stages passed in %d s.\n' "$number" $((SECONDS - began))
