@@ -1,0 +1,57 @@
+-- Nothing is PUBLIC's; each role gets what its work needs.
+DO $revoke$
+DECLARE
+    member regprocedure;
+BEGIN
+    FOR member IN
+        SELECT d.objid::regprocedure
+        FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+        WHERE e.extname = 'tailstream' AND d.refclassid = 'pg_catalog.pg_extension'::regclass
+          AND d.classid = 'pg_catalog.pg_proc'::regclass AND d.deptype = 'e'
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', member);
+    END LOOP;
+END
+$revoke$;
+
+-- TimescaleDB lets any role drop any chunk with this function. Owners keep drop_chunks().
+REVOKE EXECUTE ON FUNCTION _timescaledb_functions.drop_chunk(regclass) FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA tailstream TO tailstream_writer, tailstream_reader, tailstream_admin;
+
+GRANT EXECUTE ON FUNCTION
+    ts_ingest(text, json, text, text),
+    ts_ingest_ndjson(text, text, text, text),
+    ts_event(record),
+    tailstream.bound_org()
+TO tailstream_writer;
+GRANT INSERT ON tailstream.log_events TO tailstream_writer;
+
+GRANT EXECUTE ON FUNCTION
+    ts_replay(text, timestamptz, timestamptz),
+    ts_replay_window(text),
+    ts_event(record),
+    ts_org(text),
+    tailstream.bound_org(),
+    tailstream.permitted_org(text),
+    tailstream.session_unbound(),
+    tailstream.retention_floor(text),
+    tailstream.replay_floor(text, timestamptz),
+    tailstream.storage_missing()
+TO tailstream_reader;
+GRANT SELECT ON tailstream.log_events, tailstream.own_log_events TO tailstream_reader;
+
+GRANT EXECUTE ON FUNCTION
+    ts_create_tier(text, interval),
+    ts_alter_tier(text, interval),
+    ts_drop_tier(text),
+    ts_set_org_tier(text, text),
+    ts_apply_retention(),
+    ts_retention_preview(),
+    ts_schedule_retention(text),
+    ts_unschedule_retention(),
+    ts_erase_org(text),
+    ts_health()
+TO tailstream_admin;
+
+GRANT EXECUTE ON FUNCTION ts_version() TO tailstream_writer, tailstream_reader, tailstream_admin;

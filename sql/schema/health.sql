@@ -1,0 +1,77 @@
+-- ts_version: the version of the library that is loaded.
+CREATE FUNCTION ts_version() RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'ts_version_wrapper';
+
+-- ts_health: one row per component with status ok, warning or error and what to do about it.
+CREATE FUNCTION ts_health() RETURNS TABLE (component text, status text, detail text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    installed text := (SELECT extversion FROM pg_extension WHERE extname = 'tailstream');
+    overdue   record;
+    job       record;
+BEGIN
+    PERFORM tailstream.require_unbound();
+    component := 'tailstream';
+    status := CASE WHEN installed = @extschema@.ts_version() THEN 'ok' ELSE 'warning' END;
+    detail := format('extension %s, library %s%s', installed, @extschema@.ts_version(),
+                     CASE status WHEN 'ok' THEN '' ELSE '; run ALTER EXTENSION tailstream UPDATE' END);
+    RETURN NEXT;
+
+    component := 'timescaledb';
+    status := 'ok';
+    detail := format('%s, %s', (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'),
+                     CASE current_setting('timescaledb.license', true) WHEN 'timescale' THEN 'Community edition' ELSE 'Apache edition' END);
+    RETURN NEXT;
+
+    component := 'preload';
+    status := CASE WHEN current_setting('shared_preload_libraries') ~ '\mtailstream\M' THEN 'ok' ELSE 'warning' END;
+    detail := CASE status WHEN 'ok' THEN 'tailstream is in shared_preload_libraries'
+                   ELSE 'tailstream is not in shared_preload_libraries; roles bound to an org need it' END;
+    RETURN NEXT;
+
+    component := 'storage';
+    status := CASE WHEN to_regclass('tailstream.events') IS NULL THEN 'error' ELSE 'ok' END;
+    detail := CASE status WHEN 'ok' THEN (SELECT format('%s event chunks', count(*)) FROM tailstream.chunks('tailstream.events', 'created_at'))
+                   ELSE 'tables are not attached; run SELECT tailstream.attach_storage()' END;
+    RETURN NEXT;
+    IF status = 'error' THEN
+        RETURN;
+    END IF;
+
+    component := 'retention job';
+    IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_cron') THEN
+        SELECT c.schedule, c.active INTO job
+        FROM cron.job c JOIN tailstream.retention_jobs() j ON j.job_name = c.jobname
+        WHERE j.job_name LIKE 'tailstream-retention-%';
+        status := CASE WHEN job.active THEN 'ok' ELSE 'warning' END;
+        detail := CASE WHEN job.active THEN format('pg_cron runs it at "%s"', job.schedule)
+                       WHEN job.active IS NULL THEN 'not scheduled; run SELECT ts_schedule_retention()'
+                       ELSE 'the pg_cron job is not active' END;
+    ELSE
+        status := 'warning';
+        detail := 'pg_cron is not in this database; SELECT ts_schedule_retention() says what to do';
+    END IF;
+    RETURN NEXT;
+
+    SELECT count(*) AS chunks, max(clock_timestamp() - x.retention - x.range_end) AS late INTO overdue
+    FROM tailstream.expired_chunks() x;
+    component := 'purge';
+    status := CASE WHEN overdue.late > interval '1 hour' THEN 'error' WHEN overdue.late > interval '5 minutes' THEN 'warning' ELSE 'ok' END;
+    detail := CASE overdue.chunks WHEN 0 THEN 'nothing is overdue'
+                   ELSE format('%s chunks to drop, the oldest is %s late', overdue.chunks, date_trunc('second', overdue.late)) END;
+    RETURN NEXT;
+
+    component := 'roles';
+    status := CASE WHEN (SELECT count(*) FROM pg_roles WHERE rolname IN ('tailstream_writer', 'tailstream_reader', 'tailstream_admin')) = 3
+                   THEN 'ok' ELSE 'error' END;
+    detail := CASE status WHEN 'ok' THEN 'tailstream_writer, tailstream_reader and tailstream_admin exist'
+                   ELSE 'a role is missing; create it and run the grants of the documentation' END;
+    RETURN NEXT;
+
+    component := 'drop_chunk';
+    status := CASE WHEN has_function_privilege('public', '_timescaledb_functions.drop_chunk(regclass)', 'EXECUTE') THEN 'warning' ELSE 'ok' END;
+    detail := CASE status WHEN 'ok' THEN 'ordinary roles cannot drop chunks'
+                   ELSE 'any role can drop any chunk; run REVOKE EXECUTE ON FUNCTION _timescaledb_functions.drop_chunk(regclass) FROM PUBLIC' END;
+    RETURN NEXT;
+END
+$body$;

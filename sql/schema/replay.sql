@@ -1,0 +1,18 @@
+-- ts_replay: an org's events with start_time <= created_at < end_time, never older than its retention.
+-- The planner inlines it (so no SECURITY DEFINER and no SET here): a caller's LIMIT, ORDER BY created_at, id
+-- and further conditions reach the chunks' indexes, and rows stream.
+CREATE FUNCTION ts_replay(org text, start_time timestamptz, end_time timestamptz)
+RETURNS SETOF tailstream.log_events
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 1000 AS $body$
+    SELECT * FROM tailstream.log_events
+    WHERE org_id = org AND created_at >= start_time
+      AND created_at >= tailstream.replay_floor(org, start_time) AND created_at < end_time
+$body$;
+
+-- ts_replay_window: the range that ts_replay can show of an org now.
+CREATE FUNCTION ts_replay_window(org text, OUT earliest timestamptz, OUT latest timestamptz, OUT retention interval)
+LANGUAGE sql STABLE AS $body$
+    SELECT tailstream.retention_floor(tailstream.permitted_org(org)),
+           pg_catalog.statement_timestamp(),
+           pg_catalog.statement_timestamp() OPERATOR(pg_catalog.-) tailstream.retention_floor(org)
+$body$;

@@ -1,0 +1,226 @@
+-- The chunks of one of our hypertables with their ranges, read from the CHECK constraints that define them:
+-- those are the same in every edition and version of TimescaleDB, its catalogs are not.
+CREATE FUNCTION tailstream.chunks(hypertable regclass, time_column text)
+RETURNS TABLE (chunk regclass, tier smallint, range_start timestamptz, range_end timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT i.inhrelid::regclass,
+           max(substring(d.definition FROM '\(tier >= ''?(-?\d+)')::smallint),
+           max(substring(d.definition FROM time_column || ' >= ''([^'']+)''')::timestamptz),
+           min(substring(d.definition FROM time_column || ' < ''([^'']+)''')::timestamptz)
+    FROM pg_inherits i
+    JOIN pg_constraint c ON c.conrelid = i.inhrelid AND c.contype = 'c' AND c.conname ~ '^constraint_\d+$'
+    CROSS JOIN LATERAL pg_get_constraintdef(c.oid) AS d(definition)
+    WHERE i.inhparent = hypertable
+    GROUP BY i.inhrelid
+$body$;
+
+-- The chunks whose every event is older than their tier's retention. A tier that is gone counts as the longest.
+-- The grace lets an ingest that began while its events were still young enough finish before its chunk goes.
+CREATE FUNCTION tailstream.expired_chunks()
+RETURNS TABLE (chunk regclass, tier smallint, tier_name text, retention interval, range_start timestamptz, range_end timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT c.chunk, c.tier, coalesce(t.name, '(tier ' || c.tier || ')'), k.retention, c.range_start, c.range_end
+    FROM tailstream.chunks('tailstream.events', 'created_at') c
+    LEFT JOIN tailstream.tiers t ON t.id = c.tier
+    CROSS JOIN LATERAL (SELECT coalesce(t.retention, (SELECT max(retention) FROM tailstream.tiers))) AS k(retention)
+    WHERE c.range_end <= clock_timestamp() - k.retention - interval '10 seconds'
+$body$;
+
+-- Which orgs have events in the chunk that their present tier still keeps. Probes the index org by org: the
+-- chunk is never scanned, and an org that was not upgraded costs one descent.
+CREATE FUNCTION tailstream.orgs_to_rescue(chunk regclass, tier smallint, retention interval)
+RETURNS TABLE (org_id text, new_tier smallint, keep_from timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    IF NOT EXISTS (SELECT FROM tailstream.tiers t WHERE t.retention > orgs_to_rescue.retention) THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE format($query$
+        SELECT o.org_id, o.tier, clock_timestamp() - t.retention
+        FROM tailstream.orgs o
+        JOIN tailstream.tiers t ON t.id = o.tier AND t.retention > $2
+        CROSS JOIN LATERAL (SELECT FROM %s e
+                            WHERE e.org_id = o.org_id AND e.created_at >= clock_timestamp() - t.retention LIMIT 1) kept
+        WHERE o.tier <> $1$query$, chunk)
+    USING tier, retention;
+END
+$body$;
+
+-- Copies the events of upgraded orgs into their present tier; all columns, also those that users added.
+CREATE FUNCTION tailstream.rescue_events(chunk regclass, tier smallint, retention interval) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    columns text;
+    sources text;
+    saved   record;
+    copied  bigint;
+    total   bigint := 0;
+BEGIN
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum),
+           string_agg(CASE attname WHEN 'tier' THEN '$1' ELSE 'e.' || quote_ident(attname) END, ', ' ORDER BY attnum)
+    INTO columns, sources
+    FROM pg_attribute
+    WHERE attrelid = 'tailstream.events'::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
+    FOR saved IN SELECT * FROM tailstream.orgs_to_rescue(chunk, tier, retention) LOOP
+        EXECUTE format('INSERT INTO tailstream.events (%s) SELECT %s FROM %s e WHERE e.org_id = $2 AND e.created_at >= $3',
+                       columns, sources, chunk)
+        USING saved.new_tier, saved.org_id, saved.keep_from;
+        GET DIAGNOSTICS copied = ROW_COUNT;
+        total := total + copied;
+    END LOOP;
+    RETURN total;
+END
+$body$;
+
+-- Rescues and drops one chunk, or does nothing if somebody holds it for longer than tailstream.purge_lock_timeout.
+-- While rows are copied out only writers are kept away; readers wait for nothing but the drop itself.
+CREATE FUNCTION tailstream.purge_chunk(
+    chunk regclass, tier smallint, retention interval,
+    OUT dropped boolean, OUT events bigint, OUT rescued bigint, OUT bytes bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $body$
+BEGIN
+    PERFORM set_config('lock_timeout', current_setting('tailstream.purge_lock_timeout'), true);
+    rescued := 0;
+    IF tier IS NOT NULL THEN
+        EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', chunk);
+        rescued := tailstream.rescue_events(chunk, tier, retention);
+    END IF;
+    EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', chunk);
+    SELECT greatest(pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0), pg_total_relation_size(c.oid)
+    INTO events, bytes FROM pg_class c WHERE c.oid = chunk;
+    events := greatest(events - rescued, 0);
+    PERFORM _timescaledb_functions.drop_chunk(chunk);
+    dropped := true;
+EXCEPTION
+    WHEN lock_not_available OR deadlock_detected THEN
+        dropped := false; events := 0; rescued := 0; bytes := 0;
+    WHEN undefined_table THEN
+        dropped := false; events := 0; rescued := 0; bytes := 0;
+    WHEN OTHERS THEN
+        -- One broken chunk must not keep the others.
+        RAISE WARNING 'chunk % was not purged: %', chunk, SQLERRM USING ERRCODE = SQLSTATE;
+        dropped := false; events := 0; rescued := 0; bytes := 0;
+END
+$body$;
+
+-- ts_apply_retention: drops every chunk whose tier's retention is over, one row per tier. Events of orgs that
+-- were upgraded meanwhile are copied into their present tier first. A chunk in use is left for the next call.
+CREATE FUNCTION ts_apply_retention()
+RETURNS TABLE (tier text, chunks_dropped integer, events_dropped bigint, events_rescued bigint,
+               bytes_freed bigint, oldest_kept timestamptz)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    victim  record;
+    outcome record;
+    tally   jsonb := '{}';
+BEGIN
+    PERFORM tailstream.require_unbound();
+    -- The two keys: "tail" and the purge.
+    IF NOT pg_try_advisory_xact_lock(1952541036, 1) THEN
+        RAISE NOTICE 'another purge is running';
+        RETURN;
+    END IF;
+    PERFORM pg_stat_clear_snapshot();
+    -- Chunks with something to rescue first: those take time, and a dropped chunk stays locked until commit.
+    FOR victim IN
+        SELECT x.*, EXISTS (SELECT FROM tailstream.orgs_to_rescue(x.chunk, x.tier, x.retention)) AS rescue
+        FROM tailstream.expired_chunks() x ORDER BY rescue DESC, x.range_end, x.tier
+    LOOP
+        outcome := tailstream.purge_chunk(victim.chunk, victim.tier, victim.retention);
+        tally := tailstream.add_to_tally(tally, victim.tier_name, outcome.dropped, outcome.events, outcome.rescued, outcome.bytes);
+    END LOOP;
+    FOR victim IN SELECT l.chunk FROM tailstream.expired_bookkeeping() l LOOP
+        PERFORM tailstream.purge_chunk(victim.chunk, NULL, NULL);
+    END LOOP;
+    RETURN QUERY SELECT * FROM tailstream.retention_report(tally);
+END
+$body$;
+
+-- ts_retention_preview: what ts_apply_retention() would do now. Counts rescued events exactly, dropped ones from statistics.
+CREATE FUNCTION ts_retention_preview()
+RETURNS TABLE (tier text, chunks_dropped integer, events_dropped bigint, events_rescued bigint,
+               bytes_freed bigint, oldest_kept timestamptz)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    victim  record;
+    saved   record;
+    rescued bigint;
+    tally   jsonb := '{}';
+BEGIN
+    PERFORM tailstream.require_unbound();
+    FOR victim IN
+        SELECT x.*, greatest(pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0) AS events, pg_total_relation_size(c.oid) AS bytes
+        FROM tailstream.expired_chunks() x JOIN pg_class c ON c.oid = x.chunk
+    LOOP
+        rescued := 0;
+        FOR saved IN SELECT * FROM tailstream.orgs_to_rescue(victim.chunk, victim.tier, victim.retention) LOOP
+            EXECUTE format('SELECT $3 + count(*) FROM %s e WHERE e.org_id = $1 AND e.created_at >= $2', victim.chunk)
+            INTO rescued USING saved.org_id, saved.keep_from, rescued;
+        END LOOP;
+        tally := tailstream.add_to_tally(tally, victim.tier_name, true, greatest(victim.events - rescued, 0), rescued, victim.bytes);
+    END LOOP;
+    RETURN QUERY SELECT * FROM tailstream.retention_report(tally);
+END
+$body$;
+
+-- Ledger chunks that neither the longest retention nor the idempotency window needs, and rejected events past theirs.
+CREATE FUNCTION tailstream.expired_bookkeeping() RETURNS TABLE (chunk regclass)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT c.chunk FROM tailstream.chunks('tailstream.batches', 'received_at') c
+    WHERE c.range_end <= clock_timestamp() - greatest(
+        (SELECT max(t.retention) FROM tailstream.tiers t), current_setting('tailstream.idempotency_window')::interval)
+    UNION ALL
+    SELECT c.chunk FROM tailstream.chunks('tailstream.rejected_events', 'received_at') c
+    WHERE c.range_end <= clock_timestamp() - current_setting('tailstream.rejected_retention')::interval
+$body$;
+
+CREATE FUNCTION tailstream.add_to_tally(
+    tally jsonb, tier_name text, dropped boolean, events bigint, rescued bigint, bytes bigint) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT tally || jsonb_build_object(tier_name, jsonb_build_object(
+        'chunks', coalesce((tally -> tier_name ->> 'chunks')::integer, 0) + dropped::integer,
+        'events', coalesce((tally -> tier_name ->> 'events')::bigint, 0) + events,
+        'rescued', coalesce((tally -> tier_name ->> 'rescued')::bigint, 0) + rescued,
+        'bytes', coalesce((tally -> tier_name ->> 'bytes')::bigint, 0) + bytes))
+$body$;
+
+-- One row for every tier there is, and for tiers that are gone but still had chunks.
+CREATE FUNCTION tailstream.retention_report(tally jsonb)
+RETURNS TABLE (tier text, chunks_dropped integer, events_dropped bigint, events_rescued bigint,
+               bytes_freed bigint, oldest_kept timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    WITH kept AS (
+        SELECT c.tier, min(c.range_start) AS oldest
+        FROM tailstream.chunks('tailstream.events', 'created_at') c
+        WHERE NOT EXISTS (SELECT FROM tailstream.expired_chunks() x WHERE x.chunk = c.chunk)
+        GROUP BY c.tier
+    ), named AS (
+        SELECT t.name, k.oldest FROM tailstream.tiers t LEFT JOIN kept k ON k.tier = t.id
+        UNION ALL
+        SELECT gone.name, NULL FROM jsonb_object_keys(tally) AS gone(name)
+        WHERE NOT EXISTS (SELECT FROM tailstream.tiers t WHERE t.name = gone.name)
+    )
+    SELECT n.name, coalesce((tally -> n.name ->> 'chunks')::integer, 0), coalesce((tally -> n.name ->> 'events')::bigint, 0),
+           coalesce((tally -> n.name ->> 'rescued')::bigint, 0), coalesce((tally -> n.name ->> 'bytes')::bigint, 0), n.oldest
+    FROM named n ORDER BY n.name
+$body$;
+
+-- ts_erase_org: deletes all that is stored of an org, for good; waits for its running ingests. Returns how much it was.
+CREATE FUNCTION ts_erase_org(org text, OUT events bigint, OUT batches bigint, OUT rejected_events bigint)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    PERFORM tailstream.require_unbound();
+    PERFORM tailstream.lock_org_for_erasure(org);
+    DELETE FROM tailstream.events e WHERE e.org_id = org;
+    GET DIAGNOSTICS events = ROW_COUNT;
+    DELETE FROM tailstream.batches b WHERE b.org_id = org;
+    GET DIAGNOSTICS batches = ROW_COUNT;
+    DELETE FROM tailstream.rejected_events r WHERE r.org_id = org;
+    GET DIAGNOSTICS rejected_events = ROW_COUNT;
+    DELETE FROM tailstream.orgs o WHERE o.org_id = org;
+END
+$body$;
+
+-- Waits until no transaction is ingesting for the org, and keeps new ones waiting until this one ends.
+CREATE FUNCTION tailstream.lock_org_for_erasure(org text) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'lock_org_for_erasure_wrapper';

@@ -1,0 +1,26 @@
+-- Who may see what: the binding of a session to one org, and the time before which nothing is shown.
+
+-- The org that the setting tailstream.org binds this session to, NULL if it may see all orgs.
+CREATE FUNCTION tailstream.bound_org() RETURNS text
+LANGUAGE c STABLE LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'bound_org_wrapper';
+
+-- True, or an error in a session that is bound to an org. IMMUTABLE so that the planner evaluates it
+-- and no plan carries it: a change of the setting discards all plans.
+CREATE FUNCTION tailstream.session_unbound() RETURNS boolean
+LANGUAGE c IMMUTABLE LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'session_unbound_wrapper';
+
+-- Error 42501 unless this session may touch the org; returns the org.
+CREATE FUNCTION tailstream.permitted_org(org text) RETURNS text
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'permitted_org_wrapper';
+
+-- Error 42501 in a session that is bound to an org.
+CREATE FUNCTION tailstream.require_unbound() RETURNS void
+LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'require_unbound_wrapper';
+
+-- The oldest event time that is shown of an org, at the start of this statement.
+CREATE FUNCTION tailstream.retention_floor(org_id text) RETURNS timestamptz
+LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'retention_floor_raw';
+
+-- The same, but an error if a replay that starts at start_time would begin before it.
+CREATE FUNCTION tailstream.replay_floor(org_id text, start_time timestamptz) RETURNS timestamptz
+LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'replay_floor_wrapper';

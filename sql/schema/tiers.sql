@@ -1,0 +1,93 @@
+-- ts_create_tier: a new tier whose orgs' events are kept for `retention`.
+CREATE FUNCTION ts_create_tier(name text, retention interval) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    PERFORM tailstream.require_unbound();
+    PERFORM tailstream.check_tier(name, retention);
+    INSERT INTO tailstream.tiers (name, retention) VALUES (ts_create_tier.name, ts_create_tier.retention);
+EXCEPTION WHEN unique_violation THEN
+    RAISE EXCEPTION 'tier "%" exists already', name
+        USING ERRCODE = 'duplicate_object', HINT = 'ts_alter_tier() changes a tier.';
+END
+$body$;
+
+-- ts_alter_tier: changes a tier's retention. Shorter hides at once, longer brings back what was not purged yet.
+CREATE FUNCTION ts_alter_tier(name text, retention interval) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    PERFORM tailstream.require_unbound();
+    PERFORM tailstream.check_tier(name, retention);
+    UPDATE tailstream.tiers t SET retention = ts_alter_tier.retention WHERE t.id = tailstream.tier_id(name);
+END
+$body$;
+
+-- ts_drop_tier: removes a tier that no org uses.
+CREATE FUNCTION ts_drop_tier(name text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    dropped smallint := tailstream.tier_id(name);
+BEGIN
+    PERFORM tailstream.require_unbound();
+    IF name = 'standard' THEN
+        RAISE EXCEPTION 'tier "standard" cannot be dropped'
+            USING ERRCODE = 'dependent_objects_still_exist', DETAIL = 'Orgs that register themselves get it.';
+    END IF;
+    DELETE FROM tailstream.tiers t WHERE t.id = dropped;
+EXCEPTION WHEN foreign_key_violation THEN
+    RAISE EXCEPTION 'tier "%" is in use', name
+        USING ERRCODE = 'dependent_objects_still_exist',
+              DETAIL = format('%s orgs have it.', (SELECT count(*) FROM tailstream.orgs o WHERE o.tier = dropped)),
+              HINT = 'Give them another tier with ts_set_org_tier() first.';
+END
+$body$;
+
+-- ts_set_org_tier: registers the org if need be and gives it the tier, effective at once.
+CREATE FUNCTION ts_set_org_tier(org text, tier text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    PERFORM tailstream.require_unbound();
+    INSERT INTO tailstream.orgs AS o (org_id, tier)
+    VALUES (tailstream.permitted_org(org), tailstream.tier_id(ts_set_org_tier.tier))
+    ON CONFLICT (org_id) DO UPDATE SET tier = excluded.tier, tier_changed_at = clock_timestamp()
+    WHERE o.tier <> excluded.tier;
+END
+$body$;
+
+-- ts_org: an org's tier and retention; no row if it is not registered.
+CREATE FUNCTION ts_org(org text, OUT org_id text, OUT tier text, OUT retention interval,
+                       OUT registered_at timestamptz, OUT tier_changed_at timestamptz) RETURNS SETOF record
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT o.org_id, t.name, t.retention, o.registered_at, o.tier_changed_at
+    FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier
+    WHERE o.org_id = tailstream.permitted_org(org)
+$body$;
+
+CREATE FUNCTION tailstream.tier_id(name text) RETURNS smallint
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    found_id smallint := (SELECT t.id FROM tailstream.tiers t WHERE t.name = tier_id.name);
+BEGIN
+    IF found_id IS NULL THEN
+        RAISE EXCEPTION 'tier "%" does not exist', coalesce(name, 'NULL')
+            USING ERRCODE = 'undefined_object',
+                  HINT = format('Tiers are %s; ts_create_tier() makes one.',
+                                (SELECT string_agg(quote_ident(t.name), ', ' ORDER BY t.id) FROM tailstream.tiers t));
+    END IF;
+    RETURN found_id;
+END
+$body$;
+
+CREATE FUNCTION tailstream.check_tier(name text, retention interval) RETURNS void
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    IF name IS NULL OR length(name) NOT BETWEEN 1 AND 63 THEN
+        RAISE EXCEPTION 'a tier''s name has 1 to 63 characters' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF retention IS NULL OR retention <= interval '0' OR retention > interval '36500 days'
+       OR extract(year FROM retention) <> 0 OR extract(month FROM retention) <> 0 THEN
+        RAISE EXCEPTION 'tier "%": retention % is not usable', name, coalesce(retention::text, 'NULL')
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Give a positive length in days, hours, minutes or seconds, up to 36500 days; months and years differ in length.';
+    END IF;
+END
+$body$;

@@ -1,0 +1,55 @@
+-- Until the tables are there (while a dump is restored) the views have their columns and say what to do.
+CREATE FUNCTION tailstream.storage_missing() RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    RAISE EXCEPTION 'tailstream''s tables are not attached yet'
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+              HINT = 'After timescaledb_post_restore() run: SELECT tailstream.attach_storage();';
+END
+$body$;
+
+-- Two views of the same rows. log_events is plain, so the planner sees through it and rows stream, but a
+-- cheap function in somebody's WHERE clause could see rows before its filter does. So a session that is
+-- bound to an org never reads it: its queries are given own_log_events instead, a barrier.
+CREATE FUNCTION tailstream.create_views() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    columns text := 'id, created_at, org_id, host, method, path, status, response_time, response_size,
+                     user_agent, referrer, ip_address, metadata';
+BEGIN
+    IF to_regclass('tailstream.events') IS NULL THEN
+        columns := $stub$SELECT NULL::bigint AS id, NULL::timestamptz AS created_at, NULL::text COLLATE "C" AS org_id,
+            NULL::text AS host, NULL::text AS method, NULL::text AS path, NULL::integer AS status,
+            NULL::integer AS response_time, NULL::bigint AS response_size, NULL::text AS user_agent,
+            NULL::text AS referrer, NULL::inet AS ip_address, NULL::jsonb AS metadata
+            WHERE tailstream.storage_missing()$stub$;
+        EXECUTE 'CREATE OR REPLACE VIEW tailstream.log_events AS ' || columns;
+        EXECUTE 'CREATE OR REPLACE VIEW tailstream.own_log_events WITH (security_barrier) AS ' || columns;
+        RETURN;
+    END IF;
+    EXECUTE format('CREATE OR REPLACE VIEW tailstream.log_events AS
+        SELECT %s FROM tailstream.events
+        WHERE tailstream.session_unbound() AND created_at >= tailstream.retention_floor(org_id)', columns);
+    -- The order is the index's, so it costs nothing and lets a caller's LIMIT stop early.
+    EXECUTE format('CREATE OR REPLACE VIEW tailstream.own_log_events WITH (security_barrier) AS
+        SELECT %s FROM tailstream.events
+        WHERE org_id = tailstream.bound_org() AND created_at >= tailstream.retention_floor(tailstream.bound_org())
+        ORDER BY created_at, id', columns);
+END
+$body$;
+
+SELECT tailstream.create_views();
+
+-- Takes tables that a restored dump brought into use.
+CREATE FUNCTION tailstream.attach_storage() RETURNS void
+LANGUAGE plpgsql AS $body$
+BEGIN
+    IF current_setting('timescaledb.restoring', true) IS NOT DISTINCT FROM 'on' THEN
+        RAISE EXCEPTION 'a dump is being restored into this database'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'First run: SELECT timescaledb_post_restore();';
+    END IF;
+    PERFORM tailstream.create_tables();
+    PERFORM tailstream.prepare_tables();
+    PERFORM tailstream.create_views();
+END
+$body$;

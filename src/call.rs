@@ -1,0 +1,50 @@
+//! The C calling convention, for functions that pgrx's own wrappers would slow down or cannot describe.
+
+use pgrx::pg_sys;
+
+/// Defines a function that PostgreSQL can call by name: `fn(fcinfo) -> Datum`, guarded against panics.
+macro_rules! pg_function {
+    ($(#[$meta:meta])* fn $name:ident($fcinfo:ident) -> Datum $body:block) => {
+        $(#[$meta])*
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name($fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
+            let body = || $body;
+            // SAFETY: turns a panic into an error of PostgreSQL, as at every such boundary.
+            unsafe { pgrx::pg_sys::panic::pgrx_extern_c_guard(body) }
+        }
+
+        const _: () = {
+            #[unsafe(export_name = concat!("pg_finfo_", stringify!($name)))]
+            extern "C" fn finfo() -> &'static pgrx::pg_sys::Pg_finfo_record {
+                const V1: pgrx::pg_sys::Pg_finfo_record = pgrx::pg_sys::Pg_finfo_record { api_version: 1 };
+                &V1
+            }
+        };
+    };
+}
+pub(crate) use pg_function;
+
+/// Text argument `index`, `None` for NULL.
+///
+/// # Safety
+/// `fcinfo` must come from PostgreSQL, for a function whose argument `index` is text or json.
+pub unsafe fn text_argument<'a>(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Option<&'a str> {
+    // SAFETY: the caller's promise; the value lives as long as the call.
+    unsafe { pgrx::fcinfo::pg_getarg(fcinfo, index) }
+}
+
+/// The composite result of a function with OUT parameters.
+///
+/// # Safety
+/// `fcinfo` must come from PostgreSQL, for a function declared to return as many columns of these types.
+pub unsafe fn composite_result(fcinfo: pg_sys::FunctionCallInfo, values: &mut [pg_sys::Datum]) -> pg_sys::Datum {
+    let mut nulls = vec![false; values.len()];
+    // SAFETY: the caller's promise; the descriptor is only used here.
+    unsafe {
+        let mut descriptor = std::ptr::null_mut();
+        pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
+        let descriptor = pg_sys::BlessTupleDesc(descriptor);
+        let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+        pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+    }
+}

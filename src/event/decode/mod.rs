@@ -1,0 +1,258 @@
+//! A batch of JSON becomes events.
+
+mod field;
+mod metadata;
+mod record;
+
+use super::Event;
+use super::error::{EventError, Problem, excerpt};
+use super::json::Cursor;
+pub(super) use field::Field;
+use record::Reader;
+
+/// How the events of a batch follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One array of objects, or one object.
+    Json,
+    /// One object a line; blank lines do not count.
+    NdJson,
+}
+
+/// What becomes of a batch that has an invalid event in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnInvalid {
+    /// The first invalid event refuses the batch.
+    Error,
+    /// The others are kept, each invalid one is set aside with its reason.
+    Quarantine,
+}
+
+/// The time that the events of a batch are compared with, in microseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// When the batch arrived: the time of events that name none.
+    pub now: i64,
+    /// The latest time that an event may have.
+    pub max_future: i64,
+}
+
+/// A decoded batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decoded<'a> {
+    /// The valid events in the order of the batch.
+    pub events: Vec<Event<'a>>,
+    /// The invalid ones in the order of the batch; empty with [`OnInvalid::Error`].
+    pub rejected: Vec<Rejection<'a>>,
+}
+
+/// An invalid event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection<'a> {
+    /// Position in the batch, from 0; valid events and invalid ones count alike.
+    pub index: usize,
+    /// The event as it came; of newline-delimited JSON the line without its end.
+    pub raw: &'a str,
+    /// What is wrong with it.
+    pub error: EventError,
+}
+
+/// Decodes a batch of events.
+///
+/// Whatever `text` holds, this neither panics nor overflows the stack, and its time and memory stay
+/// in proportion to the length of `text`.
+///
+/// # Errors
+/// With [`OnInvalid::Error`], what is wrong with the first invalid event. With either, that `text`
+/// is no JSON at all or neither array nor object; newline-delimited text never fails as a whole,
+/// as each line stands for itself.
+///
+/// # Example
+/// ```ignore
+/// let clock = Clock { now, max_future: now + 300_000_000 };
+/// let batch = decode(Format::Json, r#"[{"path":"/a","rt":0.245}]"#, &clock, OnInvalid::Error)?;
+/// assert_eq!(batch.events[0].response_time, Some(245));
+/// ```
+pub fn decode<'a>(
+    format: Format,
+    text: &'a str,
+    clock: &Clock,
+    on_invalid: OnInvalid,
+) -> Result<Decoded<'a>, EventError> {
+    let mut batch = Batch {
+        cursor: Cursor::new(text, format == Format::NdJson),
+        reader: Reader::new(*clock),
+        on_invalid,
+        index: 0,
+        decoded: Decoded::default(),
+    };
+    match format {
+        Format::Json => batch.read_json()?,
+        Format::NdJson => batch.read_lines()?,
+    }
+    Ok(batch.decoded)
+}
+
+/// A batch that is being decoded.
+struct Batch<'a> {
+    cursor: Cursor<'a>,
+    reader: Reader<'a>,
+    on_invalid: OnInvalid,
+    /// Position of the next event.
+    index: usize,
+    decoded: Decoded<'a>,
+}
+
+/// Most events to make room for before they are seen.
+const MAX_RESERVED: usize = 16_384;
+
+impl<'a> Batch<'a> {
+    fn read_json(&mut self) -> Result<(), EventError> {
+        match self.cursor.peek() {
+            Some(b'[') => self.read_array()?,
+            Some(b'{') => self.read_element()?,
+            _ => {
+                let found = self.cursor.scalar()?;
+                self.expect_end()?;
+                return Err(EventError::from(Problem::Shape {
+                    expected: "an array of objects or one object",
+                    found: excerpt(found.raw),
+                }));
+            }
+        }
+        self.expect_end()
+    }
+
+    fn read_array(&mut self) -> Result<(), EventError> {
+        self.cursor.advance();
+        if self.cursor.peek() == Some(b']') {
+            self.cursor.advance();
+            return Ok(());
+        }
+        loop {
+            self.read_element()?;
+            let next = self.cursor.peek();
+            if !matches!(next, Some(b',' | b']')) {
+                return Err(self.cursor.unexpected("\",\" or \"]\"").into());
+            }
+            self.cursor.advance();
+            if next == Some(b']') {
+                return Ok(());
+            }
+        }
+    }
+
+    fn expect_end(&mut self) -> Result<(), EventError> {
+        match self.cursor.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.cursor.unexpected("the end").into()),
+        }
+    }
+
+    /// Reads one event of an array, or the only one.
+    fn read_element(&mut self) -> Result<(), EventError> {
+        self.cursor.peek();
+        let start = self.cursor.position();
+        match self.reader.read(&mut self.cursor) {
+            Ok(event) => {
+                self.accept(start, event);
+                Ok(())
+            }
+            Err(error) => {
+                // Behind a broken event nobody can tell where the next one begins.
+                if matches!(error.problem, Problem::Syntax { .. }) {
+                    return Err(self.locate(error));
+                }
+                self.cursor.seek(start);
+                let raw = match self.on_invalid {
+                    OnInvalid::Error => "",
+                    OnInvalid::Quarantine => skip_value(&mut self.cursor)?,
+                };
+                self.reject(raw, error)
+            }
+        }
+    }
+
+    fn read_lines(&mut self) -> Result<(), EventError> {
+        loop {
+            self.cursor.start_line();
+            let start = self.cursor.position();
+            let outcome = match self.cursor.peek() {
+                None => return Ok(()),
+                Some(b'\n') => {
+                    self.cursor.advance();
+                    continue;
+                }
+                Some(_) => self.read_line(),
+            };
+            match outcome {
+                Ok(event) => self.accept(start, event),
+                Err(error) => {
+                    let rest = &self.cursor.text()[start..];
+                    let line = rest.split('\n').next().unwrap_or(rest);
+                    self.cursor.seek(start + line.len());
+                    self.reject(line.strip_suffix('\r').unwrap_or(line), error)?;
+                }
+            }
+        }
+    }
+
+    /// Reads a line up to its end, which stays unread.
+    fn read_line(&mut self) -> Result<Event<'a>, EventError> {
+        let event = self.reader.read(&mut self.cursor)?;
+        match self.cursor.peek() {
+            None | Some(b'\n') => Ok(event),
+            Some(_) => Err(self.cursor.unexpected("the end of the line").into()),
+        }
+    }
+
+    fn accept(&mut self, start: usize, event: Event<'a>) {
+        let length = self.cursor.position() - start;
+        if self.decoded.events.is_empty() {
+            let more = (self.cursor.text().len() - self.cursor.position()) / length.max(1);
+            self.decoded.events.reserve(more.min(MAX_RESERVED) + 1);
+        }
+        self.decoded.events.push(event);
+        self.index += 1;
+    }
+
+    fn reject(&mut self, raw: &'a str, error: EventError) -> Result<(), EventError> {
+        let error = self.locate(error);
+        if self.on_invalid == OnInvalid::Error {
+            return Err(error);
+        }
+        self.decoded.rejected.push(Rejection {
+            index: self.index,
+            raw,
+            error,
+        });
+        self.index += 1;
+        Ok(())
+    }
+
+    fn locate(&self, error: EventError) -> EventError {
+        EventError {
+            event: Some(self.index),
+            ..error
+        }
+    }
+}
+
+/// Reads over a value that is no valid event, whatever its depth.
+fn skip_value<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, EventError> {
+    let rest = &cursor.text()[cursor.position()..];
+    let mut values = serde_json::Deserializer::from_str(rest).into_iter();
+    let raw: &'a serde_json::value::RawValue = match values.next() {
+        Some(Ok(raw)) => raw,
+        _ => {
+            let end = cursor.position() + values.byte_offset();
+            cursor.seek(cursor.text().floor_char_boundary(end));
+            return Err(cursor.unexpected("a value").into());
+        }
+    };
+    cursor.seek(cursor.position() + raw.get().len());
+    Ok(raw.get())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! One call of `ts_ingest`, step by step.
+
+use pgrx::{IntoDatum, pg_sys};
+
+use super::lane::{self, Stored};
+use super::{ledger, locks};
+use crate::error::{Error, Result};
+use crate::event::{Clock, Event, EventError, Format, OnInvalid, decode};
+use crate::session::binding;
+use crate::tier::lookup::Tier;
+use crate::tier::{cache, to_unix_time};
+use crate::{replay, settings};
+
+/// Bits of an event's id that count events within a batch.
+pub const OFFSET_BITS: u32 = 16;
+const MAX_KEY_CHARS: usize = 255;
+
+/// What the caller asks for.
+pub struct Request<'a> {
+    pub org: &'a str,
+    pub events: &'a str,
+    pub format: Format,
+    pub idempotency_key: Option<&'a str>,
+    pub on_invalid: OnInvalid,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// Of several batch ids the first.
+    pub batch_id: i64,
+    pub accepted: i32,
+    pub rejected: i32,
+    pub expired: i32,
+    pub duplicate: bool,
+}
+
+/// Stores the batch, or returns what became of it the first time.
+pub fn ingest(request: &Request) -> Result<Outcome> {
+    let org = request.org;
+    binding::require_org(org)?;
+    let key = request.idempotency_key.map(valid_key).transpose()?;
+    locks::ingesting_org(org);
+    if let Some(key) = key {
+        locks::idempotency_key(org, key);
+        if let Some(first) = ledger::find(org, key)? {
+            return Ok(first);
+        }
+    }
+    let tier = tier_for(org)?;
+    let received_at = now();
+    let clock = Clock { now: received_at, max_future: received_at + settings::max_future_skew() };
+    let mut decoded = decode(request.format, request.events, &clock, request.on_invalid).map_err(invalid)?;
+
+    let decoded_count = decoded.events.len();
+    let floor = to_unix_time(replay::statement_start()) - tier.retention;
+    decoded.events.retain(|event| event.created_at >= floor);
+
+    let outcome = Outcome {
+        batch_id: next_batch_id()?,
+        accepted: count(decoded.events.len())?,
+        rejected: count(decoded.rejected.len())?,
+        expired: count(decoded_count - decoded.events.len())?,
+        duplicate: false,
+    };
+    let stored = Stored { org, tier: tier.id };
+    store(&stored, &decoded.events, &outcome, received_at, key)?;
+    ledger::quarantine(org, &outcome, received_at, &decoded.rejected)?;
+    Ok(outcome)
+}
+
+/// Writes rows and ledger, one batch id for every 65,536 events.
+fn store(stored: &Stored, events: &[Event], outcome: &Outcome, received_at: i64, key: Option<&str>) -> Result<()> {
+    let mut batch_id = outcome.batch_id;
+    let mut call = Some((outcome, key));
+    let mut parts = events.chunks(1 << OFFSET_BITS);
+    let mut part = parts.next().unwrap_or_default();
+    loop {
+        lane::write(stored, batch_id << OFFSET_BITS, part)?;
+        ledger::record(stored, batch_id, received_at, part, call.take())?;
+        part = match parts.next() {
+            Some(next) => next,
+            None => return Ok(()),
+        };
+        batch_id = next_batch_id()?;
+    }
+}
+
+fn valid_key(key: &str) -> Result<&str> {
+    match key.chars().count() {
+        1..=MAX_KEY_CHARS => Ok(key),
+        length => Err(Error::BadKeyLength(length)),
+    }
+}
+
+/// The org's tier; registers the org if it is new.
+fn tier_for(org: &str) -> Result<Tier> {
+    if let Some(tier) = cache::tier_of(org)? {
+        return Ok(tier);
+    }
+    if !settings::auto_register_orgs() {
+        return Err(Error::UnknownOrg(org.to_owned()));
+    }
+    ledger::register_org(org, cache::default_tier()?.id)?;
+    // If the registration is rolled back, nobody may go on believing in it.
+    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Abort, cache::forget);
+    pgrx::register_subxact_callback(pgrx::PgSubXactCallbackEvent::AbortSub, |_, _| cache::forget());
+    cache::tier_of(org)?.ok_or(Error::Internal("an org that was just registered is not there"))
+}
+
+fn next_batch_id() -> Result<i64> {
+    let sequence = crate::tier::lookup::relation(crate::tier::lookup::schema()?, c"batch_id_seq")?;
+    // SAFETY: nextval takes one oid and returns a bigint.
+    let id = unsafe { pgrx::direct_function_call::<i64>(pg_sys::nextval_oid, &[sequence.into_datum()]) };
+    id.ok_or(Error::Internal("nextval returned NULL"))
+}
+
+/// Microseconds since the Unix epoch.
+pub fn now() -> i64 {
+    // SAFETY: reads the clock.
+    to_unix_time(unsafe { pg_sys::GetCurrentTimestamp() })
+}
+
+fn count(length: usize) -> Result<i32> {
+    i32::try_from(length).map_err(|_| Error::Internal("more events than an integer counts"))
+}
+
+fn invalid(error: EventError) -> Error {
+    Error::Event {
+        sqlstate: error.sqlstate(),
+        message: error.to_string(),
+        detail: error.detail(),
+        hint: error.hint(),
+    }
+}

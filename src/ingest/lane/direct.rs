@@ -1,0 +1,209 @@
+//! The direct lane: rows of one chunk go to its heap a page at a time and to its indexes.
+//!
+//! Right only where nothing else would happen to a row: a plain heap with the columns we know, no
+//! triggers, no constraints but the chunk's own ranges, not compressed, no continuous aggregate. That
+//! is looked at under a lock which keeps it so until the transaction ends; otherwise the executor writes.
+
+use std::ops::Range;
+
+use pgrx::memcxt::PgMemoryContexts;
+use pgrx::pg_sys;
+
+use super::super::row::{COLUMNS, Row};
+use super::chunk::{self, Chunk};
+use super::Rows;
+use crate::error::Result;
+use crate::tier::lookup;
+
+/// Rows handed to the heap at once. They share pages and WAL records, and their memory is held until then.
+const PART: usize = 256;
+
+/// CHECK constraints that every chunk has: its range of time and its range of tiers.
+const OWN_CONSTRAINTS: u16 = 2;
+
+/// Inserts the rows, or returns false and has done nothing.
+pub fn insert(rows: &Rows, range: Range<usize>, chunk: &Chunk) -> Result<bool> {
+    let events = lookup::relation(lookup::schema()?, c"events")?;
+    // SAFETY: takes a lock on a relation, as an INSERT into the hypertable would.
+    unsafe { pg_sys::LockRelationOid(events, pg_sys::RowExclusiveLock as i32) };
+    let Some(target) = Target::open(chunk.relation) else { return Ok(false) };
+    let writable = target.is_ordinary() && chunk::is_plain(chunk.relation)?;
+    if writable {
+        Writer::new(&target).write(rows, range)?;
+    }
+    Ok(writable)
+}
+
+/// Makes what was written visible to later statements of the transaction.
+pub fn make_visible() {
+    // SAFETY: between statements of a transaction that may write.
+    unsafe { pg_sys::CommandCounterIncrement() };
+}
+
+/// A chunk, open and locked until the transaction ends.
+struct Target {
+    relation: pg_sys::Relation,
+}
+
+impl Target {
+    /// `None` if the chunk was dropped meanwhile.
+    fn open(relation: pg_sys::Oid) -> Option<Self> {
+        // SAFETY: returns NULL for a relation that is gone.
+        let relation = unsafe { pg_sys::try_relation_open(relation, pg_sys::RowExclusiveLock as i32) };
+        (!relation.is_null()).then_some(Self { relation })
+    }
+
+    fn is_ordinary(&self) -> bool {
+        // SAFETY: the relation is open, so its cached form and descriptor are there.
+        unsafe {
+            let form = &*(*self.relation).rd_rel;
+            let descriptor = &*(*self.relation).rd_att;
+            let constraints = (descriptor.constr.as_ref()).map_or(0, |constraints| constraints.num_check);
+            form.relkind as u8 == pg_sys::RELKIND_RELATION
+                && form.relam == pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID)
+                && !form.relhastriggers
+                && !form.relhasrules
+                && !form.relrowsecurity
+                && constraints == OWN_CONSTRAINTS
+                && self.has_our_columns()
+        }
+    }
+
+    fn has_our_columns(&self) -> bool {
+        // SAFETY: as above; the attributes are as many as the descriptor says.
+        unsafe {
+            let descriptor = (*self.relation).rd_att;
+            (*descriptor).natts as usize == COLUMNS.len()
+                && COLUMNS.iter().enumerate().all(|(index, (name, kind))| {
+                    let attribute = (*descriptor).attrs.as_ptr().add(index);
+                    (*attribute).atttypid == *kind
+                        && !(*attribute).attisdropped
+                        && (*attribute).attgenerated == 0
+                        && core::ffi::CStr::from_ptr((*attribute).attname.data.as_ptr()) == *name
+                })
+        }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // SAFETY: open since `open`; the lock stays.
+        unsafe { pg_sys::relation_close(self.relation, pg_sys::NoLock as i32) };
+    }
+}
+
+/// What the executor would keep for an INSERT into the chunk.
+struct Writer {
+    relation: pg_sys::Relation,
+    state: *mut pg_sys::EState,
+    indexes: *mut pg_sys::ResultRelInfo,
+    slots: Vec<*mut pg_sys::TupleTableSlot>,
+    memory: PgMemoryContexts,
+}
+
+impl Writer {
+    fn new(target: &Target) -> Self {
+        // SAFETY: the sequence that COPY uses; all of it is freed in `drop`, or with the transaction.
+        unsafe {
+            let state = pg_sys::CreateExecutorState();
+            let indexes = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+            (*indexes).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+            pg_sys::InitResultRelInfo(indexes, target.relation, 0, std::ptr::null_mut(), 0);
+            pg_sys::ExecOpenIndices(indexes, false);
+            let memory = PgMemoryContexts::new("tailstream rows");
+            Self { relation: target.relation, state, indexes, slots: Vec::new(), memory }
+        }
+    }
+
+    fn write(&mut self, rows: &Rows, range: Range<usize>) -> Result<()> {
+        let mut row = Row::new();
+        for start in range.clone().step_by(PART) {
+            let part = start..range.end.min(start + PART);
+            self.form(rows, part.clone(), &mut row)?;
+            self.store(part.len());
+        }
+        Ok(())
+    }
+
+    /// Makes a tuple of each row, in the slots.
+    fn form(&mut self, rows: &Rows, part: Range<usize>, row: &mut Row) -> Result<()> {
+        self.grow(part.len());
+        // SAFETY: the values match the descriptor (`has_our_columns`); the memory lives until `store` is done.
+        unsafe {
+            let previous = pg_sys::MemoryContextSwitchTo(self.memory.value());
+            let descriptor = (*self.relation).rd_att;
+            let mut filled = Ok(());
+            for (slot, index) in self.slots.iter().zip(part) {
+                let (id, event) = rows.get(index);
+                filled = row.fill(id, rows.stored.org, rows.stored.tier, event);
+                if filled.is_err() {
+                    break;
+                }
+                let tuple = pg_sys::heap_form_tuple(descriptor, row.values.as_mut_ptr(), row.nulls.as_mut_ptr());
+                pg_sys::ExecStoreHeapTuple(tuple, *slot, false);
+            }
+            pg_sys::MemoryContextSwitchTo(previous);
+            filled
+        }
+    }
+
+    fn grow(&mut self, count: usize) {
+        while self.slots.len() < count {
+            // SAFETY: a slot for tuples of this relation.
+            let slot = unsafe { pg_sys::MakeSingleTupleTableSlot((*self.relation).rd_att, &raw const pg_sys::TTSOpsHeapTuple) };
+            self.slots.push(slot);
+        }
+    }
+
+    /// Writes the first `count` slots to the heap and to every index.
+    fn store(&mut self, count: usize) {
+        // SAFETY: the slots hold tuples of this relation, and no index is deferred or speculative.
+        unsafe {
+            let command = pg_sys::GetCurrentCommandId(true);
+            pg_sys::heap_multi_insert(
+                self.relation,
+                self.slots.as_mut_ptr(),
+                count as i32,
+                command,
+                0,
+                std::ptr::null_mut(),
+            );
+            for slot in &self.slots[..count] {
+                self.index(*slot);
+                pg_sys::ExecClearTuple(*slot);
+            }
+            self.memory.reset();
+        }
+    }
+
+    unsafe fn index(&self, slot: *mut pg_sys::TupleTableSlot) {
+        let none = std::ptr::null_mut();
+        // SAFETY: the slot's tuple has just got its place in the heap.
+        unsafe {
+            #[cfg(feature = "pg15")]
+            pg_sys::ExecInsertIndexTuples(self.indexes, slot, self.state, false, false, none, none.cast());
+            #[cfg(not(feature = "pg15"))]
+            pg_sys::ExecInsertIndexTuples(self.indexes, slot, self.state, false, false, none, none.cast(), false);
+            if (*self.state).es_per_tuple_exprcontext != std::ptr::null_mut() {
+                pg_sys::MemoryContextReset((*(*self.state).es_per_tuple_exprcontext).ecxt_per_tuple_memory);
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The transaction is ending with an error and frees all of it.
+            return;
+        }
+        // SAFETY: made in `new` and `grow`, freed once.
+        unsafe {
+            for slot in &self.slots {
+                pg_sys::ExecDropSingleTupleTableSlot(*slot);
+            }
+            pg_sys::ExecCloseIndices(self.indexes);
+            pg_sys::FreeExecutorState(self.state);
+        }
+    }
+}

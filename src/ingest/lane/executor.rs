@@ -1,0 +1,93 @@
+//! The lane that is always right: INSERT through the executor.
+
+use std::ops::Range;
+
+use pgrx::pg_sys::BuiltinOid::{INT2OID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZARRAYOID};
+use pgrx::prelude::*;
+use pgrx::pg_sys;
+
+use super::super::arg;
+use super::Rows;
+use crate::error::{Error, Result, spi};
+use crate::event::Event;
+use crate::statement::Statement;
+use crate::tier::to_postgres_time;
+
+/// Rows per statement: their values are held three times while it runs.
+const PART: usize = 10_000;
+
+// `unnest` of several arrays is only known by its unqualified name; the function's pinned search_path is what
+// makes it PostgreSQL's own.
+thread_local! {
+    static INSERT: Statement = const { Statement::new(
+        "storing events",
+        "INSERT INTO tailstream.events (id, created_at, org_id, tier, host, method, path, status, response_time,
+             response_size, user_agent, referrer, ip_address, metadata)
+         SELECT u.id, u.created_at, $1, $2, u.host, u.method, u.path, u.status, u.response_time,
+             u.response_size, u.user_agent, u.referrer, u.ip_address::pg_catalog.inet, u.metadata::pg_catalog.jsonb
+         FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+             AS u(id, created_at, host, method, path, status, response_time, response_size, user_agent, referrer,
+                  ip_address, metadata)
+         RETURNING tableoid",
+        &[TEXTOID, INT2OID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
+          INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID],
+    ) };
+    /// The same without a result: thousands of rows need not say where they went.
+    static INSERT_MANY: Statement = const { Statement::new(
+        "storing events",
+        "INSERT INTO tailstream.events (id, created_at, org_id, tier, host, method, path, status, response_time,
+             response_size, user_agent, referrer, ip_address, metadata)
+         SELECT u.id, u.created_at, $1, $2, u.host, u.method, u.path, u.status, u.response_time,
+             u.response_size, u.user_agent, u.referrer, u.ip_address::pg_catalog.inet, u.metadata::pg_catalog.jsonb
+         FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+             AS u(id, created_at, host, method, path, status, response_time, response_size, user_agent, referrer,
+                  ip_address, metadata)",
+        &[TEXTOID, INT2OID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
+          INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID],
+    ) };
+}
+
+/// Inserts the rows; of a single row returns the chunk that it went to.
+pub fn insert(rows: &Rows, range: Range<usize>) -> Result<Option<pg_sys::Oid>> {
+    if range.len() == 1 {
+        return insert_one(rows, range.start).map(Some);
+    }
+    for start in range.clone().step_by(PART) {
+        let arguments = arguments(rows, start..range.end.min(start + PART))?;
+        Spi::connect_mut(|client| INSERT_MANY.with(|insert| insert.run(client, &arguments)).map(drop))?;
+    }
+    Ok(None)
+}
+
+fn insert_one(rows: &Rows, index: usize) -> Result<pg_sys::Oid> {
+    let arguments = arguments(rows, index..index + 1)?;
+    Spi::connect_mut(|client| {
+        let chunk = INSERT.with(|insert| insert.run(client, &arguments))?.first().get_one::<pg_sys::Oid>();
+        chunk.map_err(spi("storing events"))?.ok_or(Error::Internal("an INSERT that stored nothing"))
+    })
+}
+
+fn arguments(rows: &Rows, range: Range<usize>) -> Result<[pgrx::datum::DatumWithOid<'static>; 14]> {
+    let times: Option<Vec<TimestampWithTimeZone>> = range
+        .clone()
+        .map(|index| TimestampWithTimeZone::try_from(to_postgres_time(rows.get(index).1.created_at)).ok())
+        .collect();
+    let events = || range.clone().map(|index| rows.get(index).1);
+    let texts = |text: fn(&Event) -> Option<String>| arg(events().map(text).collect::<Vec<_>>());
+    Ok([
+        arg(rows.stored.org.to_owned()),
+        arg(rows.stored.tier),
+        arg(range.clone().map(|index| rows.get(index).0).collect::<Vec<_>>()),
+        arg(times.ok_or(Error::Internal("a time out of range"))?),
+        texts(|event| event.host.as_deref().map(str::to_owned)),
+        texts(|event| Some(event.method.as_ref().to_owned())),
+        texts(|event| Some(event.path.as_ref().to_owned())),
+        arg(events().map(|event| event.status).collect::<Vec<_>>()),
+        arg(events().map(|event| event.response_time).collect::<Vec<_>>()),
+        arg(events().map(|event| event.response_size).collect::<Vec<_>>()),
+        texts(|event| event.user_agent.as_deref().map(str::to_owned)),
+        texts(|event| event.referrer.as_deref().map(str::to_owned)),
+        texts(|event| event.ip_address.map(|address| address.to_string())),
+        texts(|event| event.metadata.clone()),
+    ])
+}

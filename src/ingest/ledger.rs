@@ -1,0 +1,148 @@
+//! The batch ledger, the orgs that register themselves, and the events put aside.
+
+use std::ops::Range;
+
+use pgrx::pg_sys::BuiltinOid::{INT2OID, INT4ARRAYOID, INT4OID, INT8OID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::prelude::*;
+use pgrx::pg_sys;
+
+use super::arg;
+use super::batch::Outcome;
+use super::lane::Stored;
+use crate::error::{Error, Result, spi};
+use crate::event::{Event, Rejection};
+use crate::settings;
+use crate::statement::Statement;
+use crate::tier::to_postgres_time;
+
+/// Rejected events written by one statement; their text is held twice meanwhile.
+const QUARANTINE_PART: usize = 1_000;
+
+thread_local! {
+    static FIND: Statement = const { Statement::new(
+        "looking up an idempotency key",
+        "SELECT batch_id, accepted, rejected, expired FROM tailstream.batches
+         WHERE org_id = $1 AND idempotency_key = $2 AND received_at > $3 AND accepted IS NOT NULL
+         ORDER BY received_at DESC LIMIT 1",
+        &[TEXTOID, TEXTOID, TIMESTAMPTZOID],
+    ) };
+    static RECORD: Statement = const { Statement::new(
+        "recording a batch",
+        "INSERT INTO tailstream.batches (batch_id, received_at, xid, org_id, tier, event_count, first_event_at,
+             last_event_at, idempotency_key, accepted, rejected, expired)
+         VALUES ($1, $2, pg_catalog.pg_current_xact_id(), $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        &[INT8OID, TIMESTAMPTZOID, TEXTOID, INT2OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID,
+          INT4OID, INT4OID, INT4OID],
+    ) };
+    static REGISTER: Statement = const { Statement::new(
+        "registering an org",
+        "INSERT INTO tailstream.orgs (org_id, tier) VALUES ($1, $2) ON CONFLICT (org_id) DO NOTHING",
+        &[TEXTOID, INT2OID],
+    ) };
+    static QUARANTINE: Statement = const { Statement::new(
+        "quarantining events",
+        "INSERT INTO tailstream.rejected_events (received_at, batch_id, org_id, position, sqlstate, reason, event)
+         SELECT $1, $2, $3, u.* FROM unnest($4, $5, $6, $7) u",
+        &[TIMESTAMPTZOID, INT8OID, TEXTOID, INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID],
+    ) };
+}
+
+/// What became of the batch that had this key before, inside the window.
+pub fn find(org: &str, key: &str) -> Result<Option<Outcome>> {
+    let since = super::batch::now() - settings::idempotency_window();
+    with_latest_snapshot(|| {
+        Spi::connect(|client| {
+            let arguments = [arg(org.to_owned()), arg(key.to_owned()), timestamp(since)?];
+            let rows = FIND.with(|find| find.read(client, &arguments))?;
+            rows.into_iter().next().map(|row| first_outcome(&row)).transpose()
+        })
+    })
+}
+
+fn first_outcome(row: &pgrx::spi::SpiHeapTupleData) -> Result<Outcome> {
+    let number = |column: usize| row.get::<i32>(column).map(Option::unwrap_or_default).map_err(spi("reading the ledger"));
+    Ok(Outcome {
+        batch_id: row.get::<i64>(1).map_err(spi("reading the ledger"))?.unwrap_or_default(),
+        accepted: number(2)?,
+        rejected: number(3)?,
+        expired: number(4)?,
+        duplicate: true,
+    })
+}
+
+/// Writes the ledger row of one batch; `call` goes with the first batch of a call.
+pub fn record(
+    stored: &Stored,
+    batch_id: i64,
+    received_at: i64,
+    events: &[Event],
+    call: Option<(&Outcome, Option<&str>)>,
+) -> Result<()> {
+    let span = span(events);
+    let (outcome, key) = call.unzip();
+    let arguments = [
+        arg(batch_id),
+        timestamp(received_at)?,
+        arg(stored.org.to_owned()),
+        arg(stored.tier),
+        arg(events.len() as i32),
+        span.as_ref().map_or_else(null_timestamp, |span| timestamp(span.start))?,
+        span.as_ref().map_or_else(null_timestamp, |span| timestamp(span.end))?,
+        arg(key.flatten().map(str::to_owned)),
+        arg(outcome.map(|outcome| outcome.accepted)),
+        arg(outcome.map(|outcome| outcome.rejected)),
+        arg(outcome.map(|outcome| outcome.expired)),
+    ];
+    Spi::connect_mut(|client| RECORD.with(|record| record.run(client, &arguments)).map(drop))
+}
+
+/// Event time of the first and the last event.
+fn span(events: &[Event]) -> Option<Range<i64>> {
+    let times = || events.iter().map(|event| event.created_at);
+    Some(times().min()?..times().max()?)
+}
+
+/// Registers an org unless somebody else does at the same time.
+pub fn register_org(org: &str, tier: i16) -> Result<()> {
+    let arguments = [arg(org.to_owned()), arg(tier)];
+    Spi::connect_mut(|client| REGISTER.with(|register| register.run(client, &arguments)).map(drop))
+}
+
+/// Puts invalid events aside with the reason of each.
+pub fn quarantine(org: &str, outcome: &Outcome, received_at: i64, rejected: &[Rejection]) -> Result<()> {
+    for part in rejected.chunks(QUARANTINE_PART) {
+        let texts = |text: fn(&Rejection) -> String| part.iter().map(text).collect::<Vec<_>>();
+        let arguments = [
+            timestamp(received_at)?,
+            arg(outcome.batch_id),
+            arg(org.to_owned()),
+            arg(part.iter().map(|rejection| rejection.index as i32).collect::<Vec<_>>()),
+            arg(texts(|rejection| rejection.error.sqlstate().to_owned())),
+            arg(texts(|rejection| rejection.error.to_string())),
+            arg(texts(|rejection| rejection.raw.to_owned())),
+        ];
+        Spi::connect_mut(|client| QUARANTINE.with(|statement| statement.run(client, &arguments)).map(drop))?;
+    }
+    Ok(())
+}
+
+fn timestamp(unix: i64) -> Result<pgrx::datum::DatumWithOid<'static>> {
+    TimestampWithTimeZone::try_from(to_postgres_time(unix))
+        .map(arg)
+        .map_err(|_| Error::Internal("a time out of range"))
+}
+
+fn null_timestamp() -> Result<pgrx::datum::DatumWithOid<'static>> {
+    Ok(arg(None::<TimestampWithTimeZone>))
+}
+
+/// Runs with a snapshot of now: under REPEATABLE READ the transaction's own would not show the batch
+/// whose commit the lock on its key just waited for.
+fn with_latest_snapshot<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: push and pop are paired; an error in between ends the transaction, which drops the snapshot.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let result = run();
+    // SAFETY: as above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    result
+}

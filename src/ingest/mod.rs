@@ -1,0 +1,80 @@
+//! Ingest: a batch of JSON becomes rows of one org, whole or not at all.
+
+mod batch;
+mod ledger;
+mod lane;
+mod locks;
+mod row;
+
+use pgrx::prelude::*;
+use pgrx::{IntoDatum, pg_sys};
+
+use crate::call::{composite_result, pg_function, text_argument};
+use crate::error::{Error, Result, report};
+use crate::event::{Format, OnInvalid};
+use batch::{Outcome, Request};
+
+pg_function! {
+    /// `ts_ingest(org text, events json, idempotency_key text, on_invalid text)`
+    fn ts_ingest_wrapper(fcinfo) -> Datum {
+        // SAFETY: declared with these arguments and results.
+        unsafe { ingest(fcinfo, Format::Json) }
+    }
+}
+
+pg_function! {
+    /// `ts_ingest_ndjson(org text, events text, idempotency_key text, on_invalid text)`
+    fn ts_ingest_ndjson_wrapper(fcinfo) -> Datum {
+        // SAFETY: declared with these arguments and results.
+        unsafe { ingest(fcinfo, Format::NdJson) }
+    }
+}
+
+/// # Safety
+/// `fcinfo` must come from PostgreSQL, for one of the two functions above.
+unsafe fn ingest(fcinfo: pg_sys::FunctionCallInfo, format: Format) -> pg_sys::Datum {
+    // SAFETY: the caller's promise.
+    let outcome = unsafe { report(request(fcinfo, format).and_then(|request| batch::ingest(&request))) };
+    let mut columns = outcome_columns(&outcome);
+    // SAFETY: both functions return these five columns.
+    unsafe { composite_result(fcinfo, &mut columns) }
+}
+
+unsafe fn request<'a>(fcinfo: pg_sys::FunctionCallInfo, format: Format) -> Result<Request<'a>> {
+    // SAFETY: all four arguments are text or json.
+    let (org, events, key, on_invalid) = unsafe {
+        (text_argument(fcinfo, 0), text_argument(fcinfo, 1), text_argument(fcinfo, 2), text_argument(fcinfo, 3))
+    };
+    Ok(Request {
+        org: crate::session::binding::valid_org(org)?,
+        events: events.ok_or(Error::NullArgument("events"))?,
+        format,
+        idempotency_key: key,
+        on_invalid: match on_invalid {
+            Some("error") => OnInvalid::Error,
+            Some("quarantine") => OnInvalid::Quarantine,
+            other => return Err(Error::BadOnInvalid(other.unwrap_or("NULL").chars().take(80).collect())),
+        },
+    })
+}
+
+fn outcome_columns(outcome: &Outcome) -> [pg_sys::Datum; 5] {
+    [
+        pg_sys::Datum::from(outcome.batch_id),
+        pg_sys::Datum::from(outcome.accepted),
+        pg_sys::Datum::from(outcome.rejected),
+        pg_sys::Datum::from(outcome.expired),
+        pg_sys::Datum::from(outcome.duplicate),
+    ]
+}
+
+/// `tailstream.lock_org_for_erasure(org text)`
+#[pg_extern(sql = false)]
+fn lock_org_for_erasure(org: &str) {
+    report(crate::session::binding::valid_org(Some(org)).map(locks::erasing_org));
+}
+
+/// An SPI argument.
+fn arg<T: IntoDatum>(value: T) -> pgrx::datum::DatumWithOid<'static> {
+    pgrx::datum::DatumWithOid::from(value)
+}

@@ -1,0 +1,47 @@
+//! Multi-tenant event streams inside TimescaleDB: batch ingest, tiered retention and replay.
+
+mod call;
+mod error;
+mod event;
+mod ingest;
+mod replay;
+mod schema;
+mod session;
+mod settings;
+mod statement;
+mod tier;
+
+::pgrx::pg_module_magic!(name, version);
+
+/// Runs once in each server process that loads the library.
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::init();
+    session::binding::trust_if_preloaded();
+    session::barrier::install();
+    tier::cache::register_invalidation();
+}
+
+/// The library's version, for `ts_version()` and its comparison with the installed extension.
+#[pgrx::pg_extern(sql = false)]
+fn ts_version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pgrx::pg_schema]
+mod tests;
+
+/// `cargo pgrx test` looks for this module at the root of the crate.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec![
+            "shared_preload_libraries = 'timescaledb,tailstream'",
+            "timescaledb.telemetry_level = off",
+            "max_locks_per_transaction = 256",
+        ]
+    }
+}

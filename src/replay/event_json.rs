@@ -1,0 +1,103 @@
+//! `ts_event`: a stored row as the JSON it came in as.
+
+use core::ffi::CStr;
+use std::num::NonZeroUsize;
+
+use pgrx::{FromDatum, pg_sys};
+
+use crate::call::pg_function;
+use crate::event::{EventColumns, Inet, encode};
+use crate::tier::to_unix_time;
+
+pg_function! {
+    /// `ts_event(event record) → json`
+    fn ts_event_wrapper(fcinfo) -> Datum {
+        // SAFETY: PostgreSQL calls this with one composite value that is not NULL (STRICT).
+        unsafe {
+            let argument = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0);
+            let row = Record::open(argument);
+            let json = row.encode();
+            row.close();
+            pgrx::IntoDatum::into_datum(json).unwrap_or(pg_sys::Datum::null())
+        }
+    }
+}
+
+/// A composite value under inspection.
+struct Record {
+    tuple: pg_sys::HeapTupleData,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl Record {
+    unsafe fn open(datum: pg_sys::Datum) -> Self {
+        // SAFETY: the datum is a composite value, and those say what type they are.
+        unsafe {
+            let header = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
+            let datum_fields = (*header).t_choice.t_datum;
+            let descriptor = pg_sys::lookup_rowtype_tupdesc(datum_fields.datum_typeid, datum_fields.datum_typmod);
+            let mut tuple = pg_sys::HeapTupleData { t_data: header, ..Default::default() };
+            tuple.t_len = pgrx::varlena::varsize_any(header.cast()) as u32;
+            Self { tuple, descriptor }
+        }
+    }
+
+    unsafe fn close(self) {
+        // SAFETY: pinned by `open`.
+        unsafe {
+            if (*self.descriptor).tdrefcount >= 0 {
+                pg_sys::DecrTupleDescRefCount(self.descriptor);
+            }
+        }
+    }
+
+    /// The value of the column of this name and type; `None` if it is NULL or there is none.
+    fn get<T: FromDatum>(&self, name: &CStr, kind: pg_sys::Oid) -> Option<T> {
+        // SAFETY: the type was compared before the value is taken as one.
+        self.datum(name, kind).and_then(|value| unsafe { T::from_datum(value, false) })
+    }
+
+    fn datum(&self, name: &CStr, kind: pg_sys::Oid) -> Option<pg_sys::Datum> {
+        // SAFETY: the descriptor is the tuple's.
+        unsafe {
+            let count = (*self.descriptor).natts as usize;
+            let number = (0..count).find(|index| {
+                let attribute = (*self.descriptor).attrs.as_ptr().add(*index);
+                !(*attribute).attisdropped
+                    && (*attribute).atttypid == kind
+                    && CStr::from_ptr((*attribute).attname.data.as_ptr()) == name
+            })?;
+            let tuple = (&raw const self.tuple).cast_mut();
+            pgrx::htup::heap_getattr_raw(tuple, NonZeroUsize::new(number + 1)?, self.descriptor)
+        }
+    }
+
+    fn text(&self, name: &CStr) -> Option<&str> {
+        self.get(name, pg_sys::TEXTOID)
+    }
+
+    fn encode(&self) -> String {
+        let metadata = self.datum(c"metadata", pg_sys::JSONBOID).and_then(|value| printed(pg_sys::jsonb_out, value));
+        let address = self.datum(c"ip_address", pg_sys::INETOID).and_then(|value| printed(pg_sys::inet_out, value));
+        encode(&EventColumns {
+            created_at: self.get::<i64>(c"created_at", pg_sys::TIMESTAMPTZOID).map_or(0, to_unix_time),
+            host: self.text(c"host"),
+            method: self.text(c"method"),
+            path: self.text(c"path"),
+            status: self.get(c"status", pg_sys::INT4OID),
+            response_time: self.get(c"response_time", pg_sys::INT4OID),
+            response_size: self.get(c"response_size", pg_sys::INT8OID),
+            user_agent: self.text(c"user_agent"),
+            referrer: self.text(c"referrer"),
+            ip_address: address.and_then(Inet::parse),
+            metadata,
+        })
+    }
+}
+
+/// A value as its type's output function prints it.
+fn printed<'a>(output: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum, value: pg_sys::Datum) -> Option<&'a str> {
+    // SAFETY: output functions take one value of their type and return a C string; the database is UTF-8.
+    let text = unsafe { pgrx::direct_function_call::<&CStr>(output, &[Some(value)]) };
+    text.and_then(|text| text.to_str().ok())
+}

@@ -1,0 +1,133 @@
+//! The retention floor of an org, as a filter for rows and as a check of a replay's start.
+
+use std::cell::RefCell;
+
+use pgrx::prelude::*;
+use pgrx::{IntoDatum, pg_sys, varlena};
+
+use crate::call::{pg_function, text_argument};
+use crate::error::{Error, Result, report};
+use crate::session::binding;
+use crate::tier::{cache, retention};
+
+/// A replay may start this much before the floor, in microseconds: clocks differ, requests take time.
+const GRACE: i64 = 60 * 1_000_000;
+
+/// What a session bound to another org is told: later than every event.
+const NEVER: i64 = i64::MAX;
+
+/// Longest org id in bytes: 255 characters.
+const MAX_ORG_BYTES: usize = 255 * 4;
+
+unsafe extern "C" {
+    /// PostgreSQL's own, without the guard that pgrx puts around what can raise: this is called for every row.
+    fn GetCurrentStatementStartTimestamp() -> i64;
+}
+
+/// The last answer. Rows of one org come in a row, and a scan must not pay for a look-up each.
+struct Last {
+    generation: u64,
+    statement: i64,
+    floor: i64,
+    length: usize,
+    org: [u8; MAX_ORG_BYTES],
+}
+
+thread_local! {
+    static LAST: RefCell<Last> = const {
+        RefCell::new(Last { generation: 0, statement: 0, floor: 0, length: 0, org: [0; MAX_ORG_BYTES] })
+    };
+}
+
+pg_function! {
+    /// `tailstream.retention_floor(org_id text) → timestamptz`
+    fn retention_floor_raw(fcinfo) -> Datum {
+        // SAFETY: PostgreSQL calls this with one text argument that is not NULL (STRICT).
+        unsafe {
+            let argument = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0).cast_mut_ptr::<pg_sys::varlena>();
+            let floor = if varlena::varatt_is_1b(argument) && !varlena::varatt_is_1b_e(argument)
+                || varlena::varatt_is_4b_u(argument)
+            {
+                let length = varlena::varsize_any_exhdr(argument);
+                let bytes = std::slice::from_raw_parts(varlena::vardata_any(argument).cast::<u8>(), length);
+                floor_of_bytes(bytes)
+            } else {
+                floor_of_bytes(text_argument(fcinfo, 0).unwrap_or_default().as_bytes())
+            };
+            pg_sys::Datum::from(floor)
+        }
+    }
+}
+
+fn floor_of_bytes(org: &[u8]) -> i64 {
+    let statement = statement_start();
+    let generation = cache::generation();
+    let known = LAST.with_borrow(|last| {
+        (last.generation == generation && last.statement == statement && last.org[..last.length] == *org)
+            .then_some(last.floor)
+    });
+    known.unwrap_or_else(|| {
+        let floor = report(visible_floor(&String::from_utf8_lossy(org), statement));
+        LAST.with_borrow_mut(|last| remember(last, org, statement, generation, floor));
+        floor
+    })
+}
+
+fn remember(last: &mut Last, org: &[u8], statement: i64, generation: u64, floor: i64) {
+    if let Some(kept) = last.org.get_mut(..org.len()) {
+        kept.copy_from_slice(org);
+        (last.length, last.statement, last.generation, last.floor) = (org.len(), statement, generation, floor);
+    }
+}
+
+/// The start of the running statement, in PostgreSQL's microseconds.
+pub fn statement_start() -> i64 {
+    // SAFETY: reads one variable.
+    unsafe { GetCurrentStatementStartTimestamp() }
+}
+
+fn visible_floor(org: &str, statement: i64) -> Result<i64> {
+    match binding::require_org(org) {
+        Ok(()) => Ok(statement - retention_of(org)?),
+        Err(_) => Ok(NEVER),
+    }
+}
+
+/// In microseconds; an org that is not registered has the default tier's.
+fn retention_of(org: &str) -> Result<i64> {
+    Ok(match cache::tier_of(org)? {
+        Some(tier) => tier.retention,
+        None => cache::default_tier()?.retention,
+    })
+}
+
+/// `tailstream.replay_floor(org_id text, start_time timestamptz) → timestamptz`
+#[pg_extern(sql = false)]
+fn replay_floor(org: &str, start: TimestampWithTimeZone) -> TimestampWithTimeZone {
+    report(checked_floor(org, start))
+}
+
+fn checked_floor(org: &str, start: TimestampWithTimeZone) -> Result<TimestampWithTimeZone> {
+    let org = binding::valid_org(Some(org))?;
+    binding::require_org(org)?;
+    let kept = retention_of(org)?;
+    let floor = statement_start() - kept;
+    if start.into_inner() < floor - GRACE {
+        return Err(Error::BeforeRetention {
+            org: org.to_owned(),
+            start: in_session_format(start.into_inner()),
+            retention: retention::in_words(kept),
+            earliest: in_session_format(floor),
+        });
+    }
+    TimestampWithTimeZone::try_from(floor).map_err(|_| Error::Internal("a floor out of range"))
+}
+
+/// A time as the session's DateStyle and TimeZone print it.
+fn in_session_format(time: i64) -> String {
+    // SAFETY: timestamptz_out takes one timestamptz and returns a C string.
+    let text = unsafe {
+        pgrx::direct_function_call::<&core::ffi::CStr>(pg_sys::timestamptz_out, &[time.into_datum()])
+    };
+    text.map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,15 @@
+//! The order in which the SQL files make up the extension's script.
+
+use pgrx::extension_sql_file;
+
+extension_sql_file!("../sql/schema/roles.sql", name = "roles", bootstrap);
+extension_sql_file!("../sql/schema/storage.sql", name = "storage", requires = ["roles"]);
+extension_sql_file!("../sql/schema/session.sql", name = "session", requires = ["storage"]);
+extension_sql_file!("../sql/schema/views.sql", name = "views", requires = ["session"]);
+extension_sql_file!("../sql/schema/ingest.sql", name = "ingest", requires = ["views"]);
+extension_sql_file!("../sql/schema/tiers.sql", name = "tiers", requires = ["ingest"]);
+extension_sql_file!("../sql/schema/replay.sql", name = "replay", requires = ["tiers"]);
+extension_sql_file!("../sql/schema/retention.sql", name = "retention", requires = ["replay"]);
+extension_sql_file!("../sql/schema/schedule.sql", name = "schedule", requires = ["retention"]);
+extension_sql_file!("../sql/schema/health.sql", name = "health", requires = ["schedule"]);
+extension_sql_file!("../sql/schema/grants.sql", name = "grants", requires = ["health"], finalize);

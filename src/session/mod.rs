@@ -1,0 +1,35 @@
+//! What a session may see: its binding to one org, and the views its queries are given.
+
+pub mod barrier;
+pub mod binding;
+
+use pgrx::prelude::*;
+
+use crate::error::{Result, report};
+
+#[pg_extern(sql = false)]
+fn bound_org() -> Option<String> {
+    binding::bound_org()
+}
+
+#[pg_extern(sql = false)]
+fn session_unbound() -> bool {
+    report(binding::require_unbound());
+    true
+}
+
+#[pg_extern(sql = false)]
+fn require_unbound() {
+    report(binding::require_unbound());
+}
+
+#[pg_extern(sql = false)]
+fn permitted_org(org: Option<&str>) -> &str {
+    report(permit(org))
+}
+
+fn permit(org: Option<&str>) -> Result<&str> {
+    let org = binding::valid_org(org)?;
+    binding::require_org(org)?;
+    Ok(org)
+}

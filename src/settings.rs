@@ -1,0 +1,153 @@
+//! Every setting of the extension, with its unit, range, default and the reason for that default.
+
+use std::ffi::CString;
+
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
+use pgrx::pg_sys;
+
+/// How rows reach a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum IngestLane {
+    /// Direct wherever that is safe, otherwise through the executor.
+    #[name = c"auto"]
+    Auto,
+    /// Always `INSERT` through the executor.
+    #[name = c"executor"]
+    Executor,
+    /// As `auto`; kept apart so that a comparison can name what it compares.
+    #[name = c"direct"]
+    Direct,
+}
+
+/// Org the session is bound to; empty binds to none. Superuser-only, or a role could unbind itself.
+static ORG: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Seconds, 0 to 1 day, default 5 minutes: more than clocks that are synchronised at all differ,
+/// less than what would hide an event from a viewer of the present.
+static MAX_FUTURE_SKEW: GucSetting<i32> = GucSetting::<i32>::new(300);
+
+/// Seconds, 0 to 30 days, default 24 hours: a producer that is down over night may still repeat its batch.
+static IDEMPOTENCY_WINDOW: GucSetting<i32> = GucSetting::<i32>::new(24 * 3600);
+
+/// Default on: an org exists from its first event on.
+static AUTO_REGISTER_ORGS: GucSetting<bool> = GucSetting::<bool>::new(true);
+
+/// Default auto.
+static INGEST_LANE: GucSetting<IngestLane> = GucSetting::<IngestLane>::new(IngestLane::Auto);
+
+/// Seconds, 1 hour to 10 years, default 7 days: a working week to find out why a producer's events are refused.
+static REJECTED_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(7 * 24 * 3600);
+
+/// Milliseconds, 1 to 1 minute, default 100: readers queue behind a waiting purge, so this is what one may add to a query.
+static PURGE_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(100);
+
+/// Registers all settings with PostgreSQL.
+pub fn init() {
+    // SAFETY: the hook is guarded and only marks plans as stale.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            c"tailstream.org",
+            c"The org that the session is bound to; empty for none.",
+            c"A bound session sees and writes that org alone. Set it for a role: ALTER ROLE … SET tailstream.org = '…'.",
+            &ORG,
+            GucContext::Suset,
+            GucFlags::default(),
+            None,
+            Some(org_assigned),
+            None,
+        );
+    }
+    define_ingest_settings();
+    GucRegistry::define_int_guc(
+        c"tailstream.rejected_retention",
+        c"How long quarantined events are kept.",
+        c"Purged in whole days by ts_apply_retention().",
+        &REJECTED_RETENTION,
+        3600,
+        10 * 365 * 24 * 3600,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"tailstream.purge_lock_timeout",
+        c"How long the purge waits for a chunk that is in use.",
+        c"Queries that come after it wait as long; the chunk is tried again by the next purge.",
+        &PURGE_LOCK_TIMEOUT,
+        1,
+        60_000,
+        GucContext::Suset,
+        GucFlags::UNIT_MS,
+    );
+    // SAFETY: the argument is a C string constant.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"tailstream".as_ptr()) };
+}
+
+fn define_ingest_settings() {
+    GucRegistry::define_int_guc(
+        c"tailstream.max_future_skew",
+        c"How far ahead of the server's clock an event's time may be.",
+        c"An event beyond it is invalid.",
+        &MAX_FUTURE_SKEW,
+        0,
+        24 * 3600,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"tailstream.idempotency_window",
+        c"How long an idempotency key is remembered.",
+        c"A batch repeated with the same key inside the window is not stored again.",
+        &IDEMPOTENCY_WINDOW,
+        0,
+        30 * 24 * 3600,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_bool_guc(
+        c"tailstream.auto_register_orgs",
+        c"Whether an unknown org is registered by its first batch.",
+        c"If off, ts_set_org_tier() has to register it before.",
+        &AUTO_REGISTER_ORGS,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"tailstream.ingest_lane",
+        c"How rows are written: auto, executor or direct.",
+        c"direct and auto use the executor wherever writing to the chunk itself would not be safe.",
+        &INGEST_LANE,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+}
+
+/// Plans and remembered floors may carry what a session may see, so none survives a change.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn org_assigned(_new: *const core::ffi::c_char, _extra: *mut core::ffi::c_void) {
+    crate::tier::cache::forget();
+    // SAFETY: takes no arguments; walks the session's own plan list, which is empty before start-up ends.
+    unsafe { pg_sys::ResetPlanCache() };
+}
+
+/// The org this session is bound to.
+pub fn org() -> Option<CString> {
+    ORG.get().filter(|org| !org.is_empty())
+}
+
+/// In microseconds.
+pub fn max_future_skew() -> i64 {
+    i64::from(MAX_FUTURE_SKEW.get()) * 1_000_000
+}
+
+/// In microseconds.
+pub fn idempotency_window() -> i64 {
+    i64::from(IDEMPOTENCY_WINDOW.get()) * 1_000_000
+}
+
+pub fn auto_register_orgs() -> bool {
+    AUTO_REGISTER_ORGS.get()
+}
+
+pub fn ingest_lane() -> IngestLane {
+    INGEST_LANE.get()
+}

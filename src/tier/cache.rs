@@ -1,0 +1,104 @@
+//! What this session remembers of orgs and tiers, until another one changes them.
+//!
+//! A statement trigger on both tables sends a relation-cache invalidation, which PostgreSQL delivers
+//! to every session after the change commits, and to the changing one at once and again if it aborts.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+
+use pgrx::{pg_guard, pg_sys};
+
+use super::lookup::{Tables, Tier};
+use crate::error::{Error, Result};
+
+/// Beyond it the memory is cleared: a gateway with very many orgs must not grow for ever.
+const MAX_ORGS: usize = 100_000;
+
+struct Cache {
+    /// The generation that the entries belong to.
+    generation: u64,
+    tables: Option<Tables>,
+    tiers: Vec<Tier>,
+    default: Option<Tier>,
+    orgs: HashMap<Box<str>, Tier>,
+}
+
+thread_local! {
+    /// Grows with every invalidation.
+    static GENERATION: Cell<u64> = const { Cell::new(1) };
+    static WATCHED: Cell<(pg_sys::Oid, pg_sys::Oid)> = const { Cell::new((pg_sys::InvalidOid, pg_sys::InvalidOid)) };
+    static CACHE: RefCell<Cache> = RefCell::new(Cache {
+        generation: 0, tables: None, tiers: Vec::new(), default: None, orgs: HashMap::new(),
+    });
+}
+
+/// Asks PostgreSQL to be told of changes; once, when the library is loaded.
+pub fn register_invalidation() {
+    // SAFETY: the callback lives as long as the process.
+    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0)) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
+    let (orgs, tiers) = WATCHED.get();
+    if relation == pg_sys::InvalidOid || relation == orgs || relation == tiers {
+        forget();
+    }
+}
+
+/// Makes this session forget all it remembers.
+pub fn forget() {
+    GENERATION.set(GENERATION.get() + 1);
+}
+
+/// Makes every session forget what it remembers once this transaction commits, and this one now.
+pub fn invalidate_everywhere(relation: pg_sys::Oid) {
+    // SAFETY: the relation is the one whose trigger runs, so it is open and locked.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
+    forget();
+}
+
+/// Changes whenever something remembered may have changed.
+pub fn generation() -> u64 {
+    GENERATION.get()
+}
+
+/// The tier of an org, `None` if it is not registered.
+pub fn tier_of(org: &str) -> Result<Option<Tier>> {
+    if let Some(tier) = with_current(|cache| cache.orgs.get(org).copied())? {
+        return Ok(Some(tier));
+    }
+    let before = generation();
+    let tables = with_current(|cache| cache.tables)?.ok_or(Error::StorageMissing)?;
+    let Some(id) = tables.tier_of(org) else { return Ok(None) };
+    let tier = with_current(|cache| cache.tiers.iter().copied().find(|tier| tier.id == id))?
+        .ok_or(Error::Internal("an org's tier does not exist"))?;
+    // What was read may be older than an invalidation that arrived meanwhile: then use it once.
+    if generation() == before {
+        CACHE.with_borrow_mut(|cache| {
+            if cache.orgs.len() >= MAX_ORGS {
+                cache.orgs.clear();
+            }
+            cache.orgs.insert(org.into(), tier);
+        });
+    }
+    Ok(Some(tier))
+}
+
+/// The tier of an org that nobody gave one.
+pub fn default_tier() -> Result<Tier> {
+    with_current(|cache| cache.default)?.ok_or(Error::Internal("tier \"standard\" does not exist"))
+}
+
+/// Reads from the cache after bringing it up to date.
+fn with_current<T>(read: impl FnOnce(&Cache) -> T) -> Result<T> {
+    let wanted = generation();
+    if CACHE.with_borrow(|cache| cache.generation != wanted || cache.tables.is_none()) {
+        let tables = Tables::find()?;
+        WATCHED.set((tables.orgs, tables.tiers));
+        let (tiers, default) = tables.tiers();
+        // If an invalidation came in between, the next call reads again.
+        CACHE.set(Cache { generation: wanted, tables: Some(tables), tiers, default, orgs: HashMap::new() });
+    }
+    Ok(CACHE.with_borrow(read))
+}

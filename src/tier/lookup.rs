@@ -1,0 +1,124 @@
+//! Reads tiers and orgs from their tables directly: the caller need not have rights on them, and it
+//! may happen while a query is being planned.
+
+use core::ffi::CStr;
+use std::num::NonZeroUsize;
+
+use pgrx::{FromDatum, IntoDatum, pg_sys};
+
+use super::retention;
+use crate::error::{Error, Result};
+
+/// A tier as far as ingest and replay need to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tier {
+    pub id: i16,
+    /// Microseconds.
+    pub retention: i64,
+}
+
+/// The tables read here.
+#[derive(Debug, Clone, Copy)]
+pub struct Tables {
+    pub orgs: pg_sys::Oid,
+    orgs_key: pg_sys::Oid,
+    pub tiers: pg_sys::Oid,
+}
+
+impl Tables {
+    /// Finds the tables, or says that they are missing.
+    pub fn find() -> Result<Self> {
+        let schema = schema()?;
+        Ok(Self {
+            orgs: relation(schema, c"orgs")?,
+            orgs_key: relation(schema, c"orgs_pkey")?,
+            tiers: relation(schema, c"tiers")?,
+        })
+    }
+
+    /// The tier of an org, `None` if the org is not registered.
+    pub fn tier_of(&self, org: &str) -> Option<i16> {
+        let mut found = None;
+        let Some(key) = org.into_datum() else { return None };
+        scan(self.orgs, Some((self.orgs_key, key)), |row| found = row.value::<i16>(2));
+        found
+    }
+
+    /// All tiers, and which of them orgs get that nobody gave one.
+    pub fn tiers(&self) -> (Vec<Tier>, Option<Tier>) {
+        let (mut tiers, mut default) = (Vec::new(), None);
+        scan(self.tiers, None, |row| {
+            let (Some(id), Some(name), Some(kept)) =
+                (row.value::<i16>(1), row.value::<String>(2), row.value::<pgrx::datum::Interval>(3))
+            else {
+                return;
+            };
+            let tier = Tier { id, retention: retention::microseconds(kept.days(), kept.micros()) };
+            if name == "standard" {
+                default = Some(tier);
+            }
+            tiers.push(tier);
+        });
+        (tiers, default)
+    }
+}
+
+/// The schema of our tables.
+pub fn schema() -> Result<pg_sys::Oid> {
+    // SAFETY: a catalog look-up by name.
+    let schema = unsafe { pg_sys::get_namespace_oid(c"tailstream".as_ptr(), true) };
+    if schema == pg_sys::InvalidOid { Err(Error::StorageMissing) } else { Ok(schema) }
+}
+
+/// A relation of our schema.
+pub fn relation(schema: pg_sys::Oid, name: &CStr) -> Result<pg_sys::Oid> {
+    // SAFETY: a catalog look-up by name.
+    let found = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
+    if found == pg_sys::InvalidOid { Err(Error::StorageMissing) } else { Ok(found) }
+}
+
+/// One row under the scan.
+struct Row {
+    tuple: pg_sys::HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl Row {
+    fn value<T: FromDatum>(&self, column: usize) -> Option<T> {
+        // SAFETY: the tuple is of this descriptor and pinned while the scan stands on it.
+        unsafe {
+            let datum = pgrx::htup::heap_getattr_raw(self.tuple, NonZeroUsize::new(column)?, self.descriptor)?;
+            T::from_datum(datum, false)
+        }
+    }
+}
+
+/// Calls `each` with every row that is committed now (or this transaction's own), by key if one is given.
+fn scan(table: pg_sys::Oid, key: Option<(pg_sys::Oid, pg_sys::Datum)>, mut each: impl FnMut(&Row)) {
+    // SAFETY: the sequence PostgreSQL prescribes; an error on the way ends the transaction, which frees all of it.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let mut scan_key = pg_sys::ScanKeyData::default();
+        let (index, keys) = match key {
+            Some((index, value)) => {
+                let equal = pg_sys::Oid::from(pg_sys::F_TEXTEQ);
+                pg_sys::ScanKeyInit(&mut scan_key, 1, pg_sys::BTEqualStrategyNumber as u16, equal, value);
+                (index, 1)
+            }
+            None => (pg_sys::InvalidOid, 0),
+        };
+        let by_index = index != pg_sys::InvalidOid;
+        let scan = pg_sys::systable_beginscan(relation, index, by_index, snapshot, keys, &mut scan_key);
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            each(&Row { tuple, descriptor: (*relation).rd_att });
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::UnregisterSnapshot(snapshot);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+}
