@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use nix::unistd::{User, geteuid};
+use nix::unistd::{Uid, User, geteuid};
 
 /// Who owns the server's files and processes.
 #[derive(Clone, Debug)]
@@ -42,6 +42,14 @@ impl ServerUser {
     /// Whether the server runs as somebody else than the caller.
     pub fn is_other(&self) -> bool {
         self.switch_to.is_some()
+    }
+
+    /// Its login name.
+    pub fn name(&self) -> Result<String> {
+        let user = User::from_uid(Uid::from_raw(self.uid))
+            .with_context(|| format!("cannot look up uid {}", self.uid))?
+            .with_context(|| format!("uid {} has no name", self.uid))?;
+        Ok(user.name)
     }
 
     /// A command that runs as this user, with a clean environment (no `PG*` of the caller's leaks

@@ -124,18 +124,20 @@ fn accept_results(results: &Path, expected: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs `cargo pgrx test`; as root, its server runs as user postgres with its data where that user
-/// can reach it.
+/// Runs `cargo pgrx test` with a server that runs as the user of all private servers. The data lives
+/// where that user can reach it. Naming the user, even if it is the caller, also has the test build
+/// installed by sudo where that is needed.
 pub fn pgrx_test() -> Result<()> {
     let user = ServerUser::detect()?;
-    let mut command = extension::cargo(&repository::root()?);
-    command.args(["pgrx", "test", "pg17"]);
-    if user.is_other() {
-        let data = repository::clusters_dir(&user)?.join("pgrx-test");
-        user.make_private_dir(&data)?;
-        command.args(["--runas", SUPERUSER, "--pgdata"]).arg(data);
+    let home = repository::clusters_dir(&user)?.join("pgrx-test");
+    // pgrx runs initdb every time, which wants an empty directory.
+    if home.exists() {
+        fs::remove_dir_all(&home).with_context(|| format!("cannot remove {}", home.display()))?;
     }
-    let status = command
+    user.make_private_dir(&home)?;
+    let status = extension::cargo(&repository::root()?)
+        .args(["pgrx", "test", "pg17", "--runas", &user.name()?, "--pgdata"])
+        .arg(home.join("data"))
         .status()
         .context("cannot run cargo; install Rust and run dev/setup.sh")?;
     if !status.success() {

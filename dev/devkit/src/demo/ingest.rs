@@ -53,11 +53,14 @@ pub fn ingest(screen: &Screen, client: &mut Client, orgs: &[OrgEvents]) -> Resul
         &rows,
     );
     screen.say(&format!(
-        "\n{} events in {:.2} s over one connection, each call committed before the next: {} events a second.",
+        "{} events in {:.2} s over one connection, each call committed before the next: {} events a second.",
         grouped(total.events()),
         total.took.as_secs_f64(),
         grouped(rate(&total))
     ));
+    if total.rejected > 0 {
+        screen.say("Rejected events are kept as they came, with the reason, in tailstream.rejected_events.");
+    }
     if total.expired > 0 {
         screen.say(&format!(
             "{} were older than their org's retention already: counted as expired, not stored.",
@@ -70,7 +73,9 @@ pub fn ingest(screen: &Screen, client: &mut Client, orgs: &[OrgEvents]) -> Resul
 /// The time of the calls alone counts, not that of making their JSON.
 fn ingest_org(client: &mut Client, org: &OrgEvents) -> Result<Tally> {
     let statement = client
-        .prepare("SELECT accepted, rejected, expired FROM ts_ingest($1, $2)")
+        .prepare(
+            "SELECT accepted, rejected, expired FROM ts_ingest($1, $2, on_invalid => 'quarantine')",
+        )
         .context("cannot prepare ts_ingest")?;
     let mut tally = Tally::default();
     for batch in org.events.chunks(BATCH) {

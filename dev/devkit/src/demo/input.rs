@@ -38,6 +38,8 @@ pub struct Input {
     pub orgs: Vec<OrgEvents>,
     /// Where it comes from, for people.
     pub origin: String,
+    /// Whether orgs on tier standard have events of at least two hours ago.
+    pub reaches_back: bool,
 }
 
 impl Input {
@@ -63,7 +65,11 @@ impl Input {
             grouped(PREMIUM_EVENTS),
             grouped(STANDARD_EVENTS)
         );
-        Ok(Self { orgs, origin })
+        Ok(Self {
+            orgs,
+            origin,
+            reaches_back: true,
+        })
     }
 
     /// Splits a log over several orgs by the client's address, so that each visitor belongs to one.
@@ -78,11 +84,19 @@ impl Input {
         shift_to_now(&mut contents.events);
         let mut orgs = orgs(&[PREMIUM, UPGRADED, STANDARD]);
         let count = orgs.len() as u64;
+        let now = now_micros();
+        let standard_span = now - STANDARD_SPAN..now - 2 * HOUR;
+        let mut reaches_back = false;
         for event in &contents.events {
-            let share = fnv1a(event.remote.as_bytes()) % count;
-            orgs[share as usize].events.push(event.to_json("web-01")?);
+            let share = (fnv1a(event.remote.as_bytes()) % count) as usize;
+            orgs[share].events.push(event.to_json("web-01")?);
+            reaches_back |= share > 0 && standard_span.contains(&event.created_at);
         }
-        Ok(Self { orgs, origin })
+        Ok(Self {
+            orgs,
+            origin,
+            reaches_back,
+        })
     }
 }
 

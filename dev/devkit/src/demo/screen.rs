@@ -7,9 +7,9 @@ use postgres::error::DbError;
 use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 /// A wider value is cut; the demo is read in a terminal.
-const CELL_WIDTH: usize = 60;
+const CELL_WIDTH: usize = 48;
 
-/// Where the demo prints to.
+/// Where the demo prints to. Every block begins with an empty line.
 pub struct Screen;
 
 /// A connection whose statements are shown.
@@ -23,11 +23,11 @@ impl Screen {
     }
 
     pub fn heading(&self, text: &str) {
-        println!("\n== {text}\n");
+        println!("\n== {text}");
     }
 
     pub fn say(&self, text: &str) {
-        println!("{text}");
+        println!("\n{text}");
     }
 
     pub fn session(&self, client: Client) -> Session {
@@ -36,7 +36,7 @@ impl Screen {
 
     /// A table with the columns' names above; numbers are set to the right.
     pub fn table(&self, header: &[&str], rows: &[Vec<String>]) {
-        print!("{}", layout(header, rows));
+        print!("\n{}", layout(header, rows));
     }
 }
 
@@ -100,14 +100,19 @@ fn show_result(messages: &[SimpleQueryMessage], took: Duration) {
             _ => None,
         })
         .collect();
-    let Some(first) = rows.first() else {
-        println!("    done in {}", milliseconds(took));
-        return;
-    };
-    let header: Vec<&str> = first.columns().iter().map(|column| column.name()).collect();
+    let header: Vec<&str> = messages
+        .iter()
+        .filter_map(|message| match message {
+            SimpleQueryMessage::RowDescription(columns) => Some(columns.iter()),
+            _ => None,
+        })
+        .flatten()
+        .map(|column| column.name())
+        .collect();
     let cells: Vec<Vec<String>> = rows.iter().map(|row| cells_of(row)).collect();
     // A function that returns nothing still gives a row.
-    if cells.iter().flatten().all(String::is_empty) {
+    let says_nothing = !cells.is_empty() && cells.iter().flatten().all(String::is_empty);
+    if header.is_empty() || says_nothing {
         println!("    done in {}", milliseconds(took));
         return;
     }

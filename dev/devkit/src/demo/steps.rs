@@ -21,7 +21,7 @@ pub fn tell(
     store(screen, session, cluster, input)?;
     replay(screen, session)?;
     upgrade(screen, session)?;
-    purge(screen, session)?;
+    purge(screen, session, input)?;
     keep_purging(screen, session)
 }
 
@@ -33,9 +33,9 @@ fn create(screen: &Screen, session: &mut Session) -> Result<()> {
         .context("cannot quiet the notices")?;
     session.run("CREATE EXTENSION tailstream CASCADE;")?;
     session.run("CREATE EXTENSION pg_cron;")?;
-    screen.say("\nTwo tiers are there from the start. An org registers itself when its first events come, on tier standard:");
+    screen.say("Two tiers are there from the start. An org registers itself when its first events come, on tier standard:");
     session.run("SELECT name, retention FROM tailstream.tiers ORDER BY retention;")?;
-    screen.say(&format!("\nOrg {PREMIUM} pays for more:"));
+    screen.say(&format!("Org {PREMIUM} pays for more:"));
     session.run(&format!("SELECT ts_set_org_tier('{PREMIUM}', 'premium');"))
 }
 
@@ -43,12 +43,12 @@ fn store(screen: &Screen, session: &mut Session, cluster: &Cluster, input: &Inpu
     screen.heading("2. Store web traffic");
     screen.say(&input.origin);
     show_statement(&format!(
-        "SELECT * FROM ts_ingest('{PREMIUM}', '[{{\"created_at\": \"...\", \"method\": \"GET\", \"path\": \"/\", \"status\": 200, ...}}, ...]');"
+        "SELECT * FROM ts_ingest('{PREMIUM}', '[{{\"created_at\": \"...\", \"method\": \"GET\", \"path\": \"/\", \"status\": 200, ...}}, ...]',\n                         on_invalid => 'quarantine');"
     ));
-    screen.say(&format!("That, for each org, in batches of {BATCH}:\n"));
+    screen.say(&format!("That, for each org, in batches of {BATCH}:"));
     ingest(screen, &mut cluster.connect(DATABASE)?, &input.orgs)?;
     screen.say(
-        "\nA batch that is sent again with its key, because the answer got lost, is stored once:",
+        "A batch that is sent again with its key, because the answer got lost, is stored once:",
     );
     let again = format!(
         "SELECT batch_id, accepted, duplicate\nFROM ts_ingest('{STANDARD}', '{{\"path\": \"/pay\", \"status\": 201}}', idempotency_key => 'order-4711');"
@@ -64,13 +64,13 @@ fn replay(screen: &Screen, session: &mut Session) -> Result<()> {
         "SELECT created_at, method, path, status, response_time\n\
          FROM ts_replay('{PREMIUM}', now() - interval '1 hour', now())\nORDER BY created_at, id LIMIT 5;"
     ))?;
-    screen.say("\nIt is plain SQL, and the planner sees through it:");
+    screen.say("It is plain SQL, and the planner sees through it:");
     session.run(&format!(
         "SELECT status / 100 * 100 AS status, count(*), max(response_size) AS largest\n\
          FROM ts_replay('{PREMIUM}', now() - interval '24 hours', now())\nGROUP BY 1 ORDER BY 1;"
     ))?;
     screen.say(&format!(
-        "\nNobody reads past an org's retention, purged or not. {STANDARD} is on tier standard:"
+        "Nobody reads past an org's retention, purged or not. {STANDARD} is on tier standard:"
     ));
     session.run_failing(&format!(
         "SELECT * FROM ts_replay('{STANDARD}', now() - interval '1 day', now());"
@@ -84,7 +84,7 @@ fn upgrade(screen: &Screen, session: &mut Session) -> Result<()> {
     session.run(&format!("SELECT * FROM ts_replay_window('{UPGRADED}');"))
 }
 
-fn purge(screen: &Screen, session: &mut Session) -> Result<()> {
+fn purge(screen: &Screen, session: &mut Session, input: &Input) -> Result<()> {
     screen.heading("5. Expire by tier");
     screen.say("To have something expired without waiting, tier standard is cut to one hour. What is older is hidden at once:");
     let counts = format!(
@@ -94,12 +94,16 @@ fn purge(screen: &Screen, session: &mut Session) -> Result<()> {
     session.run(&counts)?;
     session.run("SELECT ts_alter_tier('standard', retention => '1 hour');")?;
     session.run(&counts)?;
-    screen.say("\nWhat would a purge do? Every hour of a tier is a chunk of its own, and whole chunks are dropped:");
+    if !input.reaches_back {
+        screen.say("This log holds no hour that is over for tier standard, so what follows has little to show.");
+    }
+    screen.say("What would a purge do? Every hour of a tier is a chunk of its own, and whole chunks are dropped:");
     session.run("SELECT * FROM ts_retention_preview();")?;
-    screen.say(&format!("\nThe purge itself. What {UPGRADED} stored before its upgrade is rescued into its new tier first:"));
+    screen.say(&format!("The purge itself. What {UPGRADED} stored before its upgrade is rescued into its new tier first:"));
     session.run("SELECT * FROM ts_apply_retention();")?;
-    screen.say("\nNobody lost an event that they could read:");
+    screen.say("Nobody lost an event that they could read:");
     session.run(&counts)?;
+    screen.say("Tier standard gets its three hours back:");
     session.run("SELECT ts_alter_tier('standard', retention => '3 hours');")
 }
 
