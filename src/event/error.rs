@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{MAX_DEPTH, MAX_EVENT_BYTES};
+use super::{MAX_BATCH_EVENTS, MAX_DEPTH, MAX_EVENT_BYTES};
 
 /// Longest excerpt of a value that a message repeats, in bytes.
 const EXCERPT_BYTES: usize = 80;
@@ -72,6 +72,9 @@ pub enum Problem {
     /// More bytes than [`MAX_EVENT_BYTES`].
     #[error("{what} has more than {MAX_EVENT_BYTES} bytes")]
     TooLarge { what: &'static str },
+    /// More events than [`MAX_BATCH_EVENTS`].
+    #[error("the batch has more than {MAX_BATCH_EVENTS} events")]
+    TooMany,
 }
 
 impl EventError {
@@ -87,7 +90,7 @@ impl EventError {
             Problem::OutOfRange { .. } => "22003",
             Problem::DuplicateKey { .. } => "22030",
             Problem::NulCharacter => "22P05",
-            Problem::TooDeep | Problem::TooLarge { .. } => "22023",
+            Problem::TooDeep | Problem::TooLarge { .. } | Problem::TooMany => "22023",
         }
     }
 
@@ -125,6 +128,7 @@ impl EventError {
             {
                 "Send the number without quotes."
             }
+            Problem::TooMany => "Send the events in several batches.",
             Problem::InvalidAddress { .. } => {
                 "Send one IPv4 or IPv6 address, optionally with a prefix length such as /24."
             }

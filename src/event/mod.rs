@@ -36,6 +36,12 @@ pub const MAX_DEPTH: usize = 128;
 /// instead of a failure of the statement.
 pub const MAX_EVENT_BYTES: usize = 255 << 20;
 
+/// Events that one batch may have, valid and invalid ones together.
+///
+/// An event takes about 200 bytes of memory, but only two of text: without a limit, a batch of
+/// 100 MB could take the server down.
+pub const MAX_BATCH_EVENTS: usize = 1_000_000;
+
 /// One decoded event, in the types of the table's columns.
 ///
 /// Text is borrowed from the batch unless it had escapes in it.

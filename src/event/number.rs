@@ -7,7 +7,7 @@
 const NUMERIC_WHOLE_DIGITS: i64 = 131_072;
 /// Digits that `numeric` has room for after the decimal point.
 const NUMERIC_FRACTION_DIGITS: i64 = 16_383;
-/// `numeric` reads no exponent at or beyond this, not even that of a zero.
+/// `numeric` reads no exponent beyond this, not even that of a zero.
 const NUMERIC_EXPONENT: i64 = i32::MAX as i64 / 2;
 
 /// The integer part of a number times a power of ten, and what was cut off behind it.
@@ -93,7 +93,7 @@ fn signed(negative: bool, magnitude: u64) -> Option<i64> {
 /// How many digits `number` has when `jsonb` writes it out; `None` if `numeric` cannot hold it.
 pub(super) fn numeric_digits(number: &str) -> Option<usize> {
     let parts = Parts::split(number);
-    if parts.exponent.abs() >= NUMERIC_EXPONENT {
+    if parts.exponent.abs() > NUMERIC_EXPONENT {
         return None;
     }
     let fraction = (parts.fraction.len() as i64 - parts.exponent).max(0);

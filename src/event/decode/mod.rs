@@ -4,9 +4,9 @@ mod field;
 mod metadata;
 mod record;
 
-use super::Event;
 use super::error::{EventError, Problem, excerpt};
 use super::json::Cursor;
+use super::{Event, MAX_BATCH_EVENTS};
 pub(super) use field::Field;
 use record::Reader;
 
@@ -64,8 +64,8 @@ pub struct Rejection<'a> {
 ///
 /// # Errors
 /// With [`OnInvalid::Error`], what is wrong with the first invalid event. With either, that `text`
-/// is no JSON at all or neither array nor object; newline-delimited text never fails as a whole,
-/// as each line stands for itself.
+/// is no JSON at all or neither array nor object (each line of newline-delimited text stands for
+/// itself instead), or that it has more than [`MAX_BATCH_EVENTS`] events.
 ///
 /// # Example
 /// ```ignore
@@ -151,6 +151,7 @@ impl<'a> Batch<'a> {
 
     /// Reads one event of an array, or the only one.
     fn read_element(&mut self) -> Result<(), EventError> {
+        self.expect_room()?;
         self.cursor.peek();
         let start = self.cursor.position();
         match self.reader.read(&mut self.cursor) {
@@ -183,7 +184,10 @@ impl<'a> Batch<'a> {
                     self.cursor.advance();
                     continue;
                 }
-                Some(_) => self.read_line(),
+                Some(_) => {
+                    self.expect_room()?;
+                    self.read_line()
+                }
             };
             match outcome {
                 Ok(event) => self.accept(start, event),
@@ -204,6 +208,13 @@ impl<'a> Batch<'a> {
             None | Some(b'\n') => Ok(event),
             Some(_) => Err(self.cursor.unexpected("the end of the line").into()),
         }
+    }
+
+    fn expect_room(&self) -> Result<(), EventError> {
+        if self.index < MAX_BATCH_EVENTS {
+            return Ok(());
+        }
+        Err(Problem::TooMany.into())
     }
 
     fn accept(&mut self, start: usize, event: Event<'a>) {

@@ -46,7 +46,12 @@ fn knows_the_limits_of_numeric() {
     assert_eq!(numeric_digits("1e-16384"), None);
     assert_eq!(numeric_digits("1.5e-16383"), None);
     assert_eq!(numeric_digits("0e200000"), Some(0));
-    assert_eq!(numeric_digits("0e1073741823"), None);
+    assert_eq!(numeric_digits("0e1073741823"), Some(0));
+    assert_eq!(numeric_digits("0e1073741824"), None);
+    assert_eq!(numeric_digits("0e-16383"), Some(16_383));
+    assert_eq!(numeric_digits("0e-16384"), None);
+    assert_eq!(numeric_digits("0.00001e131076"), Some(131_072));
+    assert_eq!(numeric_digits("12345e131067"), Some(131_072));
     assert_eq!(numeric_digits("1e200000"), None);
     assert_eq!(numeric_digits("-12.50"), Some(4));
     assert_eq!(numeric_digits(&"9".repeat(131_072)), Some(131_072));

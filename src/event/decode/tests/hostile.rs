@@ -1,4 +1,4 @@
-use super::super::super::{MAX_DEPTH, MAX_EVENT_BYTES};
+use super::super::super::{MAX_BATCH_EVENTS, MAX_DEPTH, MAX_EVENT_BYTES};
 use super::*;
 
 #[test]
@@ -115,6 +115,20 @@ fn bounds_depth_and_not_by_the_stack() {
             let _ = decode(format, &bomb, &CLOCK, OnInvalid::Quarantine);
         }
     }
+}
+
+#[test]
+fn bounds_the_number_of_events() {
+    let most = "{}\n".repeat(MAX_BATCH_EVENTS);
+    let batch = decode(Format::NdJson, &most, &CLOCK, OnInvalid::Error).unwrap();
+    assert_eq!(batch.events.len(), MAX_BATCH_EVENTS);
+    for more in [format!("{most}{{}}"), "1\n".repeat(MAX_BATCH_EVENTS + 1)] {
+        let error = decode(Format::NdJson, &more, &CLOCK, OnInvalid::Quarantine).unwrap_err();
+        assert_eq!(error.to_string(), "the batch has more than 1000000 events");
+        assert_eq!(error.sqlstate(), "22023");
+    }
+    let array = format!("[{}{{}}]", "{},".repeat(MAX_BATCH_EVENTS));
+    assert_eq!(error(&array).0, "22023");
 }
 
 #[test]
