@@ -53,7 +53,8 @@ pub fn ingest(screen: &Screen, client: &mut Client, orgs: &[OrgEvents]) -> Resul
         &rows,
     );
     screen.say(&format!(
-        "{} events in {:.2} s over one connection, each call committed before the next: {} events a second.",
+        "{} events in {:.2} s over one connection, each call committed before the next: {} events a second.\n\
+         The first event of an hour makes its tier's chunk for that hour, which is part of the time.",
         grouped(total.events()),
         total.took.as_secs_f64(),
         grouped(rate(&total))

@@ -94,7 +94,8 @@ impl Input {
         }
         Ok(Self {
             orgs,
-            origin,
+            origin: origin
+                + "\nTheir times are shifted so that the last is now; each client's address belongs to one of three orgs.",
             reaches_back,
         })
     }
@@ -125,7 +126,7 @@ fn describe(path: &Path, contents: &Contents) -> String {
     if let Some((number, reason)) = &contents.first_unparseable {
         text += &format!(" (the first is line {number}: {reason})");
     }
-    text + ".\nTheir times are shifted so that the last is now; each client's address belongs to one of three orgs."
+    text + "."
 }
 
 fn span(events: &[AccessEvent]) -> String {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tailstream_devkit::extension::Installed;
 use tailstream_devkit::process::wait_until;
-use tailstream_devkit::{Cluster, ClusterBuilder};
+use tailstream_devkit::{Cluster, ClusterBuilder, repository};
 
 use input::Input;
 use screen::Screen;
@@ -47,10 +47,15 @@ pub fn run(log: Option<&Path>, keep: bool) -> Result<()> {
         cluster.restart()?;
     }
     screen.say(&format!(
-        "A private PostgreSQL server runs on 127.0.0.1:{}, its files are in {}",
+        "A private PostgreSQL server runs on 127.0.0.1:{}, its files are in {}.",
         cluster.port(),
         cluster.dir().display()
     ));
+    if !cluster.dir().starts_with(repository::root()?) {
+        screen.say(
+            "They are outside the checkout because the server's user, postgres, cannot enter it.",
+        );
+    }
     recreate_database(&cluster)?;
     let mut session = screen.session(cluster.connect(DATABASE)?);
     steps::tell(&screen, &mut session, &cluster, &input)?;

@@ -8,6 +8,8 @@ use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 /// A wider value is cut; the demo is read in a terminal.
 const CELL_WIDTH: usize = 48;
+/// The last column has the rest of the line.
+const LAST_CELL_WIDTH: usize = 100;
 
 /// Where the demo prints to. Every block begins with an empty line.
 pub struct Screen;
@@ -75,10 +77,10 @@ pub fn show_statement(sql: &str) {
     for line in sql.lines() {
         println!("    {line}");
     }
-    println!();
 }
 
 fn show_error(error: &DbError) {
+    println!();
     println!(
         "    {}:  {} (SQLSTATE {})",
         error.severity(),
@@ -93,6 +95,7 @@ fn show_error(error: &DbError) {
 }
 
 fn show_result(messages: &[SimpleQueryMessage], took: Duration) {
+    println!();
     let rows: Vec<&SimpleQueryRow> = messages
         .iter()
         .filter_map(|message| match message {
@@ -123,16 +126,20 @@ fn show_result(messages: &[SimpleQueryMessage], took: Duration) {
 
 fn cells_of(row: &SimpleQueryRow) -> Vec<String> {
     (0..row.len())
-        .map(|index| cut(row.get(index).unwrap_or_default()))
+        .map(|index| {
+            let is_last = index + 1 == row.len();
+            let width = if is_last { LAST_CELL_WIDTH } else { CELL_WIDTH };
+            cut(row.get(index).unwrap_or_default(), width)
+        })
         .collect()
 }
 
-fn cut(value: &str) -> String {
+fn cut(value: &str, width: usize) -> String {
     let plain: String = value
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    match plain.char_indices().nth(CELL_WIDTH) {
+    match plain.char_indices().nth(width) {
         Some((end, _)) => format!("{}...", &plain[..end]),
         None => plain,
     }
@@ -222,7 +229,7 @@ mod tests {
 
     #[test]
     fn long_and_odd_values_are_cut() {
-        assert_eq!(cut("a\nb"), "a b");
-        assert_eq!(cut(&"ä".repeat(100)).chars().count(), CELL_WIDTH + 3);
+        assert_eq!(cut("a\nb", 3), "a b");
+        assert_eq!(cut(&"ä".repeat(100), 10), "ä".repeat(10) + "...");
     }
 }

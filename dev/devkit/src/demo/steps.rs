@@ -8,7 +8,7 @@ use tailstream_devkit::Cluster;
 use super::DATABASE;
 use super::ingest::{BATCH, ingest};
 use super::input::{Input, PREMIUM, STANDARD, UPGRADED};
-use super::screen::{Screen, Session, show_statement};
+use super::screen::{Screen, Session, grouped, show_statement};
 
 /// Tells the whole story.
 pub fn tell(
@@ -45,7 +45,10 @@ fn store(screen: &Screen, session: &mut Session, cluster: &Cluster, input: &Inpu
     show_statement(&format!(
         "SELECT * FROM ts_ingest('{PREMIUM}', '[{{\"created_at\": \"...\", \"method\": \"GET\", \"path\": \"/\", \"status\": 200, ...}}, ...]',\n                         on_invalid => 'quarantine');"
     ));
-    screen.say(&format!("That, for each org, in batches of {BATCH}:"));
+    screen.say(&format!(
+        "That, for each org, in batches of {}:",
+        grouped(BATCH as u64)
+    ));
     ingest(screen, &mut cluster.connect(DATABASE)?, &input.orgs)?;
     screen.say(
         "A batch that is sent again with its key, because the answer got lost, is stored once:",
@@ -101,7 +104,9 @@ fn purge(screen: &Screen, session: &mut Session, input: &Input) -> Result<()> {
     session.run("SELECT * FROM ts_retention_preview();")?;
     screen.say(&format!("The purge itself. What {UPGRADED} stored before its upgrade is rescued into its new tier first:"));
     session.run("SELECT * FROM ts_apply_retention();")?;
-    screen.say("Nobody lost an event that they could read:");
+    screen.say(
+        "What could be read before can be read now, but for what turned an hour old in between:",
+    );
     session.run(&counts)?;
     screen.say("Tier standard gets its three hours back:");
     session.run("SELECT ts_alter_tier('standard', retention => '3 hours');")
