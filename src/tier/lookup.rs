@@ -98,7 +98,6 @@ fn scan(table: pg_sys::Oid, key: Option<(pg_sys::Oid, pg_sys::Datum)>, mut each:
     // SAFETY: the sequence PostgreSQL prescribes; an error on the way ends the transaction, which frees all of it.
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
-        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
         let mut scan_key = pg_sys::ScanKeyData::default();
         let (index, keys) = match key {
             Some((index, value)) => {
@@ -109,7 +108,9 @@ fn scan(table: pg_sys::Oid, key: Option<(pg_sys::Oid, pg_sys::Datum)>, mut each:
             None => (pg_sys::InvalidOid, 0),
         };
         let by_index = index != pg_sys::InvalidOid;
-        let scan = pg_sys::systable_beginscan(relation, index, by_index, snapshot, keys, &mut scan_key);
+        // Without a snapshot it takes a new one, also in a parallel worker, where GetLatestSnapshot() fails.
+        let newest = std::ptr::null_mut();
+        let scan = pg_sys::systable_beginscan(relation, index, by_index, newest, keys, &mut scan_key);
         loop {
             let tuple = pg_sys::systable_getnext(scan);
             if tuple.is_null() {
@@ -118,7 +119,6 @@ fn scan(table: pg_sys::Oid, key: Option<(pg_sys::Oid, pg_sys::Datum)>, mut each:
             each(&Row { tuple, descriptor: (*relation).rd_att });
         }
         pg_sys::systable_endscan(scan);
-        pg_sys::UnregisterSnapshot(snapshot);
         pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
     }
 }
