@@ -1,6 +1,6 @@
 //! The test suites that need a server prepared for them: pg_regress and pgrx's own.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,6 +22,9 @@ pub fn regress(accept: bool) -> Result<()> {
     let input = root.join("tests/pg_regress");
     let output = root.join("target/pg_regress");
     let tests = regress_tests(&input)?;
+    if accept {
+        make_missing_expected(&input)?;
+    }
     fs::create_dir_all(&output).with_context(|| format!("cannot create {}", output.display()))?;
     let cluster = Cluster::builder("regress")
         .preload(&["timescaledb", "tailstream", "pg_cron"])
@@ -88,6 +91,15 @@ fn regress_tests(input: &Path) -> Result<Vec<String>> {
     if schedule.is_file() {
         return Ok(vec![format!("--schedule={}", schedule.display())]);
     }
+    let names = sql_names(input)?;
+    if names.is_empty() {
+        bail!("there are no tests in {}", input.display());
+    }
+    Ok(names)
+}
+
+/// The names of the tests in `sql`, in order.
+fn sql_names(input: &Path) -> Result<Vec<String>> {
     let sql = input.join("sql");
     let entries =
         fs::read_dir(&sql).with_context(|| format!("there are no tests in {}", sql.display()))?;
@@ -96,16 +108,27 @@ fn regress_tests(input: &Path) -> Result<Vec<String>> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
         .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
         .collect();
-    if names.is_empty() {
-        bail!("there are no tests in {}", sql.display());
-    }
     names.sort();
     Ok(names)
 }
 
-fn accept_results(results: &Path, expected: &Path) -> Result<()> {
-    fs::create_dir_all(expected)
+/// pg_regress gives up at the first test without expected output.
+fn make_missing_expected(input: &Path) -> Result<()> {
+    let expected = input.join("expected");
+    fs::create_dir_all(&expected)
         .with_context(|| format!("cannot create {}", expected.display()))?;
+    for name in sql_names(input)? {
+        let path = expected.join(name).with_extension("out");
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .with_context(|| format!("cannot create {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn accept_results(results: &Path, expected: &Path) -> Result<()> {
     for entry in
         fs::read_dir(results).with_context(|| format!("cannot read {}", results.display()))?
     {
