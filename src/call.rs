@@ -37,7 +37,10 @@ pub unsafe fn text_argument<'a>(fcinfo: pg_sys::FunctionCallInfo, index: usize) 
 ///
 /// # Safety
 /// `fcinfo` must come from PostgreSQL, for a function declared to return as many columns of these types.
-pub unsafe fn composite_result(fcinfo: pg_sys::FunctionCallInfo, values: &mut [pg_sys::Datum]) -> pg_sys::Datum {
+pub unsafe fn composite_result(
+    fcinfo: pg_sys::FunctionCallInfo,
+    values: &mut [pg_sys::Datum],
+) -> pg_sys::Datum {
     let mut nulls = vec![false; values.len()];
     // SAFETY: the caller's promise; the descriptor is only used here.
     unsafe {

@@ -25,6 +25,8 @@ pub enum Error {
     ForeignOrg(String),
     #[error("permission denied for a session that is bound to org \"{0}\"")]
     Bound(String),
+    #[error("permission denied for view log_events in a session that is bound to org \"{0}\"")]
+    PlainView(String),
     #[error("replay of org \"{org}\" starts at {start}, before its retention of {retention}")]
     BeforeRetention { org: String, start: String, retention: String, earliest: String },
     #[error("tailstream's tables are not attached")]
@@ -46,7 +48,7 @@ impl Error {
                 ERRCODE_INVALID_PARAMETER_VALUE
             }
             Self::UnknownOrg(_) => ERRCODE_FOREIGN_KEY_VIOLATION,
-            Self::ForeignOrg(_) | Self::Bound(_) => ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::ForeignOrg(_) | Self::Bound(_) | Self::PlainView(_) => ERRCODE_INSUFFICIENT_PRIVILEGE,
             Self::BeforeRetention { .. } => ERRCODE_DATETIME_FIELD_OVERFLOW,
             Self::StorageMissing => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Event { sqlstate, .. } => event_code(sqlstate),
@@ -73,6 +75,11 @@ impl Error {
             Self::UnknownOrg(_) => {
                 Some("Register it with ts_set_org_tier(), or turn tailstream.auto_register_orgs on.".into())
             }
+            Self::PlainView(_) => Some(
+                "Read tailstream.log_events or ts_replay() themselves, not through another view or function; \
+                 and have tailstream in shared_preload_libraries."
+                    .into(),
+            ),
             Self::BeforeRetention { earliest, .. } => Some(format!("The earliest permitted start is {earliest}.")),
             Self::StorageMissing => {
                 Some("After timescaledb_post_restore() run: SELECT tailstream.attach_storage();".into())

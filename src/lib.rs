@@ -29,8 +29,7 @@ fn ts_version() -> &'static str {
 }
 
 #[cfg(any(test, feature = "pg_test"))]
-#[pgrx::pg_schema]
-mod tests;
+mod pg_tests;
 
 /// `cargo pgrx test` looks for this module at the root of the crate.
 #[cfg(test)]

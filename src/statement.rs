@@ -1,12 +1,12 @@
 //! SQL that is prepared once in a session and run many times.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 use pgrx::datum::DatumWithOid;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
-use pgrx::{PgBuiltInOids, PgOid};
+use pgrx::{PgBuiltInOids, PgOid, Spi, pg_sys};
 
-use crate::error::{Result, spi};
+use crate::error::{Error, Result, spi};
 
 /// One statement; kept in a `thread_local!` of the module that runs it.
 pub struct Statement {
@@ -31,15 +31,6 @@ impl Statement {
         client.update(self.plan(client)?, None, arguments).map_err(spi(self.what))
     }
 
-    /// Runs it as a query, under the snapshot that is active.
-    pub fn read<'conn>(
-        &self,
-        client: &SpiClient<'conn>,
-        arguments: &[DatumWithOid<'_>],
-    ) -> Result<SpiTupleTable<'conn>> {
-        client.select(self.plan(client)?, None, arguments).map_err(spi(self.what))
-    }
-
     fn plan(&self, client: &SpiClient<'_>) -> Result<&OwnedPreparedStatement> {
         if let Some(plan) = self.plan.get() {
             return Ok(plan);
@@ -47,5 +38,75 @@ impl Statement {
         let types: Vec<PgOid> = self.arguments.iter().copied().map(PgOid::from).collect();
         let plan = client.prepare_mut(self.sql, &types).map_err(spi(self.what))?.keep();
         Ok(self.plan.get_or_init(|| plan))
+    }
+}
+
+/// A query that sees what is committed at the moment it runs, whatever the isolation level of the
+/// transaction; pgrx's own queries cannot be given a snapshot. All arguments are text or timestamps,
+/// all results are numbers.
+pub struct LatestQuery {
+    sql: &'static core::ffi::CStr,
+    arguments: &'static [PgBuiltInOids],
+    plan: Cell<pg_sys::SPIPlanPtr>,
+}
+
+impl LatestQuery {
+    pub const fn new(sql: &'static core::ffi::CStr, arguments: &'static [PgBuiltInOids]) -> Self {
+        Self { sql, arguments, plan: Cell::new(std::ptr::null_mut()) }
+    }
+
+    /// The first row, NULLs as 0.
+    pub fn first<const N: usize>(&self, arguments: &mut [pg_sys::Datum]) -> Result<Option<[i64; N]>> {
+        Spi::connect_mut(|_| {
+            let plan = self.plan()?;
+            // SAFETY: the plan takes these arguments; the snapshot is registered while it is used.
+            unsafe {
+                let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+                let none = std::ptr::null_mut();
+                let status = pg_sys::SPI_execute_snapshot(
+                    plan,
+                    arguments.as_mut_ptr(),
+                    std::ptr::null(),
+                    snapshot,
+                    none,
+                    true,
+                    false,
+                    1,
+                );
+                pg_sys::UnregisterSnapshot(snapshot);
+                Spi::check_status(status).map_err(spi("querying the ledger"))?;
+                Ok((pg_sys::SPI_processed > 0).then(|| first_row()))
+            }
+        })
+    }
+
+    fn plan(&self) -> Result<pg_sys::SPIPlanPtr> {
+        if self.plan.get().is_null() {
+            let mut types: Vec<pg_sys::Oid> = self.arguments.iter().map(|kind| kind.value()).collect();
+            // SAFETY: inside an SPI connection; a kept plan lives as long as the process.
+            unsafe {
+                let plan = pg_sys::SPI_prepare(self.sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
+                if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
+                    return Err(Error::Internal("a query that cannot be prepared"));
+                }
+                self.plan.set(plan);
+            }
+        }
+        Ok(self.plan.get())
+    }
+}
+
+/// # Safety
+/// Right after a query that returned a row of `N` bigints.
+unsafe fn first_row<const N: usize>() -> [i64; N] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let table = &*pg_sys::SPI_tuptable;
+        let row = *table.vals;
+        std::array::from_fn(|column| {
+            let mut null = false;
+            let value = pg_sys::SPI_getbinval(row, table.tupdesc, column as i32 + 1, &mut null);
+            if null { 0 } else { value.value() as i64 }
+        })
     }
 }

@@ -29,16 +29,10 @@ pub enum Problem {
     Syntax { position: usize, reason: String },
     /// Valid JSON, but neither an event nor a batch of them.
     #[error("expected {expected}, found {found}")]
-    Shape {
-        expected: &'static str,
-        found: String,
-    },
+    Shape { expected: &'static str, found: String },
     /// A field holds another type of JSON value than its column needs.
     #[error("expected {expected}, found {found}")]
-    WrongType {
-        expected: &'static str,
-        found: String,
-    },
+    WrongType { expected: &'static str, found: String },
     /// Text that is no time at all.
     #[error("invalid time {value}: {reason}")]
     InvalidTime { value: String, reason: String },
@@ -50,10 +44,7 @@ pub enum Problem {
     InFuture { value: String, ahead: String },
     /// A number that its column cannot hold.
     #[error("{value} is out of range for type {pg_type}")]
-    OutOfRange {
-        value: String,
-        pg_type: &'static str,
-    },
+    OutOfRange { value: String, pg_type: &'static str },
     /// Text that is no IP address.
     #[error("invalid IP address {value}")]
     InvalidAddress { value: String },
@@ -82,9 +73,9 @@ impl EventError {
     pub fn sqlstate(&self) -> &'static str {
         match self.problem {
             Problem::Syntax { .. } | Problem::Shape { .. } => "22032",
-            Problem::WrongType { .. }
-            | Problem::InvalidAddress { .. }
-            | Problem::LoneSurrogate { .. } => "22P02",
+            Problem::WrongType { .. } | Problem::InvalidAddress { .. } | Problem::LoneSurrogate { .. } => {
+                "22P02"
+            }
             Problem::InvalidTime { .. } => "22007",
             Problem::TimeOutOfRange { .. } | Problem::InFuture { .. } => "22008",
             Problem::OutOfRange { .. } => "22003",
@@ -103,9 +94,9 @@ impl EventError {
             Problem::LoneSurrogate { .. } => {
                 "A high surrogate (\\ud800 to \\udbff) must be followed by a low one (\\udc00 to \\udfff)."
             }
-            Problem::OutOfRange {
-                pg_type: "numeric", ..
-            } => "A number has at most 131072 digits before and 16383 after the decimal point.",
+            Problem::OutOfRange { pg_type: "numeric", .. } => {
+                "A number has at most 131072 digits before and 16383 after the decimal point."
+            }
             Problem::TooLarge { what: "metadata" } => {
                 "Size counts numbers written out in full, and the space that each value takes as jsonb."
             }
@@ -120,12 +111,8 @@ impl EventError {
             Problem::InvalidTime { .. } => {
                 "Send RFC 3339 such as \"2024-03-15T10:30:45.123456Z\", or the seconds or milliseconds since 1970 as a number."
             }
-            Problem::InFuture { .. } => {
-                "Set the sender's clock, or raise tailstream.max_future_skew."
-            }
-            Problem::WrongType { expected, found }
-                if found.starts_with('"') && *expected != "a string" =>
-            {
+            Problem::InFuture { .. } => "Set the sender's clock, or raise tailstream.max_future_skew.",
+            Problem::WrongType { expected, found } if found.starts_with('"') && *expected != "a string" => {
                 "Send the number without quotes."
             }
             Problem::TooMany => "Send the events in several batches.",
@@ -158,22 +145,14 @@ impl std::error::Error for EventError {
 
 impl From<Problem> for EventError {
     fn from(problem: Problem) -> Self {
-        Self {
-            event: None,
-            field: None,
-            problem,
-        }
+        Self { event: None, field: None, problem }
     }
 }
 
 impl Problem {
     /// Says which field has the problem.
     pub(super) fn in_field(self, field: &str) -> EventError {
-        EventError {
-            event: None,
-            field: Some(excerpt(field)),
-            problem: self,
-        }
+        EventError { event: None, field: Some(excerpt(field)), problem: self }
     }
 }
 

@@ -18,10 +18,13 @@ mod time;
 
 use std::borrow::Cow;
 
-pub use decode::{Clock, Decoded, Format, OnInvalid, Rejection, decode};
+#[allow(unused_imports, reason = "the fuzz target names it")]
+pub use decode::Decoded;
+pub use decode::{Clock, Format, OnInvalid, Rejection, decode};
 pub use encode::{EventColumns, encode};
-pub use error::{EventError, Problem};
+pub use error::EventError;
 pub use inet::Inet;
+#[cfg(test)]
 pub use time::MIN_CREATED_AT;
 
 /// Levels of nesting that the metadata of one event may have, its own object being the first.

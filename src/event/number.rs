@@ -25,15 +25,8 @@ impl Scaled {
     /// `number * 10^shift`; `None` if its integer part has no room in 64 bits.
     pub(super) fn parse(number: &str, shift: i64) -> Option<Self> {
         let parts = Parts::split(number);
-        let point = (parts.whole.len() as i64)
-            .saturating_add(parts.exponent)
-            .saturating_add(shift);
-        let mut scaled = Self {
-            negative: parts.negative,
-            magnitude: 0,
-            first_cut: 0,
-            more_cut: false,
-        };
+        let point = (parts.whole.len() as i64).saturating_add(parts.exponent).saturating_add(shift);
+        let mut scaled = Self { negative: parts.negative, magnitude: 0, first_cut: 0, more_cut: false };
         let mut at = 0_i64;
         for digit in parts.digits() {
             if at < point {
@@ -83,11 +76,7 @@ impl Scaled {
 }
 
 fn signed(negative: bool, magnitude: u64) -> Option<i64> {
-    if negative {
-        0_i64.checked_sub_unsigned(magnitude)
-    } else {
-        i64::try_from(magnitude).ok()
-    }
+    if negative { 0_i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
 }
 
 /// How many digits `number` has when `jsonb` writes it out; `None` if `numeric` cannot hold it.
@@ -99,11 +88,8 @@ pub(super) fn numeric_digits(number: &str) -> Option<usize> {
     let fraction = (parts.fraction.len() as i64 - parts.exponent).max(0);
     let leading_zeros = parts.digits().take_while(|&digit| digit == 0).count();
     let all_zero = leading_zeros == parts.whole.len() + parts.fraction.len();
-    let whole = if all_zero {
-        0
-    } else {
-        (parts.whole.len() as i64 - leading_zeros as i64 + parts.exponent).max(0)
-    };
+    let whole =
+        if all_zero { 0 } else { (parts.whole.len() as i64 - leading_zeros as i64 + parts.exponent).max(0) };
     if fraction > NUMERIC_FRACTION_DIGITS || whole > NUMERIC_WHOLE_DIGITS {
         return None;
     }
@@ -129,12 +115,7 @@ impl<'a> Parts<'a> {
             None => (number, 0),
         };
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        Self {
-            negative,
-            whole,
-            fraction,
-            exponent,
-        }
+        Self { negative, whole, fraction, exponent }
     }
 
     fn digits(&self) -> impl Iterator<Item = u8> + use<'a> {

@@ -40,29 +40,21 @@ pub(super) fn from_text(text: &str) -> Result<Instant, Problem> {
     let time = DateTime::parse_bytes_rfc3339_with_config(text.as_bytes(), &TIME_CONFIG)
         .map_err(|error| text_problem(text, &error))?;
     if time.date.year == 0 {
-        return Err(Problem::TimeOutOfRange {
-            value: quoted(text),
-            reason: "there is no year 0".to_owned(),
-        });
+        return Err(Problem::TimeOutOfRange { value: quoted(text), reason: "there is no year 0".to_owned() });
     }
     let seconds = time.timestamp_tz() * MICROS_PER_SECOND;
-    Ok(Instant {
-        micros: seconds + i64::from(time.time.microsecond),
-        exact: !has_more_than_micros(text),
-    })
+    Ok(Instant { micros: seconds + i64::from(time.time.microsecond), exact: !has_more_than_micros(text) })
 }
 
 /// Reads seconds or milliseconds since the Unix epoch from a JSON number.
 pub(super) fn from_number(number: &str) -> Result<Instant, Problem> {
-    let seconds =
-        Scaled::parse(number, 0).is_some_and(|scaled| scaled.magnitude() < FIRST_MILLISECONDS);
+    let seconds = Scaled::parse(number, 0).is_some_and(|scaled| scaled.magnitude() < FIRST_MILLISECONDS);
     let scaled = Scaled::parse(number, if seconds { 6 } else { 3 });
     let micros = scaled.and_then(Scaled::floored);
     match (scaled, micros) {
-        (Some(scaled), Some(micros)) if micros >= MIN_CREATED_AT => Ok(Instant {
-            micros,
-            exact: scaled.is_exact(),
-        }),
+        (Some(scaled), Some(micros)) if micros >= MIN_CREATED_AT => {
+            Ok(Instant { micros, exact: scaled.is_exact() })
+        }
         _ => Err(Problem::TimeOutOfRange {
             value: excerpt(number),
             reason: "a timestamp has no room for it".to_owned(),
@@ -107,10 +99,7 @@ fn has_more_than_micros(text: &str) -> bool {
     let digits = text.bytes().skip(BEHIND_MICROS);
     let is_fraction = matches!(text.as_bytes().get(19), Some(b'.' | b','))
         && text.bytes().skip(20).take(6).all(|b| b.is_ascii_digit());
-    is_fraction
-        && digits
-            .take_while(u8::is_ascii_digit)
-            .any(|digit| digit != b'0')
+    is_fraction && digits.take_while(u8::is_ascii_digit).any(|digit| digit != b'0')
 }
 
 /// Appends the JSON of an instant: RFC 3339 in UTC with six digits, or milliseconds as a number
@@ -122,10 +111,7 @@ pub(super) fn write_json(out: &mut String, micros: i64) {
     let second = seconds.rem_euclid(SECONDS_PER_DAY);
     let written = if (1..=9999).contains(&year) {
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(
-            out,
-            "\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z\""
-        )
+        write!(out, "\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z\"")
     } else {
         let sign = if micros < 0 { "-" } else { "" };
         let size = micros.unsigned_abs();
@@ -146,24 +132,15 @@ fn civil(day: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * of_year + 2) / 153;
     let day_of_month = of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day_of_month)
 }
 
 /// A duration for people: its two largest units.
 pub(super) fn duration(micros: i64) -> String {
-    const UNITS: [(i64, &str); 5] = [
-        (365 * SECONDS_PER_DAY, "y"),
-        (SECONDS_PER_DAY, "d"),
-        (3600, "h"),
-        (60, "min"),
-        (1, "s"),
-    ];
+    const UNITS: [(i64, &str); 5] =
+        [(365 * SECONDS_PER_DAY, "y"), (SECONDS_PER_DAY, "d"), (3600, "h"), (60, "min"), (1, "s")];
     let mut rest = micros / MICROS_PER_SECOND;
     let mut parts = Vec::new();
     for (size, unit) in UNITS {

@@ -70,7 +70,13 @@ pub fn ingest(request: &Request) -> Result<Outcome> {
 }
 
 /// Writes rows and ledger, one batch id for every 65,536 events.
-fn store(stored: &Stored, events: &[Event], outcome: &Outcome, received_at: i64, key: Option<&str>) -> Result<()> {
+fn store(
+    stored: &Stored,
+    events: &[Event],
+    outcome: &Outcome,
+    received_at: i64,
+    key: Option<&str>,
+) -> Result<()> {
     let mut batch_id = outcome.batch_id;
     let mut call = Some((outcome, key));
     let mut parts = events.chunks(1 << OFFSET_BITS);

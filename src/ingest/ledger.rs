@@ -2,28 +2,29 @@
 
 use std::ops::Range;
 
-use pgrx::pg_sys::BuiltinOid::{INT2OID, INT4ARRAYOID, INT4OID, INT8OID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::pg_sys::BuiltinOid::{
+    INT2OID, INT4ARRAYOID, INT4OID, INT8OID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID,
+};
 use pgrx::prelude::*;
-use pgrx::pg_sys;
+use pgrx::{IntoDatum, pg_sys};
 
 use super::arg;
 use super::batch::Outcome;
 use super::lane::Stored;
-use crate::error::{Error, Result, spi};
+use crate::error::{Error, Result};
 use crate::event::{Event, Rejection};
 use crate::settings;
-use crate::statement::Statement;
+use crate::statement::{LatestQuery, Statement};
 use crate::tier::to_postgres_time;
 
 /// Rejected events written by one statement; their text is held twice meanwhile.
 const QUARANTINE_PART: usize = 1_000;
 
 thread_local! {
-    static FIND: Statement = const { Statement::new(
-        "looking up an idempotency key",
-        "SELECT batch_id, accepted, rejected, expired FROM tailstream.batches
-         WHERE org_id = $1 AND idempotency_key = $2 AND received_at > $3 AND accepted IS NOT NULL
-         ORDER BY received_at DESC LIMIT 1",
+    static FIND: LatestQuery = const { LatestQuery::new(
+        c"SELECT batch_id, accepted::int8, rejected::int8, expired::int8 FROM tailstream.batches
+          WHERE org_id = $1 AND idempotency_key = $2 AND received_at > $3
+          ORDER BY received_at DESC LIMIT 1",
         &[TEXTOID, TEXTOID, TIMESTAMPTZOID],
     ) };
     static RECORD: Statement = const { Statement::new(
@@ -47,27 +48,20 @@ thread_local! {
     ) };
 }
 
-/// What became of the batch that had this key before, inside the window.
+/// What became of the batch that had this key before, inside the window. Looks at what is committed
+/// now: under REPEATABLE READ the transaction's own snapshot would not show the batch whose commit
+/// the lock on its key just waited for.
 pub fn find(org: &str, key: &str) -> Result<Option<Outcome>> {
-    let since = super::batch::now() - settings::idempotency_window();
-    with_latest_snapshot(|| {
-        Spi::connect(|client| {
-            let arguments = [arg(org.to_owned()), arg(key.to_owned()), timestamp(since)?];
-            let rows = FIND.with(|find| find.read(client, &arguments))?;
-            rows.into_iter().next().map(|row| first_outcome(&row)).transpose()
-        })
-    })
-}
-
-fn first_outcome(row: &pgrx::spi::SpiHeapTupleData) -> Result<Outcome> {
-    let number = |column: usize| row.get::<i32>(column).map(Option::unwrap_or_default).map_err(spi("reading the ledger"));
-    Ok(Outcome {
-        batch_id: row.get::<i64>(1).map_err(spi("reading the ledger"))?.unwrap_or_default(),
-        accepted: number(2)?,
-        rejected: number(3)?,
-        expired: number(4)?,
+    let since = to_postgres_time(super::batch::now() - settings::idempotency_window());
+    let (Some(org), Some(key)) = (org.into_datum(), key.into_datum()) else { return Ok(None) };
+    let found = FIND.with(|find| find.first(&mut [org, key, pg_sys::Datum::from(since)]))?;
+    Ok(found.map(|[batch_id, accepted, rejected, expired]| Outcome {
+        batch_id,
+        accepted: accepted as i32,
+        rejected: rejected as i32,
+        expired: expired as i32,
         duplicate: true,
-    })
+    }))
 }
 
 /// Writes the ledger row of one batch; `call` goes with the first batch of a call.
@@ -134,15 +128,4 @@ fn timestamp(unix: i64) -> Result<pgrx::datum::DatumWithOid<'static>> {
 
 fn null_timestamp() -> Result<pgrx::datum::DatumWithOid<'static>> {
     Ok(arg(None::<TimestampWithTimeZone>))
-}
-
-/// Runs with a snapshot of now: under REPEATABLE READ the transaction's own would not show the batch
-/// whose commit the lock on its key just waited for.
-fn with_latest_snapshot<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
-    // SAFETY: push and pop are paired; an error in between ends the transaction, which drops the snapshot.
-    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
-    let result = run();
-    // SAFETY: as above.
-    unsafe { pg_sys::PopActiveSnapshot() };
-    result
 }

@@ -1,8 +1,8 @@
 //! Ingest: a batch of JSON becomes rows of one org, whole or not at all.
 
 mod batch;
-mod ledger;
 mod lane;
+mod ledger;
 mod locks;
 mod row;
 
@@ -43,7 +43,12 @@ unsafe fn ingest(fcinfo: pg_sys::FunctionCallInfo, format: Format) -> pg_sys::Da
 unsafe fn request<'a>(fcinfo: pg_sys::FunctionCallInfo, format: Format) -> Result<Request<'a>> {
     // SAFETY: all four arguments are text or json.
     let (org, events, key, on_invalid) = unsafe {
-        (text_argument(fcinfo, 0), text_argument(fcinfo, 1), text_argument(fcinfo, 2), text_argument(fcinfo, 3))
+        (
+            text_argument(fcinfo, 0),
+            text_argument(fcinfo, 1),
+            text_argument(fcinfo, 2),
+            text_argument(fcinfo, 3),
+        )
     };
     Ok(Request {
         org: crate::session::binding::valid_org(org)?,

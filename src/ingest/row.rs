@@ -69,8 +69,14 @@ impl Row {
 
     /// Makes room for all that the row will hold: later it must not move.
     fn reserve(&mut self, org: &str, event: &Event) {
-        let texts = [event.host.as_deref(), Some(&*event.method), Some(&*event.path), event.user_agent.as_deref(),
-                     event.referrer.as_deref(), Some(org)];
+        let texts = [
+            event.host.as_deref(),
+            Some(&*event.method),
+            Some(&*event.path),
+            event.user_agent.as_deref(),
+            event.referrer.as_deref(),
+            Some(org),
+        ];
         let bytes: usize = texts.iter().flatten().map(|text| text.len()).sum();
         let words = bytes / size_of::<u64>() + COLUMNS.len() * 4;
         self.used = 0;
@@ -132,6 +138,7 @@ impl Row {
 fn jsonb(text: &str) -> Result<pg_sys::Datum> {
     let text = CString::new(text).map_err(|_| Error::Internal("metadata with a NUL byte"))?;
     // SAFETY: jsonb_in takes a C string and returns a jsonb.
-    let datum = unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[text.as_c_str().into_datum()]) };
+    let datum =
+        unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[text.as_c_str().into_datum()]) };
     datum.ok_or(Error::Internal("jsonb_in returned NULL"))
 }

@@ -35,7 +35,8 @@ impl Record {
         unsafe {
             let header = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
             let datum_fields = (*header).t_choice.t_datum;
-            let descriptor = pg_sys::lookup_rowtype_tupdesc(datum_fields.datum_typeid, datum_fields.datum_typmod);
+            let descriptor =
+                pg_sys::lookup_rowtype_tupdesc(datum_fields.datum_typeid, datum_fields.datum_typmod);
             let mut tuple = pg_sys::HeapTupleData { t_data: header, ..Default::default() };
             tuple.t_len = pgrx::varlena::varsize_any(header.cast()) as u32;
             Self { tuple, descriptor }
@@ -77,8 +78,10 @@ impl Record {
     }
 
     fn encode(&self) -> String {
-        let metadata = self.datum(c"metadata", pg_sys::JSONBOID).and_then(|value| printed(pg_sys::jsonb_out, value));
-        let address = self.datum(c"ip_address", pg_sys::INETOID).and_then(|value| printed(pg_sys::inet_out, value));
+        let metadata =
+            self.datum(c"metadata", pg_sys::JSONBOID).and_then(|value| printed(pg_sys::jsonb_out, value));
+        let address =
+            self.datum(c"ip_address", pg_sys::INETOID).and_then(|value| printed(pg_sys::inet_out, value));
         encode(&EventColumns {
             created_at: self.get::<i64>(c"created_at", pg_sys::TIMESTAMPTZOID).map_or(0, to_unix_time),
             host: self.text(c"host"),
@@ -96,7 +99,10 @@ impl Record {
 }
 
 /// A value as its type's output function prints it.
-fn printed<'a>(output: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum, value: pg_sys::Datum) -> Option<&'a str> {
+fn printed<'a>(
+    output: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
+    value: pg_sys::Datum,
+) -> Option<&'a str> {
     // SAFETY: output functions take one value of their type and return a C string; the database is UTF-8.
     let text = unsafe { pgrx::direct_function_call::<&CStr>(output, &[Some(value)]) };
     text.and_then(|text| text.to_str().ok())

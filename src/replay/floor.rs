@@ -76,7 +76,8 @@ fn floor_of_bytes(org: &[u8]) -> i64 {
 fn remember(last: &mut Last, org: &[u8], statement: i64, generation: u64, floor: i64) {
     if let Some(kept) = last.org.get_mut(..org.len()) {
         kept.copy_from_slice(org);
-        (last.length, last.statement, last.generation, last.floor) = (org.len(), statement, generation, floor);
+        (last.length, last.statement, last.generation, last.floor) =
+            (org.len(), statement, generation, floor);
     }
 }
 

@@ -76,7 +76,8 @@ unsafe fn redirect(query: *mut pg_sys::Query, views: &mut Views) {
         let tables = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable);
         for (index, entry) in tables.iter_ptr().enumerate() {
             let written = (*query).resultRelation == index as i32 + 1;
-            if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION && (*entry).relid == views.plain && !written {
+            if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION && (*entry).relid == views.plain && !written
+            {
                 replace(query, entry, views.own);
             }
         }

@@ -5,7 +5,7 @@ pub mod binding;
 
 use pgrx::prelude::*;
 
-use crate::error::{Result, report};
+use crate::error::{Error, Result, report};
 
 #[pg_extern(sql = false)]
 fn bound_org() -> Option<String> {
@@ -14,8 +14,10 @@ fn bound_org() -> Option<String> {
 
 #[pg_extern(sql = false)]
 fn session_unbound() -> bool {
-    report(binding::require_unbound());
-    true
+    match binding::bound_org() {
+        None => true,
+        Some(org) => Error::PlainView(org).raise(),
+    }
 }
 
 #[pg_extern(sql = false)]

@@ -87,7 +87,8 @@ impl Row {
     fn value<T: FromDatum>(&self, column: usize) -> Option<T> {
         // SAFETY: the tuple is of this descriptor and pinned while the scan stands on it.
         unsafe {
-            let datum = pgrx::htup::heap_getattr_raw(self.tuple, NonZeroUsize::new(column)?, self.descriptor)?;
+            let datum =
+                pgrx::htup::heap_getattr_raw(self.tuple, NonZeroUsize::new(column)?, self.descriptor)?;
             T::from_datum(datum, false)
         }
     }

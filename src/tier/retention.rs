@@ -1,7 +1,8 @@
 //! Retention as a number of microseconds, and in words.
 
 const SECOND: i64 = 1_000_000;
-const UNITS: [(i64, &str); 4] = [(86_400 * SECOND, "day"), (3_600 * SECOND, "hour"), (60 * SECOND, "minute"), (SECOND, "second")];
+const UNITS: [(i64, &str); 4] =
+    [(86_400 * SECOND, "day"), (3_600 * SECOND, "hour"), (60 * SECOND, "minute"), (SECOND, "second")];
 
 /// The length of an interval without months, in microseconds; a day has 24 hours.
 pub fn microseconds(days: i32, time: i64) -> i64 {

@@ -85,10 +85,7 @@ impl Field {
 
     /// The name as a member's key.
     pub(super) fn key(self) -> Key<'static> {
-        Key {
-            name: Cow::Borrowed(self.name()),
-            raw: self.quoted(),
-        }
+        Key { name: Cow::Borrowed(self.name()), raw: self.quoted() }
     }
 
     /// The text of a string.
@@ -114,11 +111,7 @@ impl Field {
 
     /// A number that is an integer, however it is written.
     #[inline(always)]
-    pub(super) fn integer(
-        self,
-        value: Token<'_>,
-        pg_type: &'static str,
-    ) -> Result<i64, EventError> {
+    pub(super) fn integer(self, value: Token<'_>, pg_type: &'static str) -> Result<i64, EventError> {
         if value.kind == Kind::Integer
             && let Ok(integer) = value.raw.parse()
         {

@@ -66,11 +66,7 @@ impl<'a> Metadata<'a> {
             .map_err(|problem| problem.in_field(Field::Metadata.name()))
     }
 
-    fn read_given(
-        &mut self,
-        cursor: &mut Cursor<'a>,
-        audit: &mut Audit<'a>,
-    ) -> Result<(), Problem> {
+    fn read_given(&mut self, cursor: &mut Cursor<'a>, audit: &mut Audit<'a>) -> Result<(), Problem> {
         cursor.advance();
         if cursor.peek() == Some(b'}') {
             cursor.advance();
@@ -101,9 +97,7 @@ impl<'a> Metadata<'a> {
         refuse_duplicates(&self.own)?;
         self.drop_overruled();
         let members = || self.given.iter().chain(&self.own);
-        let length: usize = members()
-            .map(|member| member.key.raw.len() + member.value.len() + 2)
-            .sum();
+        let length: usize = members().map(|member| member.key.raw.len() + member.value.len() + 2).sum();
         let count = self.given.len() + self.own.len();
         let bytes = length.saturating_add(audit.bytes());
         if bytes.saturating_add(count * VALUE_BYTES) > MAX_EVENT_BYTES {
@@ -132,8 +126,7 @@ impl<'a> Metadata<'a> {
             return;
         }
         if own.len() * self.given.len() <= FEW_PAIRS {
-            self.given
-                .retain(|given| own.iter().all(|own| own.key.name != given.key.name));
+            self.given.retain(|given| own.iter().all(|own| own.key.name != given.key.name));
         } else {
             let own: HashSet<&str> = own.iter().map(AsRef::as_ref).collect();
             self.given.retain(|given| !own.contains(given.as_ref()));

@@ -232,20 +232,13 @@ impl<'a> Batch<'a> {
         if self.on_invalid == OnInvalid::Error {
             return Err(error);
         }
-        self.decoded.rejected.push(Rejection {
-            index: self.index,
-            raw,
-            error,
-        });
+        self.decoded.rejected.push(Rejection { index: self.index, raw, error });
         self.index += 1;
         Ok(())
     }
 
     fn locate(&self, error: EventError) -> EventError {
-        EventError {
-            event: Some(self.index),
-            ..error
-        }
+        EventError { event: Some(self.index), ..error }
     }
 }
 

@@ -20,12 +20,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(clock: Clock) -> Self {
-        Self {
-            clock,
-            fields: Fields::default(),
-            metadata: Metadata::default(),
-            audit: Audit::default(),
-        }
+        Self { clock, fields: Fields::default(), metadata: Metadata::default(), audit: Audit::default() }
     }
 
     /// Reads the event at `cursor`.
@@ -126,10 +121,7 @@ impl<'a> Reader<'a> {
         let instant = instant.map_err(|problem| problem.in_field(field.name()))?;
         if instant.micros > self.clock.max_future {
             let ahead = instant.micros.saturating_sub(self.clock.now);
-            let problem = Problem::InFuture {
-                value: excerpt(value.raw),
-                ahead: time::duration(ahead),
-            };
+            let problem = Problem::InFuture { value: excerpt(value.raw), ahead: time::duration(ahead) };
             return Err(problem.in_field(field.name()));
         }
         if !instant.exact {
@@ -209,8 +201,5 @@ impl<'a> Reader<'a> {
 
 /// The error for a value of the wrong JSON type.
 pub(super) fn wrong_type(expected: &'static str, found: Token<'_>) -> Problem {
-    Problem::WrongType {
-        expected,
-        found: excerpt(found.raw),
-    }
+    Problem::WrongType { expected, found: excerpt(found.raw) }
 }

@@ -4,10 +4,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::event::{Clock, Event, Format, OnInvalid, decode};
 
-const CLOCK: Clock = Clock {
-    now: 7,
-    max_future: i64::MAX,
-};
+const CLOCK: Clock = Clock { now: 7, max_future: i64::MAX };
 
 /// The event that comes out of what `encode` makes of `columns`.
 fn round_trip(columns: &EventColumns<'_>) -> (String, Event<'static>) {
@@ -33,79 +30,40 @@ fn with_metadata(metadata: &str) -> String {
     let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     assert_eq!(event.metadata.as_deref().map(parse), Some(parse(metadata)));
     let prefix = "{\"created_at\":\"1970-01-01T00:00:00.000000Z\",\"path\":\"/a\",\"status\":200,\"response_time\":245,";
-    text.strip_prefix(prefix)
-        .unwrap()
-        .trim_end_matches('\n')
-        .to_owned()
+    text.strip_prefix(prefix).unwrap().trim_end_matches('\n').to_owned()
 }
 
 #[test]
 fn flattens_what_decoding_takes_back() {
-    assert_eq!(
-        with_metadata(r#"{"src": "b", "n": [1, 2]}"#),
-        r#""src":"b","n":[1, 2]}"#
-    );
+    assert_eq!(with_metadata(r#"{"src": "b", "n": [1, 2]}"#), r#""src":"b","n":[1, 2]}"#);
     assert_eq!(with_metadata(r#"{"rt": 0.2453}"#), r#""rt":0.2453}"#);
-    assert_eq!(
-        with_metadata(r#"{"ts": 1, "timestamp": "x"}"#),
-        r#""ts":1,"timestamp":"x"}"#
-    );
+    assert_eq!(with_metadata(r#"{"ts": 1, "timestamp": "x"}"#), r#""ts":1,"timestamp":"x"}"#);
     assert_eq!(with_metadata(r#"{"metadata": [1]}"#), r#""metadata":[1]}"#);
-    assert_eq!(
-        with_metadata(r#"{"metadata": [1], "a": 2}"#),
-        r#""a":2,"metadata":[1]}"#
-    );
+    assert_eq!(with_metadata(r#"{"metadata": [1], "a": 2}"#), r#""a":2,"metadata":[1]}"#);
 }
 
 #[test]
 fn nests_what_decoding_would_take_for_something_else() {
     assert_eq!(with_metadata("{}"), r#""metadata":{}}"#);
-    assert_eq!(
-        with_metadata(r#"{"rt": null}"#),
-        r#""metadata":{"rt":null}}"#
-    );
-    assert_eq!(
-        with_metadata(r#"{"bytes": 5, "ip": "x"}"#),
-        r#""metadata":{"bytes":5,"ip":"x"}}"#
-    );
-    assert_eq!(
-        with_metadata(r#"{"path": 1, "a": 2}"#),
-        r#""a":2,"metadata":{"path":1}}"#
-    );
-    assert_eq!(
-        with_metadata(r#"{"metadata": null}"#),
-        r#""metadata":{"metadata":null}}"#
-    );
-    assert_eq!(
-        with_metadata(r#"{"metadata": {"a": 1}}"#),
-        r#""metadata":{"metadata":{"a": 1}}}"#
-    );
-    assert_eq!(
-        with_metadata(r#"{"metadata": 1, "host": 2}"#),
-        r#""metadata":{"metadata":1,"host":2}}"#
-    );
-    assert_eq!(
-        with_metadata(r#"{"\u0070ath": 1}"#),
-        r#""metadata":{"\u0070ath":1}}"#
-    );
+    assert_eq!(with_metadata(r#"{"rt": null}"#), r#""metadata":{"rt":null}}"#);
+    assert_eq!(with_metadata(r#"{"bytes": 5, "ip": "x"}"#), r#""metadata":{"bytes":5,"ip":"x"}}"#);
+    assert_eq!(with_metadata(r#"{"path": 1, "a": 2}"#), r#""a":2,"metadata":{"path":1}}"#);
+    assert_eq!(with_metadata(r#"{"metadata": null}"#), r#""metadata":{"metadata":null}}"#);
+    assert_eq!(with_metadata(r#"{"metadata": {"a": 1}}"#), r#""metadata":{"metadata":{"a": 1}}}"#);
+    assert_eq!(with_metadata(r#"{"metadata": 1, "host": 2}"#), r#""metadata":{"metadata":1,"host":2}}"#);
+    assert_eq!(with_metadata(r#"{"\u0070ath": 1}"#), r#""metadata":{"\u0070ath":1}}"#);
 }
 
 #[test]
 fn leaves_out_nulls() {
-    assert_eq!(
-        encode(&EventColumns::default()),
-        "{\"created_at\":\"1970-01-01T00:00:00.000000Z\"}"
-    );
+    assert_eq!(encode(&EventColumns::default()), "{\"created_at\":\"1970-01-01T00:00:00.000000Z\"}");
 }
 
 #[test]
 fn stays_json_whatever_the_metadata_is() {
     for metadata in ["[1]", "\"x\"", "1", "null"] {
-        let columns = EventColumns {
-            metadata: Some(metadata),
-            created_at: i64::MIN,
-            ..EventColumns::default()
-        };
+        let columns =
+            EventColumns { metadata: Some(metadata), created_at: i64::MIN, ..EventColumns::default() };
         serde_json::from_str::<Value>(&encode(&columns)).unwrap();
     }
 }

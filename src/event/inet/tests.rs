@@ -4,23 +4,14 @@ use super::*;
 
 #[test]
 fn reads_addresses_as_inet_does() {
-    assert_eq!(
-        Inet::parse("192.168.1.5"),
-        Some(Inet::V4([192, 168, 1, 5], 32))
-    );
-    assert_eq!(
-        Inet::parse("192.168.1.5/24"),
-        Some(Inet::V4([192, 168, 1, 5], 24))
-    );
+    assert_eq!(Inet::parse("192.168.1.5"), Some(Inet::V4([192, 168, 1, 5], 32)));
+    assert_eq!(Inet::parse("192.168.1.5/24"), Some(Inet::V4([192, 168, 1, 5], 24)));
     assert_eq!(Inet::parse("0.0.0.0/0"), Some(Inet::V4([0; 4], 0)));
     let mut loopback = [0; 16];
     loopback[15] = 1;
     assert_eq!(Inet::parse("::1"), Some(Inet::V6(loopback, 128)));
     assert_eq!(Inet::parse("::1/64"), Some(Inet::V6(loopback, 64)));
-    assert!(matches!(
-        Inet::parse("::ffff:1.2.3.4"),
-        Some(Inet::V6(_, 128))
-    ));
+    assert!(matches!(Inet::parse("::ffff:1.2.3.4"), Some(Inet::V6(_, 128))));
 }
 
 #[test]

@@ -52,10 +52,8 @@ impl<'a> Audit<'a> {
         match token.kind {
             Kind::Integer if token.raw.len() < 100 => {}
             Kind::Integer | Kind::Decimal => {
-                let digits = numeric_digits(token.raw).ok_or_else(|| Problem::OutOfRange {
-                    value: excerpt(token.raw),
-                    pg_type: "numeric",
-                })?;
+                let digits = numeric_digits(token.raw)
+                    .ok_or_else(|| Problem::OutOfRange { value: excerpt(token.raw), pg_type: "numeric" })?;
                 bytes += digits;
             }
             Kind::Escaped => unescape(token.inner(), |_| ())?,
@@ -67,10 +65,7 @@ impl<'a> Audit<'a> {
 
     /// Reads any value; what is inside arrays and objects is checked.
     #[inline(always)]
-    pub(in super::super) fn value(
-        &mut self,
-        cursor: &mut Cursor<'a>,
-    ) -> Result<Token<'a>, Problem> {
+    pub(in super::super) fn value(&mut self, cursor: &mut Cursor<'a>) -> Result<Token<'a>, Problem> {
         match cursor.peek() {
             Some(b'{') => self.container(cursor, Kind::Object),
             Some(b'[') => self.container(cursor, Kind::Array),
@@ -122,10 +117,8 @@ impl<'a> Audit<'a> {
             return Err(Problem::TooDeep);
         }
         cursor.advance();
-        self.open.push(Container {
-            close: if open == Some(b'{') { b'}' } else { b']' },
-            keys: self.keys.len(),
-        });
+        self.open
+            .push(Container { close: if open == Some(b'{') { b'}' } else { b']' }, keys: self.keys.len() });
         self.bytes = self.bytes.saturating_add(VALUE_BYTES);
         Ok(true)
     }

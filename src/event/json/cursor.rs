@@ -79,12 +79,7 @@ pub(in super::super) struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     /// At the beginning of `text`; with `lines`, no value reaches across a line feed.
     pub(in super::super) fn new(text: &'a str, lines: bool) -> Self {
-        Self {
-            text,
-            position: 0,
-            lines,
-            origin: 0,
-        }
+        Self { text, position: 0, lines, origin: 0 }
     }
 
     /// The offset of the next byte to read.
@@ -137,10 +132,7 @@ impl<'a> Cursor<'a> {
         }
         self.advance();
         let name = token.text()?.unwrap_or_default();
-        Ok(Key {
-            name,
-            raw: token.raw,
-        })
+        Ok(Key { name, raw: token.raw })
     }
 
     /// Reads a value that is neither array nor object.

@@ -74,9 +74,8 @@ fn unicode(escape: &str) -> Result<(char, usize), Problem> {
         let digits = escape.get(from..from + 4)?;
         u32::from_str_radix(digits, 16).ok()
     };
-    let lone = || Problem::LoneSurrogate {
-        escape: format!("\\{}", excerpt(escape.get(..5).unwrap_or(escape))),
-    };
+    let lone =
+        || Problem::LoneSurrogate { escape: format!("\\{}", excerpt(escape.get(..5).unwrap_or(escape))) };
     let high = unit(1).ok_or_else(lone)?;
     if high == 0 {
         return Err(Problem::NulCharacter);

@@ -83,18 +83,9 @@ fn reads_the_grammar() {
 #[test]
 fn says_where_and_what() {
     let message = |text| read(text).unwrap_err().to_string();
-    assert_eq!(
-        message("[1,\n 2 x]"),
-        "invalid JSON at character 8: expected \",\" or \"]\", found x]"
-    );
-    assert_eq!(
-        message("[\"é\", tru]"),
-        "invalid JSON at character 7: expected a value, found tru]"
-    );
-    assert_eq!(
-        message("[1"),
-        "invalid JSON at character 3: expected \",\" or \"]\", found the end"
-    );
+    assert_eq!(message("[1,\n 2 x]"), "invalid JSON at character 8: expected \",\" or \"]\", found x]");
+    assert_eq!(message("[\"é\", tru]"), "invalid JSON at character 7: expected a value, found tru]");
+    assert_eq!(message("[1"), "invalid JSON at character 3: expected \",\" or \"]\", found the end");
     assert_eq!(
         message("\"a\tb\""),
         "invalid JSON at character 3: control characters must be escaped in a string"
@@ -111,7 +102,7 @@ fn finds_specials_at_every_offset() {
                 "\"x".repeat(9)
             );
             let expected = text.find(special).unwrap();
-            assert_eq!(super::string::next_special(text.as_bytes(), 0), expected);
+            assert_eq!(string::next_special(text.as_bytes(), 0), expected);
         }
     }
 }

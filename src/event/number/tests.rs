@@ -19,10 +19,7 @@ fn scales_by_decimal_text() {
     assert_eq!(scaled("0.02e+4", 0), (Some(200), Some(200), true));
     assert_eq!(scaled("1e-400", 3), (Some(0), Some(0), false));
     assert_eq!(scaled("-1e-400", 3), (Some(-1), Some(0), false));
-    assert_eq!(
-        scaled("0e99999999999999999999", 3),
-        (Some(0), Some(0), true)
-    );
+    assert_eq!(scaled("0e99999999999999999999", 3), (Some(0), Some(0), true));
     assert_eq!(scaled("9007199254740993", 0).0, Some(9_007_199_254_740_993));
 }
 

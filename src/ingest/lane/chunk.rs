@@ -3,9 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
+use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::OIDOID;
 use pgrx::prelude::*;
-use pgrx::pg_sys;
 
 use super::super::arg;
 use crate::error::{Result, spi};
@@ -83,7 +83,8 @@ pub fn learn(tier: i16, relation: pg_sys::Oid) -> Result<()> {
     })?;
     // A chunk without bounds is none that we made: leave it to the executor.
     let Some((start, end)) = range else { return Ok(()) };
-    let chunk = Chunk { relation, start: to_unix_time(start.into_inner()), end: to_unix_time(end.into_inner()) };
+    let chunk =
+        Chunk { relation, start: to_unix_time(start.into_inner()), end: to_unix_time(end.into_inner()) };
     CHUNKS.with_borrow_mut(|chunks| {
         if chunks.values().map(Vec::len).sum::<usize>() >= MAX_CHUNKS {
             chunks.clear();

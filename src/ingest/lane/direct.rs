@@ -10,8 +10,8 @@ use pgrx::memcxt::PgMemoryContexts;
 use pgrx::pg_sys;
 
 use super::super::row::{COLUMNS, Row};
-use super::chunk::{self, Chunk};
 use super::Rows;
+use super::chunk::{self, Chunk};
 use crate::error::Result;
 use crate::tier::lookup;
 
@@ -50,7 +50,7 @@ impl Target {
     fn open(relation: pg_sys::Oid) -> Option<Self> {
         // SAFETY: returns NULL for a relation that is gone.
         let relation = unsafe { pg_sys::try_relation_open(relation, pg_sys::RowExclusiveLock as i32) };
-        (!relation.is_null()).then_some(Self { relation })
+        (!relation.is_null()).then(|| Self { relation })
     }
 
     fn is_ordinary(&self) -> bool {
@@ -139,7 +139,8 @@ impl Writer {
                 if filled.is_err() {
                     break;
                 }
-                let tuple = pg_sys::heap_form_tuple(descriptor, row.values.as_mut_ptr(), row.nulls.as_mut_ptr());
+                let tuple =
+                    pg_sys::heap_form_tuple(descriptor, row.values.as_mut_ptr(), row.nulls.as_mut_ptr());
                 pg_sys::ExecStoreHeapTuple(tuple, *slot, false);
             }
             pg_sys::MemoryContextSwitchTo(previous);
@@ -150,7 +151,9 @@ impl Writer {
     fn grow(&mut self, count: usize) {
         while self.slots.len() < count {
             // SAFETY: a slot for tuples of this relation.
-            let slot = unsafe { pg_sys::MakeSingleTupleTableSlot((*self.relation).rd_att, &raw const pg_sys::TTSOpsHeapTuple) };
+            let slot = unsafe {
+                pg_sys::MakeSingleTupleTableSlot((*self.relation).rd_att, &raw const pg_sys::TTSOpsHeapTuple)
+            };
             self.slots.push(slot);
         }
     }
@@ -183,7 +186,16 @@ impl Writer {
             #[cfg(feature = "pg15")]
             pg_sys::ExecInsertIndexTuples(self.indexes, slot, self.state, false, false, none, none.cast());
             #[cfg(not(feature = "pg15"))]
-            pg_sys::ExecInsertIndexTuples(self.indexes, slot, self.state, false, false, none, none.cast(), false);
+            pg_sys::ExecInsertIndexTuples(
+                self.indexes,
+                slot,
+                self.state,
+                false,
+                false,
+                none,
+                none.cast(),
+                false,
+            );
             if (*self.state).es_per_tuple_exprcontext != std::ptr::null_mut() {
                 pg_sys::MemoryContextReset((*(*self.state).es_per_tuple_exprcontext).ecxt_per_tuple_memory);
             }

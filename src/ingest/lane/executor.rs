@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
-use pgrx::pg_sys::BuiltinOid::{INT2OID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZARRAYOID};
-use pgrx::prelude::*;
 use pgrx::pg_sys;
+use pgrx::pg_sys::BuiltinOid::{
+    INT2OID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZARRAYOID,
+};
+use pgrx::prelude::*;
 
 use super::super::arg;
 use super::Rows;

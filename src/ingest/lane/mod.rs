@@ -60,7 +60,8 @@ pub fn write(stored: &Stored, first_id: i64, events: &[Event]) -> Result<()> {
         let time = rows.get(next).1.created_at;
         next = match chunk::known(stored.tier, time) {
             Some(chunk) => {
-                let end = next + rows.order[next..].partition_point(|&at| events[at as usize].created_at < chunk.end);
+                let end = next
+                    + rows.order[next..].partition_point(|&at| events[at as usize].created_at < chunk.end);
                 if !direct::insert(&rows, next..end, &chunk)? {
                     chunk::forget(chunk.relation);
                     executor::insert(&rows, next..end)?;

@@ -61,34 +61,19 @@ fn reads_canonical_names_and_escaped_ones() {
 
 #[test]
 fn takes_integers_however_written() {
-    for (text, status) in [
-        ("2e2", 200),
-        ("200.0", 200),
-        ("-0", 0),
-        ("2147483647", i32::MAX),
-        ("-21474836480e-1", i32::MIN),
-    ] {
+    for (text, status) in
+        [("2e2", 200), ("200.0", 200), ("-0", 0), ("2147483647", i32::MAX), ("-21474836480e-1", i32::MIN)]
+    {
         assert_eq!(event(&format!("{{\"status\":{text}}}")).status, status);
     }
-    assert_eq!(
-        event("{\"bytes\":1e18}").response_size,
-        Some(1_000_000_000_000_000_000)
-    );
+    assert_eq!(event("{\"bytes\":1e18}").response_size, Some(1_000_000_000_000_000_000));
 }
 
 #[test]
 fn names_field_value_and_place() {
     for (text, state, message) in [
-        (
-            r#"{"status":"abc"}"#,
-            "22P02",
-            "event 0: field \"status\": expected an integer, found \"abc\"",
-        ),
-        (
-            r#"{"status":200.5}"#,
-            "22P02",
-            "event 0: field \"status\": expected an integer, found 200.5",
-        ),
+        (r#"{"status":"abc"}"#, "22P02", "event 0: field \"status\": expected an integer, found \"abc\""),
+        (r#"{"status":200.5}"#, "22P02", "event 0: field \"status\": expected an integer, found 200.5"),
         (
             r#"{"status":2147483648}"#,
             "22003",
@@ -99,51 +84,19 @@ fn names_field_value_and_place() {
             "22003",
             "event 0: field \"bytes\": 9223372036854775808 is out of range for type bigint",
         ),
-        (
-            r#"{"bytes":true}"#,
-            "22P02",
-            "event 0: field \"bytes\": expected an integer, found true",
-        ),
-        (
-            r#"{"rt":"0.2"}"#,
-            "22P02",
-            "event 0: field \"rt\": expected a number, found \"0.2\"",
-        ),
-        (
-            r#"{"rt":1e400}"#,
-            "22003",
-            "event 0: field \"rt\": 1e400 is out of range for type integer",
-        ),
+        (r#"{"bytes":true}"#, "22P02", "event 0: field \"bytes\": expected an integer, found true"),
+        (r#"{"rt":"0.2"}"#, "22P02", "event 0: field \"rt\": expected a number, found \"0.2\""),
+        (r#"{"rt":1e400}"#, "22003", "event 0: field \"rt\": 1e400 is out of range for type integer"),
         (
             r#"{"response_time":2147483647.5}"#,
             "22003",
             "event 0: field \"response_time\": 2147483647.5 is out of range for type integer",
         ),
-        (
-            r#"{"path":5}"#,
-            "22P02",
-            "event 0: field \"path\": expected a string, found 5",
-        ),
-        (
-            r#"{"host":{"a":[1]}}"#,
-            "22P02",
-            "event 0: field \"host\": expected a string, found {\"a\":[1]}",
-        ),
-        (
-            r#"{"ip":"1.2.3"}"#,
-            "22P02",
-            "event 0: field \"ip\": invalid IP address \"1.2.3\"",
-        ),
-        (
-            r#"{"ts":true}"#,
-            "22P02",
-            "event 0: field \"ts\": expected a time as text or number, found true",
-        ),
-        (
-            r#"{"ts":"soon"}"#,
-            "22007",
-            "event 0: field \"ts\": invalid time \"soon\": it is too short",
-        ),
+        (r#"{"path":5}"#, "22P02", "event 0: field \"path\": expected a string, found 5"),
+        (r#"{"host":{"a":[1]}}"#, "22P02", "event 0: field \"host\": expected a string, found {\"a\":[1]}"),
+        (r#"{"ip":"1.2.3"}"#, "22P02", "event 0: field \"ip\": invalid IP address \"1.2.3\""),
+        (r#"{"ts":true}"#, "22P02", "event 0: field \"ts\": expected a time as text or number, found true"),
+        (r#"{"ts":"soon"}"#, "22007", "event 0: field \"ts\": invalid time \"soon\": it is too short"),
         (
             r#"{"timestamp":"2024-13-01T00:00:00Z"}"#,
             "22008",
@@ -159,11 +112,7 @@ fn names_field_value_and_place() {
             "22P05",
             "event 0: field \"path\": the character \\u0000 cannot be stored as text",
         ),
-        (
-            r#"{"path":"\ud800x"}"#,
-            "22P02",
-            "event 0: field \"path\": unpaired surrogate \\ud800",
-        ),
+        (r#"{"path":"\ud800x"}"#, "22P02", "event 0: field \"path\": unpaired surrogate \\ud800"),
     ] {
         assert_eq!(error(text), (state, message.to_owned()), "{text}");
     }
@@ -174,39 +123,21 @@ fn shortens_values_at_a_character() {
     let message = error(&format!("{{\"status\":\"{}\"}}", "é".repeat(100))).1;
     assert_eq!(
         message,
-        format!(
-            "event 0: field \"status\": expected an integer, found \"{}…",
-            "é".repeat(39)
-        )
+        format!("event 0: field \"status\": expected an integer, found \"{}…", "é".repeat(39))
     );
 }
 
 #[test]
 fn hints_at_the_way_out() {
-    let hint = |text| {
-        decode(Format::Json, text, &CLOCK, OnInvalid::Error)
-            .unwrap_err()
-            .hint()
-    };
-    assert!(
-        hint(r#"{"ts":"2124-01-01T00:00:00Z"}"#)
-            .unwrap()
-            .contains("tailstream.max_future_skew")
-    );
+    let hint = |text| decode(Format::Json, text, &CLOCK, OnInvalid::Error).unwrap_err().hint();
+    assert!(hint(r#"{"ts":"2124-01-01T00:00:00Z"}"#).unwrap().contains("tailstream.max_future_skew"));
     assert!(hint(r#"{"ts":"soon"}"#).unwrap().contains("RFC 3339"));
-    assert!(
-        hint(r#"{"status":"200"}"#)
-            .unwrap()
-            .contains("without quotes")
-    );
+    assert!(hint(r#"{"status":"200"}"#).unwrap().contains("without quotes"));
     assert_eq!(hint(r#"{"path":5}"#), None);
 }
 
 #[test]
 fn permits_the_tolerated_future_to_the_microsecond() {
-    assert_eq!(
-        event(r#"{"ts":"2024-03-15T12:05:00Z"}"#).created_at,
-        CLOCK.max_future
-    );
+    assert_eq!(event(r#"{"ts":"2024-03-15T12:05:00Z"}"#).created_at, CLOCK.max_future);
     assert_eq!(error(r#"{"ts":"2024-03-15T12:05:00.000001Z"}"#).0, "22008");
 }

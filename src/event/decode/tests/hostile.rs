@@ -12,10 +12,7 @@ fn refuses_duplicate_keys_anywhere() {
         duplicate(r#"{"path":"a","\u0070ath":"b"}"#),
         "event 0: field \"path\": duplicate key \"path\""
     );
-    assert_eq!(
-        duplicate(r#"{"x":1,"x":1}"#),
-        "event 0: duplicate key \"x\""
-    );
+    assert_eq!(duplicate(r#"{"x":1,"x":1}"#), "event 0: duplicate key \"x\"");
     assert_eq!(
         duplicate(r#"{"metadata":{"x":1,"\u0078":1}}"#),
         "event 0: field \"metadata\": duplicate key \"x\""
@@ -36,12 +33,9 @@ fn refuses_duplicate_keys_anywhere() {
 
 #[test]
 fn refuses_characters_that_text_cannot_hold() {
-    for (escape, state) in [
-        ("\\u0000", "22P05"),
-        ("\\ud800", "22P02"),
-        ("\\udc00", "22P02"),
-        ("\\ud800\\ud800", "22P02"),
-    ] {
+    for (escape, state) in
+        [("\\u0000", "22P05"), ("\\ud800", "22P02"), ("\\udc00", "22P02"), ("\\ud800\\ud800", "22P02")]
+    {
         for text in [
             format!("{{\"host\":\"{escape}\"}}"),
             format!("{{\"{escape}\":1}}"),
@@ -54,27 +48,18 @@ fn refuses_characters_that_text_cannot_hold() {
             assert_eq!(error(&text).0, state, "{text}");
         }
     }
-    assert_eq!(
-        event(r#"{"host":"\ud83e\udd80\u0001"}"#).host.as_deref(),
-        Some("🦀\u{1}")
-    );
+    assert_eq!(event(r#"{"host":"\ud83e\udd80\u0001"}"#).host.as_deref(), Some("🦀\u{1}"));
 }
 
 #[test]
 fn refuses_numbers_beyond_numeric() {
-    for text in [
-        r#"{"x":1e200000}"#,
-        r#"{"x":[1e-16384]}"#,
-        r#"{"metadata":{"x":-1e131072}}"#,
-        r#"{"rt":1e200000}"#,
-    ] {
+    for text in
+        [r#"{"x":1e200000}"#, r#"{"x":[1e-16384]}"#, r#"{"metadata":{"x":-1e131072}}"#, r#"{"rt":1e200000}"#]
+    {
         assert_eq!(error(text).0, "22003", "{text}");
     }
     assert!(error(r#"{"x":NaN}"#).1.contains("invalid JSON"));
-    assert_eq!(
-        metadata(r#"{"x":[1e400]}"#).as_deref(),
-        Some(r#"{"x":[1e400]}"#)
-    );
+    assert_eq!(metadata(r#"{"x":[1e400]}"#).as_deref(), Some(r#"{"x":[1e400]}"#));
     let nines = "9".repeat(131_073);
     assert_eq!(error(&format!("{{\"x\":{nines}}}")).0, "22003");
 }
@@ -97,17 +82,11 @@ fn bounds_depth_and_not_by_the_stack() {
     let deepest = nested(MAX_DEPTH - 1);
     for frame in [["{\"x\":", "}"], ["{\"metadata\":{\"x\":", "}}"]] {
         events(&format!("{}{deepest}{}", frame[0], frame[1]));
-        assert_eq!(
-            error(&format!("{}[{deepest}]{}", frame[0], frame[1])).0,
-            "22023"
-        );
+        assert_eq!(error(&format!("{}[{deepest}]{}", frame[0], frame[1])).0, "22023");
     }
     let bomb = format!("[{{}},{},{{}}]", nested(2_000_000));
     let batch = decode(Format::Json, &bomb, &CLOCK, OnInvalid::Quarantine).unwrap();
-    assert_eq!(
-        (batch.events.len(), batch.rejected[0].raw.len()),
-        (2, 4_000_000)
-    );
+    assert_eq!((batch.events.len(), batch.rejected[0].raw.len()), (2, 4_000_000));
     for open in ["[", "{\"a\":", "[{\"a\":["] {
         let bomb = open.repeat(3_000_000);
         for format in [Format::Json, Format::NdJson] {

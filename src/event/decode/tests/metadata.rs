@@ -16,19 +16,10 @@ fn keeps_unknown_keys_verbatim() {
 
 #[test]
 fn merges_the_given_object() {
-    assert_eq!(
-        kept(r#""metadata":{"a":1,"b":2},"a":3"#),
-        r#"{"b":2,"a":3}"#
-    );
+    assert_eq!(kept(r#""metadata":{"a":1,"b":2},"a":3"#), r#"{"b":2,"a":3}"#);
     assert_eq!(kept(r#""\u0061":3,"metadata":{"a":1}"#), r#"{"\u0061":3}"#);
-    assert_eq!(
-        kept(r#""metadata":{"path":"/x"},"path":"/y""#),
-        r#"{"path":"/x"}"#
-    );
-    assert_eq!(
-        kept(r#""metadata":{"metadata":{"rt":null}}"#),
-        r#"{"metadata":{"rt":null}}"#
-    );
+    assert_eq!(kept(r#""metadata":{"path":"/x"},"path":"/y""#), r#"{"path":"/x"}"#);
+    assert_eq!(kept(r#""metadata":{"metadata":{"rt":null}}"#), r#"{"metadata":{"rt":null}}"#);
     assert_eq!(kept(r#""metadata":{ }"#), "{}");
     let many: String = (0..100).map(|n| format!("\"k{n}\":0,")).collect();
     let given: Vec<_> = (50..150).map(|n| format!("\"k{n}\":1")).collect();
@@ -57,13 +48,7 @@ fn keeps_losing_aliases() {
     assert_eq!(kept(r#""ip":"x","ip_address":"::1""#), r#"{"ip":"x"}"#);
     let null_wins_nothing =
         event(r#"{"response_time":null,"rt":0.5,"created_at":null,"ts":null,"timestamp":7}"#);
-    assert_eq!(
-        (
-            null_wins_nothing.response_time,
-            null_wins_nothing.created_at
-        ),
-        (Some(500), 7_000_000)
-    );
+    assert_eq!((null_wins_nothing.response_time, null_wins_nothing.created_at), (Some(500), 7_000_000));
     assert_eq!(null_wins_nothing.metadata, None);
 }
 
@@ -74,38 +59,17 @@ fn keeps_originals_of_inexact_conversions() {
         (r#""rt":0.2455"#, 246, Some(r#"{"rt":0.2455}"#)),
         (r#""rt":0.1"#, 100, None),
         (r#""rt":1.005e0"#, 1005, None),
-        (
-            r#""response_time":12.5"#,
-            13,
-            Some(r#"{"response_time":12.5}"#),
-        ),
+        (r#""response_time":12.5"#, 13, Some(r#"{"response_time":12.5}"#)),
         (r#""response_time":12.0"#, 12, None),
-        (
-            r#""response_time":-2.5"#,
-            -3,
-            Some(r#"{"response_time":-2.5}"#),
-        ),
-        (
-            r#""metadata":{"rt":1},"rt":0.0001"#,
-            0,
-            Some(r#"{"rt":0.0001}"#),
-        ),
+        (r#""response_time":-2.5"#, -3, Some(r#"{"response_time":-2.5}"#)),
+        (r#""metadata":{"rt":1},"rt":0.0001"#, 0, Some(r#"{"rt":0.0001}"#)),
     ] {
         let text = format!("{{{members}}}");
         let event = event(&text);
         assert_eq!(event.response_time, Some(response_time), "{members}");
         assert_eq!(event.metadata.as_deref(), kept, "{members}");
     }
-    assert_eq!(
-        kept(r#""ts":"2024-01-01T00:00:00.1234567Z""#),
-        r#"{"ts":"2024-01-01T00:00:00.1234567Z"}"#
-    );
-    assert_eq!(
-        kept(r#""created_at":1.0000001"#),
-        r#"{"created_at":1.0000001}"#
-    );
-    assert_eq!(
-        metadata(r#"{"ts":"2024-01-01T00:00:00.123456000+05:30"}"#),
-        None
-    );
+    assert_eq!(kept(r#""ts":"2024-01-01T00:00:00.1234567Z""#), r#"{"ts":"2024-01-01T00:00:00.1234567Z"}"#);
+    assert_eq!(kept(r#""created_at":1.0000001"#), r#"{"created_at":1.0000001}"#);
+    assert_eq!(metadata(r#"{"ts":"2024-01-01T00:00:00.123456000+05:30"}"#), None);
 }

@@ -11,17 +11,15 @@ fn check(text: &str) -> Result<(), TestCaseError> {
         let lenient = decode(format, text, &CLOCK, OnInvalid::Quarantine);
         match (&strict, &lenient) {
             (Ok(strict), Ok(lenient)) => prop_assert_eq!(strict, lenient),
-            (Err(strict), Ok(lenient)) => prop_assert_eq!(
-                Some(strict),
-                lenient.rejected.first().map(|first| &first.error)
-            ),
+            (Err(strict), Ok(lenient)) => {
+                prop_assert_eq!(Some(strict), lenient.rejected.first().map(|first| &first.error))
+            }
             (strict, Err(_)) => prop_assert!(strict.is_err() && format == Format::Json),
         }
         for event in lenient.iter().flat_map(|batch| &batch.events) {
             if let Some(metadata) = &event.metadata {
                 prop_assert!(
-                    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(metadata)
-                        .is_ok()
+                    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(metadata).is_ok()
                 );
             }
         }
@@ -30,9 +28,7 @@ fn check(text: &str) -> Result<(), TestCaseError> {
             let again = decode(Format::NdJson, rejection.raw, &CLOCK, OnInvalid::Error);
             prop_assert!(rejection.raw.contains('\n') || again.is_err());
         }
-        let errors = lenient
-            .iter()
-            .flat_map(|batch| batch.rejected.iter().map(|rejection| &rejection.error));
+        let errors = lenient.iter().flat_map(|batch| batch.rejected.iter().map(|rejection| &rejection.error));
         for error in errors.chain(&strict.err()) {
             prop_assert!(error.sqlstate().starts_with("22"));
             prop_assert!(error.to_string().len() < 1000);

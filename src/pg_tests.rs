@@ -1,0 +1,155 @@
+//! Tests of what lives inside one transaction.
+
+#[pgrx::pg_schema]
+mod tests {
+    use pgrx::prelude::*;
+
+    fn one<T: FromDatum + IntoDatum>(query: &str) -> T {
+        match Spi::get_one::<T>(query) {
+            Ok(Some(value)) => value,
+            other => panic!("{query}: {:?}", other.map(|_| "NULL")),
+        }
+    }
+
+    /// The SQLSTATE and message that a statement fails with.
+    fn failure(statement: &str) -> String {
+        Spi::run(
+            "CREATE OR REPLACE FUNCTION pg_temp.failure(statement text) RETURNS text LANGUAGE plpgsql AS $$
+             BEGIN EXECUTE statement; RETURN 'none';
+             EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$",
+        )
+        .expect("a helper function");
+        one(&format!("SELECT pg_temp.failure($s${statement}$s$)"))
+    }
+
+    #[pg_test]
+    fn version_is_the_packages() {
+        assert_eq!(one::<String>("SELECT ts_version()"), env!("CARGO_PKG_VERSION"));
+    }
+
+    #[pg_test]
+    fn a_batch_has_consecutive_ids() {
+        Spi::run(r#"SELECT ts_ingest('ids', '[{"path":"/a"},{"path":"/b"},{"path":"/c"}]')"#)
+            .expect("ingest");
+        let offsets: Vec<i64> =
+            one("SELECT array_agg(id & 65535 ORDER BY path) FROM tailstream.events WHERE org_id = 'ids'");
+        assert_eq!(offsets, [0, 1, 2]);
+        let batches: i64 = one("SELECT count(DISTINCT id >> 16) FROM tailstream.events WHERE org_id = 'ids'");
+        assert_eq!(batches, 1);
+    }
+
+    #[pg_test]
+    fn more_than_65536_events_take_several_batch_ids() {
+        Spi::run("SELECT ts_ingest('many', (SELECT json_agg(json_build_object('path', n)) FROM (SELECT '/' || n AS n FROM generate_series(1, 65537) n) x))")
+            .expect("ingest");
+        let ids: i64 = one("SELECT count(DISTINCT id) FROM tailstream.events WHERE org_id = 'many'");
+        assert_eq!(ids, 65_537);
+        let counts: Vec<i32> = one(
+            "SELECT array_agg(event_count ORDER BY batch_id) FROM tailstream.batches WHERE org_id = 'many'",
+        );
+        assert_eq!(counts, [65_536, 1]);
+    }
+
+    #[pg_test]
+    fn an_event_at_the_floor_is_kept_and_one_before_it_is_not() {
+        for (microseconds, accepted) in [(0, 1), (1, 0)] {
+            let stored: i32 = one(&format!(
+                "SELECT accepted FROM ts_ingest('edge', json_build_object('created_at',
+                     statement_timestamp() - interval '3 hours' - interval '{microseconds} microseconds'))"
+            ));
+            assert_eq!(stored, accepted, "{microseconds} µs before the floor");
+        }
+    }
+
+    #[pg_test]
+    fn a_change_of_tier_is_seen_at_once_and_undone_by_a_rollback() {
+        Spi::run("SELECT ts_ingest('moved', '{}')").expect("ingest");
+        let retention = || one::<String>("SELECT retention::text FROM ts_replay_window('moved')");
+        assert_eq!(retention(), "03:00:00");
+        Spi::run("DO $$ BEGIN PERFORM ts_set_org_tier('moved', 'premium'); PERFORM ts_replay_window('moved'); RAISE EXCEPTION 'undo';
+                  EXCEPTION WHEN raise_exception THEN NULL; END $$").expect("a subtransaction");
+        assert_eq!(retention(), "03:00:00");
+        Spi::run("SELECT ts_set_org_tier('moved', 'premium')").expect("upgrade");
+        assert_eq!(retention(), "7 days");
+    }
+
+    #[pg_test]
+    fn a_registration_that_is_rolled_back_is_not_remembered() {
+        Spi::run(
+            "DO $$ BEGIN PERFORM ts_ingest('ghost', '{}'); RAISE EXCEPTION 'undo';
+                  EXCEPTION WHEN raise_exception THEN NULL; END $$",
+        )
+        .expect("a subtransaction");
+        Spi::run("SELECT ts_ingest('ghost', '{}')").expect("ingest");
+        assert_eq!(one::<i64>("SELECT count(*) FROM tailstream.orgs WHERE org_id = 'ghost'"), 1);
+    }
+
+    #[pg_test]
+    fn a_replay_that_starts_too_early_says_from_when_on_it_may() {
+        for start in ["now() - interval '4 hours'", "'2020-01-01'::timestamptz"] {
+            let message = failure(&format!("SELECT * FROM ts_replay('nobody', {start}, now())"));
+            assert!(message.starts_with("22008 replay of org \"nobody\" starts at"), "{message}");
+        }
+        assert_eq!(
+            failure("SELECT * FROM ts_replay('nobody', now() - interval '3 hours 59 seconds', now())"),
+            "none"
+        );
+    }
+
+    #[pg_test]
+    fn a_replay_is_inlined_and_streams_in_index_order() {
+        Spi::run("SELECT ts_ingest('plan', '[{},{}]')").expect("ingest");
+        let plan: String = {
+            let lines: Vec<String> = Spi::connect(|client| {
+                let rows = client.select(
+                    "EXPLAIN (COSTS OFF) SELECT * FROM ts_replay('plan', now() - interval '1 hour', now())
+                     WHERE status >= 500 ORDER BY created_at, id LIMIT 10", None, &[]).expect("a plan");
+                rows.filter_map(|row| row.get::<String>(1).ok().flatten()).collect()
+            });
+            lines.join("\n")
+        };
+        assert!(plan.contains("Index Scan"), "{plan}");
+        assert!(!plan.contains("Function Scan"), "{plan}");
+        assert!(!plan.contains("Sort\n"), "{plan}");
+    }
+
+    #[pg_test]
+    fn a_tier_in_use_is_not_dropped() {
+        Spi::run("SELECT ts_create_tier('brief', '10 minutes'), ts_set_org_tier('user', 'brief')")
+            .expect("a tier");
+        assert_eq!(failure("SELECT ts_drop_tier('brief')"), "2BP01 tier \"brief\" is in use");
+        Spi::run("SELECT ts_set_org_tier('user', 'standard'), ts_drop_tier('brief')").expect("unused by now");
+    }
+
+    #[pg_test]
+    fn wrong_arguments_have_their_own_sqlstates() {
+        for (statement, expected) in [
+            ("SELECT ts_ingest(NULL, '{}')", "22004 argument \"org\" is NULL"),
+            ("SELECT ts_ingest('', '{}')", "22023 org id is empty"),
+            ("SELECT ts_ingest(repeat('x', 256), '{}')", "22023 org id has 256 characters"),
+            ("SELECT ts_ingest('a', NULL)", "22004 argument \"events\" is NULL"),
+            ("SELECT ts_ingest('a', '{}', '')", "22023 idempotency key has 0 characters"),
+            ("SELECT ts_ingest('a', '{}', on_invalid => 'x')", "22023 on_invalid is \"x\""),
+            ("SELECT ts_ingest('a', '7')", "22032 expected"),
+            ("SELECT ts_create_tier('m', '1 month')", "22023 tier \"m\": retention 1 mon is not usable"),
+            ("SELECT ts_set_org_tier('a', 'gold')", "42704 tier \"gold\" does not exist"),
+        ] {
+            let message = failure(statement);
+            assert!(message.starts_with(expected), "{statement}: {message}");
+        }
+    }
+
+    #[pg_test]
+    fn erasing_an_org_leaves_nothing_of_it() {
+        Spi::run(r#"SELECT ts_ingest('gone', '[{},{"status":"x"}]', 'key', 'quarantine'), ts_ingest('stays', '{}')"#).expect("ingest");
+        assert_eq!(one::<String>("SELECT ts_erase_org('gone')::text"), "(1,1,1)");
+        for table in ["events", "batches", "rejected_events", "orgs"] {
+            assert_eq!(
+                one::<i64>(&format!("SELECT count(*) FROM tailstream.{table} WHERE org_id = 'gone'")),
+                0,
+                "{table}"
+            );
+        }
+        assert_eq!(one::<i64>("SELECT count(*) FROM tailstream.events WHERE org_id = 'stays'"), 1);
+    }
+}
