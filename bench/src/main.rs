@@ -1,2 +1,66 @@
-//! Benchmarks.
-fn main() {}
+//! `tailstream-bench`: what `make bench` runs. Every comparison takes place on one private server,
+//! in interleaved rounds, so that whatever slows the machine slows both contenders.
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
+mod comparison;
+mod ingest;
+mod machine;
+mod options;
+mod payload;
+mod results;
+mod round;
+mod sample;
+mod screen;
+mod server;
+mod statistics;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use options::Options;
+use results::Results;
+use sample::Samples;
+use server::Server;
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures what is asked for; false if something was to be reached (`--check`) and was not.
+fn run(options: &Options) -> Result<bool> {
+    let samples = Samples::load(options.log.as_deref())?;
+    println!("{}", samples.origin());
+    let server = Server::start()?;
+    let mut results = Results::new(options, &samples, &server)?;
+    for comparison in comparison::ALL {
+        if !options.wants(comparison.keys) {
+            continue;
+        }
+        screen::heading(comparison.title);
+        let context = comparison::Context {
+            server: &server,
+            samples: &samples,
+            options,
+        };
+        (comparison.run)(&context, &mut results)?;
+        // A long run that fails at its end leaves what it measured.
+        results.save()?;
+    }
+    screen::table(&results);
+    println!("\nAll figures are in {}", results.save()?.display());
+    server.destroy()?;
+    Ok(!options.check || results.reaches_all())
+}

@@ -1,0 +1,254 @@
+//! Ways to store batches of 1,000 events of one org, each over one connection.
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use postgres::types::Json;
+use postgres::{Client, Statement};
+use serde_json::value::RawValue;
+
+use crate::payload::{BATCH, Parameters, Payload};
+use crate::round::{Contender, Measure};
+use crate::server::{OURS, SEED, Server};
+
+pub const ORG: &str = "acme";
+/// Its retention is long enough for whatever a run stores.
+pub const TIER: &str = "premium";
+
+/// Batches sent before the clock runs: they make the chunks of the whole span, and the session's
+/// plans.
+const WARM_UP: usize = 8;
+
+const INSERT_ROW: &str = "
+    INSERT INTO log_events (created_at, org_id, host, method, path, status, response_time,
+        response_size, user_agent, referrer, ip_address, metadata)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+const INSERT_JSON: &str = "
+    INSERT INTO log_events (created_at, org_id, host, method, path, status, response_time,
+        response_size, user_agent, referrer, ip_address, metadata)
+    SELECT (e->>'created_at')::timestamptz, $2, e->>'host', e->>'method', e->>'path',
+        (e->>'status')::integer, (e->>'response_time')::integer, (e->>'response_size')::bigint,
+        e->>'user_agent', e->>'referrer', (e->>'ip_address')::inet, e
+    FROM jsonb_array_elements($1) AS e";
+const COPY_SEED: &str = "
+    COPY log_events (created_at, org_id, host, method, path, status, response_time,
+        response_size, user_agent, referrer, ip_address, metadata) FROM STDIN";
+
+/// How one contender sends its batches.
+enum Batches<'a> {
+    Json(Vec<Box<RawValue>>),
+    Text(Vec<String>),
+    Copy(Vec<Vec<u8>>),
+    Rows(Vec<Vec<Parameters<'a>>>),
+}
+
+/// One way of storing, with its connection, its statement and its batches.
+pub struct Store<'a> {
+    name: &'static str,
+    client: Client,
+    statement: Statement,
+    empty: &'static str,
+    batches: Batches<'a>,
+    warm_up: bool,
+}
+
+impl<'a> Store<'a> {
+    pub fn ts_ingest(server: &Server, payload: Payload<'a>) -> Result<Self> {
+        let batches = (0..payload.batches())
+            .map(|batch| payload.json(batch))
+            .collect::<Result<_>>()?;
+        let sql = "SELECT accepted FROM ts_ingest($2, $1)";
+        Self::ours(server, "ts_ingest", sql, Batches::Json(batches))
+    }
+
+    pub fn ts_ingest_ndjson(server: &Server, payload: Payload<'a>) -> Result<Self> {
+        let batches = (0..payload.batches())
+            .map(|batch| payload.ndjson(batch))
+            .collect::<Result<_>>()?;
+        let sql = "SELECT accepted FROM ts_ingest_ndjson($2, $1)";
+        Self::ours(server, "ts_ingest_ndjson", sql, Batches::Text(batches))
+    }
+
+    /// COPY of the rows that ts_ingest would store.
+    pub fn copy_same(server: &Server, payload: Payload<'a>) -> Result<Self> {
+        let tier = tier_id(server)?;
+        let batches = (0..payload.batches())
+            .map(|batch| payload.copy_ours(batch, ORG, tier))
+            .collect();
+        Self::ours(
+            server,
+            "COPY into our table",
+            "COPY tailstream.events FROM STDIN",
+            Batches::Copy(batches),
+        )
+    }
+
+    pub fn row_inserts(server: &Server, payload: Payload<'a>) -> Result<Self> {
+        let batches = (0..payload.batches())
+            .map(|batch| payload.parameters(batch))
+            .collect::<Result<_>>()?;
+        // There is one chunk to warm, and single rows take their time.
+        let store = Self::seed(
+            server,
+            "single-row INSERTs, seed",
+            INSERT_ROW,
+            Batches::Rows(batches),
+        )?;
+        Ok(Self {
+            warm_up: false,
+            ..store
+        })
+    }
+
+    pub fn insert_json(server: &Server, payload: Payload<'a>) -> Result<Self> {
+        let batches = (0..payload.batches())
+            .map(|batch| payload.json(batch))
+            .collect::<Result<_>>()?;
+        Self::seed(
+            server,
+            "INSERT from jsonb, seed",
+            INSERT_JSON,
+            Batches::Json(batches),
+        )
+    }
+
+    pub fn copy_seed(server: &Server, payload: Payload<'a>) -> Result<Self> {
+        let batches = (0..payload.batches())
+            .map(|batch| payload.copy_seed(batch, ORG))
+            .collect::<Result<_>>()?;
+        Self::seed(server, "COPY, seed", COPY_SEED, Batches::Copy(batches))
+    }
+
+    fn ours(server: &Server, name: &'static str, sql: &str, batches: Batches<'a>) -> Result<Self> {
+        let mut client = server.connect(OURS)?;
+        client
+            .execute("SELECT ts_set_org_tier($1, $2)", &[&ORG, &TIER])
+            .context("cannot register the org")?;
+        Self::new(
+            client,
+            name,
+            sql,
+            "TRUNCATE tailstream.events, tailstream.batches",
+            batches,
+        )
+    }
+
+    fn seed(server: &Server, name: &'static str, sql: &str, batches: Batches<'a>) -> Result<Self> {
+        Self::new(
+            server.connect(SEED)?,
+            name,
+            sql,
+            "TRUNCATE log_events",
+            batches,
+        )
+    }
+
+    fn new(
+        mut client: Client,
+        name: &'static str,
+        sql: &str,
+        empty: &'static str,
+        batches: Batches<'a>,
+    ) -> Result<Self> {
+        let statement = client
+            .prepare(sql)
+            .with_context(|| format!("cannot prepare {name}"))?;
+        Ok(Self {
+            name,
+            client,
+            statement,
+            empty,
+            batches,
+            warm_up: true,
+        })
+    }
+
+    fn count(&self) -> usize {
+        match &self.batches {
+            Batches::Json(batches) => batches.len(),
+            Batches::Text(batches) => batches.len(),
+            Batches::Copy(batches) => batches.len(),
+            Batches::Rows(batches) => batches.len(),
+        }
+    }
+
+    fn send(&mut self, batch: usize) -> Result<()> {
+        let (client, statement) = (&mut self.client, &self.statement);
+        match &self.batches {
+            Batches::Json(batches) => {
+                drop(client.query(statement, &[&Json(&*batches[batch]), &ORG])?)
+            }
+            Batches::Text(batches) => drop(client.query(statement, &[&batches[batch], &ORG])?),
+            Batches::Copy(batches) => copy(client, statement, &batches[batch])?,
+            Batches::Rows(batches) => {
+                for row in &batches[batch] {
+                    insert_row(client, statement, row)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Contender for Store<'_> {
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.client
+            .batch_execute(self.empty)
+            .context("cannot empty the tables")?;
+        let step = (self.count() / WARM_UP).max(1);
+        if self.warm_up {
+            (0..self.count())
+                .step_by(step)
+                .try_for_each(|batch| self.send(batch))?;
+        }
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<Measure> {
+        Measure::of(|| {
+            (0..self.count()).try_for_each(|batch| self.send(batch))?;
+            Ok((self.count() * BATCH) as u64)
+        })
+    }
+}
+
+fn copy(client: &mut Client, statement: &Statement, text: &[u8]) -> Result<()> {
+    let mut copy = client.copy_in(statement)?;
+    copy.write_all(text)?;
+    copy.finish()?;
+    Ok(())
+}
+
+fn insert_row(client: &mut Client, statement: &Statement, row: &Parameters) -> Result<()> {
+    let sample = row.sample;
+    client.execute(
+        statement,
+        &[
+            &row.created_at,
+            &ORG,
+            &sample.host,
+            &sample.method,
+            &sample.path,
+            &i32::from(sample.status),
+            &row.response_time,
+            &row.response_size,
+            &sample.user_agent,
+            &sample.referrer,
+            &sample.ip_address,
+            &row.metadata,
+        ],
+    )?;
+    Ok(())
+}
+
+fn tier_id(server: &Server) -> Result<i16> {
+    let row = server
+        .connect(OURS)?
+        .query_one("SELECT id FROM tailstream.tiers WHERE name = $1", &[&TIER])
+        .context("cannot find the tier")?;
+    Ok(row.get(0))
+}

@@ -1,0 +1,4 @@
+//! How fast events are stored.
+
+pub mod contender;
+pub mod versus;

@@ -1,0 +1,52 @@
+//! `ts_ingest` against other ways to store the same events.
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::contender::Store;
+use crate::comparison::Context;
+use crate::payload::Payload;
+use crate::results::Results;
+use crate::round::duel;
+use crate::server::Server;
+
+const KEYS: [&str; 4] = [
+    "ingest_vs_copy_same",
+    "ingest_vs_copy_seed",
+    "ingest_vs_insert_json",
+    "ingest_vs_row_inserts",
+];
+
+pub fn run(context: &Context, results: &mut Results) -> Result<()> {
+    let options = context.options;
+    let rounds = options.size(7, 3);
+    let payload = Payload::recent(context.samples, options.size(400, 150));
+    let few = Payload::recent(context.samples, options.size(4, 2));
+    let mut ours = Store::ts_ingest(context.server, payload)?;
+    for key in KEYS {
+        if !options.wants_key(key) {
+            continue;
+        }
+        let (mut theirs, theirs_events) = theirs(context.server, key, payload, few)?;
+        let duel = duel(context.server, rounds, &mut ours, &mut theirs)?;
+        let rows = json!({ "ours": payload.events(), "theirs": theirs_events });
+        results.add_duel(key, "/s", &duel, &rows);
+    }
+    Ok(())
+}
+
+/// The contender of a key, and how many events it stores.
+fn theirs<'a>(
+    server: &Server,
+    key: &str,
+    payload: Payload<'a>,
+    few: Payload<'a>,
+) -> Result<(Store<'a>, usize)> {
+    let (store, events) = match key {
+        "ingest_vs_copy_same" => (Store::copy_same(server, payload), payload.events()),
+        "ingest_vs_copy_seed" => (Store::copy_seed(server, payload), payload.events()),
+        "ingest_vs_insert_json" => (Store::insert_json(server, payload), payload.events()),
+        _ => (Store::row_inserts(server, few), few.events()),
+    };
+    Ok((store?, events))
+}

@@ -1,0 +1,156 @@
+//! Two contenders, in turns.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::screen;
+use crate::server::Server;
+use crate::statistics::median;
+
+/// One timed section.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Measure {
+    /// What was done: events stored, rows read.
+    pub units: u64,
+    pub seconds: f64,
+}
+
+impl Measure {
+    /// Runs what is to be timed; it returns its units.
+    pub fn of(work: impl FnOnce() -> Result<u64>) -> Result<Self> {
+        let started = Instant::now();
+        let units = work()?;
+        Ok(Self {
+            units,
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    pub fn rate(&self) -> f64 {
+        self.units as f64 / self.seconds.max(1e-9)
+    }
+}
+
+/// Somebody who does the work in his own way.
+pub trait Contender {
+    /// What it does, for the table.
+    fn name(&self) -> String;
+
+    /// Brings the tables to where they are before every round; not timed.
+    fn prepare(&mut self) -> Result<()>;
+
+    /// Does the work and times it.
+    fn run(&mut self) -> Result<Measure>;
+}
+
+/// What became of one contender in all rounds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    pub name: String,
+    pub rounds: Vec<Measure>,
+}
+
+impl Record {
+    pub fn rate(&self) -> f64 {
+        median(&self.rounds.iter().map(Measure::rate).collect::<Vec<_>>())
+    }
+
+    pub fn seconds(&self) -> f64 {
+        median(
+            &self
+                .rounds
+                .iter()
+                .map(|round| round.seconds)
+                .collect::<Vec<_>>(),
+        )
+    }
+}
+
+/// Both contenders' records.
+#[derive(Clone, Debug)]
+pub struct Duel {
+    pub ours: Record,
+    pub theirs: Record,
+}
+
+impl Duel {
+    /// The median of each round's ratio: what slows the machine for longer than a round counts for
+    /// both.
+    pub fn ratio(&self) -> f64 {
+        let rounds = self.ours.rounds.iter().zip(&self.theirs.rounds);
+        median(
+            &rounds
+                .map(|(ours, theirs)| ours.rate() / theirs.rate())
+                .collect::<Vec<_>>(),
+        )
+    }
+}
+
+/// Lets both work in turns; who goes first alternates.
+pub fn duel(
+    server: &Server,
+    rounds: usize,
+    ours: &mut dyn Contender,
+    theirs: &mut dyn Contender,
+) -> Result<Duel> {
+    let mut duel = Duel {
+        ours: Record {
+            name: ours.name(),
+            rounds: Vec::new(),
+        },
+        theirs: Record {
+            name: theirs.name(),
+            rounds: Vec::new(),
+        },
+    };
+    for round in 0..rounds {
+        let ours_first = round % 2 == 0;
+        for ours_now in [ours_first, !ours_first] {
+            if ours_now {
+                duel.ours.rounds.push(turn(server, ours)?);
+            } else {
+                duel.theirs.rounds.push(turn(server, theirs)?);
+            }
+        }
+        screen::progress(
+            &format!("{} against {}", duel.ours.name, duel.theirs.name),
+            round + 1,
+            rounds,
+        );
+    }
+    Ok(duel)
+}
+
+fn turn(server: &Server, contender: &mut dyn Contender) -> Result<Measure> {
+    let name = contender.name();
+    contender
+        .prepare()
+        .with_context(|| format!("cannot prepare {name}"))?;
+    // What is dirty from before must not be written at the cost of who comes next.
+    server.checkpoint()?;
+    contender.run().with_context(|| format!("{name} failed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_is_that_of_the_rounds() {
+        let record = |seconds: [f64; 3]| Record {
+            name: String::new(),
+            rounds: seconds
+                .map(|seconds| Measure { units: 10, seconds })
+                .to_vec(),
+        };
+        // The second round was slow for both.
+        let duel = Duel {
+            ours: record([1.0, 5.0, 1.0]),
+            theirs: record([2.0, 10.0, 2.0]),
+        };
+        assert_eq!(duel.ratio(), 2.0);
+        assert_eq!(duel.ours.rate(), 10.0);
+    }
+}

@@ -1,0 +1,90 @@
+//! What the terminal shows.
+
+use std::io::{self, IsTerminal, Write};
+
+use crate::comparison::KEYS;
+use crate::results::Results;
+
+pub fn heading(title: &str) {
+    println!("\n== {title}");
+}
+
+pub fn say(line: &str) {
+    println!("{line}");
+}
+
+/// How far a comparison is, on one line that is written again and again.
+pub fn progress(what: &str, done: usize, of: usize) {
+    if !io::stdout().is_terminal() {
+        return;
+    }
+    print!("\r\x1b[K{what}: {done}/{of}");
+    if done == of {
+        print!("\r\x1b[K");
+    }
+    // A terminal that is gone is no reason to stop measuring.
+    let _ = io::stdout().flush();
+}
+
+/// All ratios, and whether they reach what they must.
+pub fn table(results: &Results) {
+    heading("Results (ratios: higher is better)");
+    println!(
+        "{:<24} {:>22} {:>22} {:>8} {:>6} {:>6}",
+        "key", "ours", "theirs", "ratio", "must", "aim"
+    );
+    for key in KEYS {
+        let Some(finding) = results.finding(key.key) else {
+            continue;
+        };
+        let verdict = match finding.ratio {
+            ratio if ratio >= key.aim => "pass, aim reached",
+            ratio if ratio >= key.must => "pass",
+            _ => "FAIL",
+        };
+        println!(
+            "{:<24} {:>22} {:>22} {:>8.2} {:>6} {:>6}  {verdict}",
+            key.key, finding.ours, finding.theirs, finding.ratio, key.must, key.aim
+        );
+    }
+    let absolute = results.absolute();
+    if absolute.is_empty() {
+        return;
+    }
+    println!();
+    for (name, value) in absolute {
+        println!("{name:<48} {value:>14}");
+    }
+}
+
+/// A number as people read it: with digits grouped by thousands, small ones with decimals.
+pub fn number(value: f64) -> String {
+    if value.abs() < 10.0 {
+        return format!("{value:.3}");
+    }
+    if value.abs() < 1_000.0 {
+        return format!("{value:.1}");
+    }
+    let digits = format!("{value:.0}");
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 && digit.is_ascii_digit() {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        assert_eq!(number(0.5), "0.500");
+        assert_eq!(number(12.34), "12.3");
+        assert_eq!(number(1_234_567.8), "1,234,568");
+        assert_eq!(number(1_000.0), "1,000");
+    }
+}
