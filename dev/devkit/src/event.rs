@@ -51,11 +51,7 @@ impl<'a> Event<'a> {
 /// Microseconds since the epoch as RFC 3339 in UTC with microseconds; what lies outside the
 /// calendar becomes its nearest end.
 pub fn rfc3339(micros: i64) -> String {
-    let nearest_end = if micros < 0 {
-        Timestamp::MIN
-    } else {
-        Timestamp::MAX
-    };
+    let nearest_end = if micros < 0 { Timestamp::MIN } else { Timestamp::MAX };
     let time = Timestamp::from_microsecond(micros).unwrap_or(nearest_end);
     format!("{time:.6}")
 }
@@ -84,10 +80,7 @@ mod tests {
 
     #[test]
     fn times_have_microseconds_and_z() {
-        assert_eq!(
-            rfc3339(1_431_857_103_000_000),
-            "2015-05-17T10:05:03.000000Z"
-        );
+        assert_eq!(rfc3339(1_431_857_103_000_000), "2015-05-17T10:05:03.000000Z");
         assert_eq!(rfc3339(1), "1970-01-01T00:00:00.000001Z");
         assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999999Z");
         assert!(!rfc3339(i64::MAX).is_empty());

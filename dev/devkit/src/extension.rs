@@ -8,18 +8,13 @@ use std::process::Command;
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
 
 use crate::{postgres_install, repository};
 
 /// What the installed extension is made of, besides the control file.
-const SOURCES: [&str; 6] = [
-    "src",
-    "sql",
-    "Cargo.toml",
-    "Cargo.lock",
-    "rust-toolchain.toml",
-    "tailstream.control",
-];
+const SOURCES: [&str; 6] =
+    ["src", "sql", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "tailstream.control"];
 
 /// What installing came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +30,10 @@ pub enum Installed {
 pub fn install_extension(release: bool) -> Result<Installed> {
     let root = repository::root()?;
     let pg_config = postgres_install::program("pg_config");
-    let library = PathBuf::from(ask_pg_config(&pg_config, "--pkglibdir")?).join("tailstream.so");
+    let library = library(&pg_config)?;
     let stamp_path = root.join("target/extension-install.stamp");
     let stamp = || -> Result<String> {
-        Ok(format!(
-            "{release} {:016x} {}",
-            hash_sources(&root)?,
-            version_of(&library)
-        ))
+        Ok(format!("{release} {:016x} {}", hash_sources(&root)?, version_of(&library)))
     };
     if library.exists()
         && fs::read_to_string(&stamp_path).is_ok_and(|last| stamp().is_ok_and(|now| now == last))
@@ -50,25 +41,47 @@ pub fn install_extension(release: bool) -> Result<Installed> {
         return Ok(Installed::UpToDate);
     }
     install(&root, &pg_config, release)?;
-    fs::write(&stamp_path, stamp()?)
-        .with_context(|| format!("cannot write {}", stamp_path.display()))?;
+    fs::write(&stamp_path, stamp()?).with_context(|| format!("cannot write {}", stamp_path.display()))?;
     Ok(Installed::Anew)
+}
+
+/// Takes the installed library away from its name. What copies the next one may write into the file
+/// that is there, and running servers have that one mapped: they would crash. So they keep theirs,
+/// and the copy becomes a new file.
+pub fn detach_library() -> Result<()> {
+    let library = library(&postgres_install::program("pg_config"))?;
+    if !library.exists() {
+        return Ok(());
+    }
+    if geteuid().is_root() {
+        return fs::remove_file(&library).with_context(|| format!("cannot remove {}", library.display()));
+    }
+    let status = Command::new("sudo")
+        .args(["rm", "-f"])
+        .arg(&library)
+        .status()
+        .context("cannot run sudo; install it or run as root")?;
+    if !status.success() {
+        bail!("cannot remove {} by sudo", library.display());
+    }
+    Ok(())
+}
+
+fn library(pg_config: &Path) -> Result<PathBuf> {
+    Ok(PathBuf::from(ask_pg_config(pg_config, "--pkglibdir")?).join("tailstream.so"))
 }
 
 fn install(root: &Path, pg_config: &Path, release: bool) -> Result<()> {
     let mut command = cargo(root);
-    command
-        .args(["pgrx", "install", "--pg-config"])
-        .arg(pg_config);
+    command.args(["pgrx", "install", "--pg-config"]).arg(pg_config);
     if release {
         command.arg("--release");
     }
-    if !nix::unistd::geteuid().is_root() {
+    if !geteuid().is_root() {
         command.arg("--sudo");
+        detach_library()?;
     }
-    let status = command
-        .status()
-        .context("cannot run cargo; install Rust and run dev/setup.sh")?;
+    let status = command.status().context("cannot run cargo; install Rust and run dev/setup.sh")?;
     if !status.success() {
         bail!("'cargo pgrx install' failed; what it says above tells why");
     }
@@ -83,14 +96,9 @@ pub fn cargo(root: &Path) -> Command {
     let is_outer = |name: &OsStr| {
         name.to_str().is_some_and(|name| {
             name == "CARGO"
-                || [
-                    "CARGO_PKG_",
-                    "CARGO_MANIFEST_",
-                    "CARGO_BIN_",
-                    "CARGO_CRATE_",
-                ]
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
+                || ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"]
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix))
         })
     };
     for (name, _) in env::vars_os().filter(|(name, _)| is_outer(name)) {
@@ -110,9 +118,7 @@ fn ask_pg_config(pg_config: &Path, what: &str) -> Result<String> {
 /// When the library was written: somebody else may have installed another one since.
 fn version_of(library: &Path) -> String {
     let changed = fs::metadata(library).and_then(|metadata| metadata.modified());
-    let since_epoch = changed
-        .ok()
-        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let since_epoch = changed.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     format!("{}", since_epoch.unwrap_or_default().as_nanos())
 }
 
@@ -133,15 +139,8 @@ fn hash_sources(root: &Path) -> Result<u64> {
 
 fn collect_files(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     if path.is_dir() {
-        for entry in
-            fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?
-        {
-            collect_files(
-                &entry
-                    .with_context(|| format!("cannot read {}", path.display()))?
-                    .path(),
-                files,
-            )?;
+        for entry in fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))? {
+            collect_files(&entry.with_context(|| format!("cannot read {}", path.display()))?.path(), files)?;
         }
     } else if path.exists() {
         files.push(path.to_owned());

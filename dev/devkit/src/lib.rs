@@ -2,10 +2,7 @@
 //! generated traffic, and installing the extension. The demo, the end-to-end tests and the
 //! benchmark are built on it.
 
-#![cfg_attr(
-    not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
-)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod access_log;
 pub mod cluster;

@@ -1,9 +1,6 @@
 //! `tailstream-dev`: what the make targets run.
 
-#![cfg_attr(
-    not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
-)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod demo;
 mod suites;
@@ -19,10 +16,7 @@ use tailstream_devkit::extension::{Installed, install_extension};
 use tailstream_devkit::{Cluster, postgres_install, repository};
 
 #[derive(Parser)]
-#[command(
-    name = "tailstream-dev",
-    about = "Private clusters behind Tailstream's make targets"
-)]
+#[command(name = "tailstream-dev", about = "Private clusters behind Tailstream's make targets")]
 struct Arguments {
     #[command(subcommand)]
     command: Action,
@@ -101,9 +95,7 @@ fn install(release: bool) -> Result<Installed> {
 
 /// Becomes psql, so that signals and the terminal are its own.
 fn psql(arguments: &[String]) -> Result<()> {
-    let is_there = Cluster::all()?
-        .iter()
-        .any(|cluster| cluster.name() == demo::CLUSTER);
+    let is_there = Cluster::all()?.iter().any(|cluster| cluster.name() == demo::CLUSTER);
     if !is_there {
         bail!("there is no demo database yet; run 'make demo' first");
     }
@@ -118,10 +110,7 @@ fn psql(arguments: &[String]) -> Result<()> {
 
 fn stop() -> Result<()> {
     let mut stopped = 0;
-    for cluster in Cluster::all()?
-        .iter()
-        .filter(|cluster| cluster.is_running())
-    {
+    for cluster in Cluster::all()?.iter().filter(|cluster| cluster.is_running()) {
         cluster.stop()?;
         println!("stopped cluster {}", cluster.name());
         stopped += 1;

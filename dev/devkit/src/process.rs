@@ -30,10 +30,7 @@ impl Process {
     /// The process that has this pid now; a zombie counts as none.
     pub fn find(pid: i32) -> Option<Self> {
         let stat = read_stat(pid).filter(|stat| !is_dead(stat.state))?;
-        Some(Self {
-            pid,
-            start_time: stat.start_time,
-        })
+        Some(Self { pid, start_time: stat.start_time })
     }
 
     /// Whether it still runs. A zombie does not: where nothing reaps orphans (a container without
@@ -45,8 +42,7 @@ impl Process {
     /// Whether an argument of its command line is this path.
     pub fn has_argument(&self, path: &Path) -> bool {
         fs::read(format!("/proc/{}/cmdline", self.pid)).is_ok_and(|line| {
-            line.split(|byte| *byte == 0)
-                .any(|argument| argument == path.as_os_str().as_encoded_bytes())
+            line.split(|byte| *byte == 0).any(|argument| argument == path.as_os_str().as_encoded_bytes())
         })
     }
 
@@ -62,10 +58,7 @@ impl Process {
                 && stat.parent == self.pid
                 && !is_dead(stat.state)
             {
-                children.push(Self {
-                    pid,
-                    start_time: stat.start_time,
-                });
+                children.push(Self { pid, start_time: stat.start_time });
             }
         }
         Ok(children)
@@ -87,11 +80,9 @@ impl Process {
         })?;
         let children = self.children()?;
         self.signal(Signal::SIGKILL)?;
-        wait_until(
-            "the killed server and its children to be gone",
-            deadline,
-            || !self.is_alive() && !children.iter().any(Self::is_alive),
-        )
+        wait_until("the killed server and its children to be gone", deadline, || {
+            !self.is_alive() && !children.iter().any(Self::is_alive)
+        })
     }
 }
 
@@ -134,10 +125,7 @@ mod tests {
 
     #[test]
     fn sees_itself_and_its_children() {
-        let mut child = Command::new("cat")
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let seen = Process::find(i32::try_from(child.id()).unwrap()).unwrap();
         assert!(me().is_alive());
         assert!(me().children().unwrap().contains(&seen));
@@ -148,10 +136,7 @@ mod tests {
 
     #[test]
     fn a_reused_pid_is_another_process() {
-        let stranger = Process {
-            start_time: 1,
-            ..me()
-        };
+        let stranger = Process { start_time: 1, ..me() };
         assert!(!stranger.is_alive());
     }
 

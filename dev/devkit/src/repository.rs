@@ -17,18 +17,12 @@ const ROOT_MARKER: &str = "tailstream.control";
 /// extension's control file, else the one this crate was compiled in.
 pub fn root() -> Result<PathBuf> {
     let compiled_in = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let here =
-        env::current_dir().context("cannot read the current directory; cd to the repository")?;
+    let here = env::current_dir().context("cannot read the current directory; cd to the repository")?;
     here.ancestors()
         .chain(compiled_in.ancestors())
         .find(|dir| dir.join(ROOT_MARKER).is_file())
         .map(Path::to_path_buf)
-        .with_context(|| {
-            format!(
-                "no {ROOT_MARKER} above {}; cd to the repository",
-                here.display()
-            )
-        })
+        .with_context(|| format!("no {ROOT_MARKER} above {}; cd to the repository", here.display()))
 }
 
 /// The directory under which this checkout's clusters live, made if missing: `target/clusters`, or
@@ -65,9 +59,7 @@ fn near_clusters_dir() -> Result<PathBuf> {
 /// `/var/tmp` is writable by everybody and the name can be guessed: a directory that somebody else
 /// put there must not be trusted with a database.
 fn refuse_foreign(dir: &Path) -> Result<()> {
-    let owner = fs::symlink_metadata(dir)
-        .with_context(|| format!("cannot look at {}", dir.display()))?
-        .uid();
+    let owner = fs::symlink_metadata(dir).with_context(|| format!("cannot look at {}", dir.display()))?.uid();
     if owner != nix::unistd::geteuid().as_raw() {
         bail!(
             "{} belongs to uid {owner}, not to you; have it removed, or clone into a directory that user postgres can reach",
@@ -79,9 +71,9 @@ fn refuse_foreign(dir: &Path) -> Result<()> {
 
 /// FNV-1a, 64 bits: the same on every machine and in every version, unlike the standard hasher.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

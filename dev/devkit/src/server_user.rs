@@ -24,19 +24,13 @@ impl ServerUser {
     pub fn detect() -> Result<Self> {
         let me = geteuid();
         if !me.is_root() {
-            return Ok(Self {
-                uid: me.as_raw(),
-                switch_to: None,
-            });
+            return Ok(Self { uid: me.as_raw(), switch_to: None });
         }
         let user = User::from_name("postgres")
             .context("cannot look up user postgres")?
             .context("there is no user postgres to run the server as; run dev/setup.sh")?;
         let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
-        Ok(Self {
-            uid,
-            switch_to: Some((uid, gid)),
-        })
+        Ok(Self { uid, switch_to: Some((uid, gid)) })
     }
 
     /// Whether the server runs as somebody else than the caller.
@@ -71,11 +65,7 @@ impl ServerUser {
     /// Whether this user may enter the directory, asked of the system itself: permissions of the
     /// directories above, ACLs and mounts all count.
     pub fn can_enter(&self, dir: &Path) -> bool {
-        self.command("test")
-            .arg("-x")
-            .arg(dir)
-            .status()
-            .is_ok_and(|status| status.success())
+        self.command("test").arg("-x").arg(dir).status().is_ok_and(|status| status.success())
     }
 
     /// Makes a directory that this user can enter, and those above it that are missing.
@@ -93,10 +83,7 @@ impl ServerUser {
     pub fn make_private_dir(&self, dir: &Path) -> Result<()> {
         if let Ok(found) = fs::symlink_metadata(dir) {
             if !found.is_dir() || found.uid() != self.uid {
-                bail!(
-                    "{} is there and belongs to somebody else; remove it",
-                    dir.display()
-                );
+                bail!("{} is there and belongs to somebody else; remove it", dir.display());
             }
             return Ok(());
         }
@@ -124,8 +111,7 @@ impl ServerUser {
 fn make_dir(dir: &Path, mode: u32) -> Result<()> {
     match fs::create_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
-        made => made
-            .with_context(|| format!("cannot create {}; is it writable for you?", dir.display()))?,
+        made => made.with_context(|| format!("cannot create {}; is it writable for you?", dir.display()))?,
     }
     fs::set_permissions(dir, Permissions::from_mode(mode))
         .with_context(|| format!("cannot set the mode of {}", dir.display()))

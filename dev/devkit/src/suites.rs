@@ -101,8 +101,7 @@ fn regress_tests(input: &Path) -> Result<Vec<String>> {
 /// The names of the tests in `sql`, in order.
 fn sql_names(input: &Path) -> Result<Vec<String>> {
     let sql = input.join("sql");
-    let entries =
-        fs::read_dir(&sql).with_context(|| format!("there are no tests in {}", sql.display()))?;
+    let entries = fs::read_dir(&sql).with_context(|| format!("there are no tests in {}", sql.display()))?;
     let mut names: Vec<String> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
@@ -115,8 +114,7 @@ fn sql_names(input: &Path) -> Result<Vec<String>> {
 /// pg_regress gives up at the first test without expected output.
 fn make_missing_expected(input: &Path) -> Result<()> {
     let expected = input.join("expected");
-    fs::create_dir_all(&expected)
-        .with_context(|| format!("cannot create {}", expected.display()))?;
+    fs::create_dir_all(&expected).with_context(|| format!("cannot create {}", expected.display()))?;
     for name in sql_names(input)? {
         let path = expected.join(name).with_extension("out");
         OpenOptions::new()
@@ -129,12 +127,8 @@ fn make_missing_expected(input: &Path) -> Result<()> {
 }
 
 fn accept_results(results: &Path, expected: &Path) -> Result<()> {
-    for entry in
-        fs::read_dir(results).with_context(|| format!("cannot read {}", results.display()))?
-    {
-        let path = entry
-            .with_context(|| format!("cannot read {}", results.display()))?
-            .path();
+    for entry in fs::read_dir(results).with_context(|| format!("cannot read {}", results.display()))? {
+        let path = entry.with_context(|| format!("cannot read {}", results.display()))?.path();
         if let Some(name) = path.file_name() {
             fs::copy(&path, expected.join(name))
                 .with_context(|| format!("cannot copy {}", path.display()))?;
@@ -158,6 +152,7 @@ pub fn pgrx_test() -> Result<()> {
         fs::remove_dir_all(&home).with_context(|| format!("cannot remove {}", home.display()))?;
     }
     user.make_private_dir(&home)?;
+    extension::detach_library()?;
     let status = extension::cargo(&repository::root()?)
         .args(["pgrx", "test", "pg17", "--runas", &user.name()?, "--pgdata"])
         .arg(home.join("data"))

@@ -25,15 +25,9 @@ pub fn parse(line: &[u8]) -> Result<AccessEvent, ParseError> {
     let (remote, rest) = word(line).ok_or(ParseError("no remote host"))?;
     let (_identity, rest) = word(rest).ok_or(ParseError("no identity"))?;
     // A user's name may hold spaces; the time's bracket ends it.
-    let bracket = rest
-        .windows(2)
-        .position(|pair| pair == b" [")
-        .ok_or(ParseError("no time in brackets"))?;
+    let bracket = rest.windows(2).position(|pair| pair == b" [").ok_or(ParseError("no time in brackets"))?;
     let (user, rest) = (&rest[..bracket], &rest[bracket + 2..]);
-    let end = rest
-        .iter()
-        .position(|byte| *byte == b']')
-        .ok_or(ParseError("no end of the time"))?;
+    let end = rest.iter().position(|byte| *byte == b']').ok_or(ParseError("no end of the time"))?;
     let created_at = time(&rest[..end]).ok_or(ParseError("the time is no time"))?;
     let (request, rest) = quoted(&rest[end + 1..]).ok_or(ParseError("no request in quotes"))?;
     let (status, rest) = word(rest.trim_ascii_start()).ok_or(ParseError("no status"))?;
@@ -65,10 +59,7 @@ pub fn parse(line: &[u8]) -> Result<AccessEvent, ParseError> {
 
 /// The bytes up to the next space, and what follows the space.
 fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = text
-        .iter()
-        .position(|byte| *byte == b' ')
-        .unwrap_or(text.len());
+    let end = text.iter().position(|byte| *byte == b' ').unwrap_or(text.len());
     let rest = text.get(end + 1..).unwrap_or_default();
     (end > 0).then_some((&text[..end], rest))
 }
@@ -119,11 +110,7 @@ fn simple_escape(escaped: u8) -> Option<u8> {
 }
 
 fn hex(high: u8, low: u8) -> Option<u8> {
-    let digit = |byte: u8| {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(digit(high)? * 16 + digit(low)?)
 }
 
@@ -141,10 +128,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 /// `17/May/2015:10:05:03 +0000` in microseconds since the epoch.
 fn time(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok()?;
-    let time = strtime::parse("%d/%b/%Y:%H:%M:%S %z", text)
-        .ok()?
-        .to_timestamp()
-        .ok()?;
+    let time = strtime::parse("%d/%b/%Y:%H:%M:%S %z", text).ok()?.to_timestamp().ok()?;
     Some(time.as_microsecond())
 }
 
@@ -153,17 +137,13 @@ fn time(text: &[u8]) -> Option<i64> {
 fn split_request(request: String) -> (String, String, Option<String>) {
     let is_method = |word: &str| {
         !word.is_empty()
-            && word
-                .bytes()
-                .all(|byte| byte.is_ascii_alphabetic() || byte == b'_' || byte == b'-')
+            && word.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_' || byte == b'-')
     };
     match request.split_once(' ') {
         Some((method, rest)) if is_method(method) => match rest.rsplit_once(' ') {
-            Some((path, protocol)) if protocol.starts_with("HTTP/") => (
-                method.to_owned(),
-                path.to_owned(),
-                Some(protocol.to_owned()),
-            ),
+            Some((path, protocol)) if protocol.starts_with("HTTP/") => {
+                (method.to_owned(), path.to_owned(), Some(protocol.to_owned()))
+            }
             _ => (method.to_owned(), rest.to_owned(), None),
         },
         _ => ("-".to_owned(), request, None),
@@ -204,33 +184,18 @@ mod tests {
     #[test]
     fn common_and_appended_fields() {
         let common = ok(r#"h - - [17/May/2015:10:05:03 +0000] "HEAD / HTTP/1.0" 304 -"#);
-        assert_eq!(
-            (
-                common.user,
-                common.bytes,
-                common.referrer,
-                common.user_agent
-            ),
-            (None, None, None, None)
-        );
+        assert_eq!((common.user, common.bytes, common.referrer, common.user_agent), (None, None, None, None));
         let timed = ok(&format!("{COMBINED} 0.004 \"-\"\r\n"));
         assert_eq!(timed, ok(COMBINED));
-        assert_eq!(
-            ok(r#"h - a b [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1" 200 1"#)
-                .user
-                .unwrap(),
-            "a b"
-        );
+        assert_eq!(ok(r#"h - a b [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1" 200 1"#).user.unwrap(), "a b");
     }
 
     #[test]
     fn escapes() {
         let agent = |field: &str| {
-            ok(&format!(
-                r#"h - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1" 200 1 "-" "{field}""#
-            ))
-            .user_agent
-            .unwrap()
+            ok(&format!(r#"h - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1" 200 1 "-" "{field}""#))
+                .user_agent
+                .unwrap()
         };
         assert_eq!(agent(r#"a \"b\" \\ c"#), r#"a "b" \ c"#);
         assert_eq!(agent(r"\xc3\xa4\x22"), "ä\"");
@@ -241,17 +206,12 @@ mod tests {
     #[test]
     fn requests_that_are_none_are_kept() {
         let request = |field: &str| {
-            let event = ok(&format!(
-                r#"h - - [17/May/2015:10:05:03 +0000] "{field}" 400 0"#
-            ));
+            let event = ok(&format!(r#"h - - [17/May/2015:10:05:03 +0000] "{field}" 400 0"#));
             (event.method, event.path, event.protocol)
         };
         assert_eq!(request("-"), ("-".to_owned(), "-".to_owned(), None));
         assert_eq!(request(r"\x16\x03\x01 x").0, "-");
-        assert_eq!(
-            request("GET /old"),
-            ("GET".to_owned(), "/old".to_owned(), None)
-        );
+        assert_eq!(request("GET /old"), ("GET".to_owned(), "/old".to_owned(), None));
         assert_eq!(request("GET /a b HTTP/1.1").1, "/a b");
     }
 

@@ -79,8 +79,7 @@ mod tests {
     #[test]
     fn json_has_the_keys_of_ingest() {
         let event = parse(LINE).unwrap();
-        let json: serde_json::Value =
-            serde_json::from_str(&event.to_json("web-01").unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&event.to_json("web-01").unwrap()).unwrap();
         assert_eq!(
             json,
             serde_json::json!({
@@ -92,10 +91,7 @@ mod tests {
 
     #[test]
     fn an_address_is_an_address() {
-        let event = AccessEvent {
-            remote: "2001:db8::1".to_owned(),
-            ..parse(LINE).unwrap()
-        };
+        let event = AccessEvent { remote: "2001:db8::1".to_owned(), ..parse(LINE).unwrap() };
         let json = event.to_json("h").unwrap();
         assert!(json.contains(r#""ip_address":"2001:db8::1""#) && !json.contains("remote_host"));
     }
@@ -103,10 +99,7 @@ mod tests {
     #[test]
     fn shifting_keeps_gaps_and_ends_at_the_latest() {
         let event = parse(LINE).unwrap();
-        let at = |created_at| AccessEvent {
-            created_at,
-            ..event.clone()
-        };
+        let at = |created_at| AccessEvent { created_at, ..event.clone() };
         let mut events = [at(5), at(9), at(7)];
         shift_to(&mut events, 100);
         assert_eq!(events.map(|event| event.created_at), [96, 100, 98]);

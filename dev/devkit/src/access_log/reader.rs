@@ -42,17 +42,10 @@ pub fn read_log(path: &Path) -> Result<Contents> {
 
 fn decompressed(mut input: impl Read + 'static) -> Result<Box<dyn BufRead>> {
     let mut start = Vec::new();
-    input
-        .by_ref()
-        .take(GZIP_MAGIC.len() as u64)
-        .read_to_end(&mut start)?;
+    input.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut start)?;
     let is_gzip = start == GZIP_MAGIC;
     let whole = BufReader::new(Cursor::new(start).chain(input));
-    Ok(if is_gzip {
-        Box::new(BufReader::new(MultiGzDecoder::new(whole)))
-    } else {
-        Box::new(whole)
-    })
+    Ok(if is_gzip { Box::new(BufReader::new(MultiGzDecoder::new(whole))) } else { Box::new(whole) })
 }
 
 fn read_lines(input: &mut dyn BufRead) -> Result<Contents> {
@@ -75,9 +68,7 @@ fn read_lines(input: &mut dyn BufRead) -> Result<Contents> {
             Ok(event) => contents.events.push(event),
             Err(error) => {
                 contents.unparseable += 1;
-                contents
-                    .first_unparseable
-                    .get_or_insert_with(|| (line_number, error.to_string()));
+                contents.first_unparseable.get_or_insert_with(|| (line_number, error.to_string()));
             }
         }
     }
@@ -117,13 +108,7 @@ mod tests {
         let plain = read(LOG.to_vec());
         assert_eq!(plain.events.len(), 2);
         assert_eq!(plain.events[1].path, "/\u{fffd}");
-        assert_eq!(
-            (
-                plain.unparseable,
-                plain.first_unparseable.as_ref().unwrap().0
-            ),
-            (1, 3)
-        );
+        assert_eq!((plain.unparseable, plain.first_unparseable.as_ref().unwrap().0), (1, 3));
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         gzip.write_all(LOG).unwrap();
         assert_eq!(read(gzip.finish().unwrap()).events, plain.events);

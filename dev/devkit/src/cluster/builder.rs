@@ -104,24 +104,14 @@ impl ClusterBuilder {
         let dir = self.place(&user)?;
         let lock = lock(&user)?;
         let found = State::load(&dir)?;
-        let preload = (
-            "shared_preload_libraries".to_owned(),
-            self.preload.join(","),
-        );
+        let preload = ("shared_preload_libraries".to_owned(), self.preload.join(","));
         self.settings.insert(0, preload);
         let state = State {
             port: found.as_ref().map_or(0, |found| found.port),
             socket_dir: settings::socket_dir(&dir, &user),
             settings: self.settings,
         };
-        let cluster = Cluster {
-            name: self.name,
-            dir,
-            user,
-            state,
-            keep: self.keep,
-            owned: false,
-        };
+        let cluster = Cluster { name: self.name, dir, user, state, keep: self.keep, owned: false };
         Ok((cluster, found, lock))
     }
 
@@ -129,24 +119,16 @@ impl ClusterBuilder {
     fn place(&self, user: &ServerUser) -> Result<PathBuf> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if self.name.is_empty() || !self.name.chars().all(plain) {
-            bail!(
-                "a cluster's name is letters, digits, - and _, which {:?} is not",
-                self.name
-            );
+            bail!("a cluster's name is letters, digits, - and _, which {:?} is not", self.name);
         }
         let Some(dir) = &self.dir else {
             return Ok(repository::clusters_dir(user)?.join(&self.name));
         };
         let dir = std::path::absolute(dir).context("cannot find the current directory")?;
-        let parent = dir
-            .parent()
-            .context("a cluster cannot live in the root directory")?;
+        let parent = dir.parent().context("a cluster cannot live in the root directory")?;
         user.make_dir_with_parents(parent)?;
         if !user.can_enter(parent) {
-            bail!(
-                "the user that PostgreSQL runs as cannot enter {}; choose another one",
-                parent.display()
-            );
+            bail!("the user that PostgreSQL runs as cannot enter {}; choose another one", parent.display());
         }
         Ok(dir)
     }
@@ -166,9 +148,7 @@ fn lock(user: &ServerUser) -> Result<File> {
 impl Cluster {
     /// Makes the directory and an empty database cluster in it.
     fn make(&mut self) -> Result<()> {
-        if self.dir.exists()
-            && fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.next().is_some())
-        {
+        if self.dir.exists() && fs::read_dir(&self.dir).is_ok_and(|mut entries| entries.next().is_some()) {
             bail!(
                 "{} holds something that is no cluster of ours; choose another directory",
                 self.dir.display()

@@ -26,10 +26,7 @@ impl Cluster {
             .application_name("tailstream-devkit")
             .connect(NoTls)
             .with_context(|| {
-                format!(
-                    "cannot connect to database {database:?} of cluster {} as {user}",
-                    self.name()
-                )
+                format!("cannot connect to database {database:?} of cluster {} as {user}", self.name())
             })
     }
 
@@ -52,9 +49,7 @@ impl Cluster {
     pub fn psql_args(&self) -> Vec<String> {
         let port = self.port().to_string();
         let socket_dir = path_text(self.socket_dir());
-        ["-h", &socket_dir, "-p", &port, "-U", SUPERUSER]
-            .map(str::to_owned)
-            .to_vec()
+        ["-h", &socket_dir, "-p", &port, "-U", SUPERUSER].map(str::to_owned).to_vec()
     }
 
     /// Makes an empty database. From `template0`: the workers of extensions connect to `template1`

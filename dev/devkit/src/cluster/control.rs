@@ -28,12 +28,7 @@ impl Cluster {
         // Connections over the private socket are trusted; over loopback, which everybody on the
         // machine can reach, a role needs a password. Nothing is lost by not syncing a new cluster.
         initdb
-            .args([
-                "--locale=C.UTF-8",
-                "--encoding=UTF8",
-                "--username=postgres",
-                "--no-sync",
-            ])
+            .args(["--locale=C.UTF-8", "--encoding=UTF8", "--username=postgres", "--no-sync"])
             .args(["--auth-local=trust", "--auth-host=scram-sha-256"])
             .arg("--pgdata")
             .arg(self.data_dir());
@@ -60,11 +55,7 @@ impl Cluster {
                     self.owned = true;
                     return Ok(());
                 }
-                Err(error)
-                    if self
-                        .log_since(log_before)
-                        .contains("could not create any TCP/IP sockets") =>
-                {
+                Err(error) if self.log_since(log_before).contains("could not create any TCP/IP sockets") => {
                     refused = error;
                 }
                 Err(error) => return Err(error),
@@ -80,11 +71,7 @@ impl Cluster {
         };
         postmaster.signal(Signal::SIGINT)?;
         wait_until("the server to stop", PATIENCE, || !postmaster.is_alive()).with_context(|| {
-            format!(
-                "cluster {} does not stop; its log ends:\n{}",
-                self.name,
-                self.log_tail(LOG_LINES)
-            )
+            format!("cluster {} does not stop; its log ends:\n{}", self.name, self.log_tail(LOG_LINES))
         })
     }
 
@@ -95,9 +82,7 @@ impl Cluster {
 
     /// `kill -9` of the whole server, as a crash would be; returns when all its processes are gone.
     pub fn kill9(&self) -> Result<()> {
-        let postmaster = self
-            .postmaster()
-            .with_context(|| format!("cluster {} does not run", self.name))?;
+        let postmaster = self.postmaster().with_context(|| format!("cluster {} does not run", self.name))?;
         postmaster.kill_with_children(PATIENCE)?;
         // Where nobody reaps orphans the dead process keeps its pid, which PostgreSQL would take
         // for a running server.
@@ -112,16 +97,13 @@ impl Cluster {
 
     /// Keeps the port of the last start if it is free, so that clients find the server again.
     fn take_port(&mut self) -> Result<()> {
-        let free =
-            |port| TcpListener::bind(("127.0.0.1", port)).and_then(|socket| socket.local_addr());
-        let address = free(self.state.port)
-            .or_else(|_| free(0))
-            .context("no TCP port is free on 127.0.0.1")?;
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).and_then(|socket| socket.local_addr());
+        let address =
+            free(self.state.port).or_else(|_| free(0)).context("no TCP port is free on 127.0.0.1")?;
         self.state.port = address.port();
         self.state.save(&self.dir, &self.user)?;
         let settings = self.dir.join("server.conf");
-        self.user
-            .write_file(&settings, &settings::render(&self.state))?;
+        self.user.write_file(&settings, &settings::render(&self.state))?;
         self.user.make_private_dir(self.socket_dir())
     }
 
@@ -135,11 +117,7 @@ impl Cluster {
             .arg("--log")
             .arg(self.log_path());
         run(&mut pg_ctl, "pg_ctl start").with_context(|| {
-            format!(
-                "cluster {} does not start; its log ends:\n{}",
-                self.name,
-                self.log_tail(LOG_LINES)
-            )
+            format!("cluster {} does not start; its log ends:\n{}", self.name, self.log_tail(LOG_LINES))
         })
     }
 
@@ -150,16 +128,15 @@ impl Cluster {
     }
 
     fn socket_lock(&self) -> PathBuf {
-        self.socket_dir()
-            .join(format!(".s.PGSQL.{}.lock", self.port()))
+        self.socket_dir().join(format!(".s.PGSQL.{}.lock", self.port()))
     }
 }
 
 /// Runs a command quietly; what it said becomes the error.
 fn run(command: &mut Command, what: &str) -> Result<()> {
-    let output = command.output().with_context(|| {
-        format!("cannot run {what}; is PostgreSQL installed? dev/setup.sh does it")
-    })?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {what}; is PostgreSQL installed? dev/setup.sh does it"))?;
     if !output.status.success() {
         bail!(
             "{what} failed ({}): {}{}",

@@ -48,9 +48,7 @@ impl Cluster {
                 continue;
             };
             for entry in entries {
-                let dir = entry
-                    .with_context(|| format!("cannot read {}", parent.display()))?
-                    .path();
+                let dir = entry.with_context(|| format!("cannot read {}", parent.display()))?.path();
                 clusters.extend(Self::at(&dir, &user)?);
             }
         }
@@ -58,10 +56,7 @@ impl Cluster {
     }
 
     fn at(dir: &Path, user: &ServerUser) -> Result<Option<Self>> {
-        let name = dir
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         Ok(State::load(dir)?.map(|state| Self {
             name: name.to_owned(),
             dir: dir.to_owned(),
@@ -133,8 +128,7 @@ impl Cluster {
     fn remove_files(&self) -> Result<()> {
         for dir in [self.socket_dir(), self.dir()] {
             if dir.exists() {
-                fs::remove_dir_all(dir)
-                    .with_context(|| format!("cannot remove {}", dir.display()))?;
+                fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
             }
         }
         Ok(())
@@ -155,11 +149,7 @@ impl Drop for Cluster {
             eprintln!("cluster {}: {error:#}", self.name);
         }
         if std::thread::panicking() {
-            eprintln!(
-                "cluster {}: its log is {}",
-                self.name,
-                self.log_path().display()
-            );
+            eprintln!("cluster {}: its log is {}", self.name, self.log_path().display());
         }
     }
 }

@@ -38,16 +38,9 @@ pub fn render(state: &State) -> String {
         ("cron.host", socket_dir),
     ];
     let defaults = DEFAULTS.iter().map(|(name, value)| (*name, *value));
-    let wanted = state
-        .settings
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let wanted = state.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let private = private.iter().map(|(name, value)| (*name, value.as_str()));
-    defaults
-        .chain(wanted)
-        .chain(private)
-        .map(|(name, value)| line(name, value))
-        .collect()
+    defaults.chain(wanted).chain(private).map(|(name, value)| line(name, value)).collect()
 }
 
 fn line(name: &str, value: &str) -> String {
@@ -86,9 +79,7 @@ mod tests {
             settings: vec![("cron.database_name".to_owned(), "a\\b".to_owned())],
         });
         let position = |needle: &str| text.find(needle).unwrap();
-        assert!(
-            position("cron.database_name = 'a\\\\b'") > position("cron.database_name = 'postgres'")
-        );
+        assert!(position("cron.database_name = 'a\\\\b'") > position("cron.database_name = 'postgres'"));
         assert!(text.contains("unix_socket_directories = '\"/tmp/it''s here\"'"));
         assert!(text.ends_with("cron.host = '/tmp/it''s here'\n"));
     }

@@ -25,16 +25,9 @@ impl State {
         let path = dir.join(FILE);
         match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map(Some).with_context(|| {
-                format!(
-                    "{} is damaged; run 'make clean' or remove its directory",
-                    path.display()
-                )
+                format!("{} is damaged; run 'make clean' or remove its directory", path.display())
             }),
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
-            {
-                Ok(None)
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
     }

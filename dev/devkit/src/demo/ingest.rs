@@ -43,15 +43,8 @@ pub fn ingest(screen: &Screen, client: &mut Client, orgs: &[OrgEvents]) -> Resul
         total.took += tally.took;
     }
     // Statistics are what the purge counts events by; they would otherwise come a second later.
-    client
-        .simple_query("SELECT pg_stat_force_next_flush()")
-        .context("cannot flush statistics")?;
-    screen.table(
-        &[
-            "org", "calls", "accepted", "rejected", "expired", "events/s",
-        ],
-        &rows,
-    );
+    client.simple_query("SELECT pg_stat_force_next_flush()").context("cannot flush statistics")?;
+    screen.table(&["org", "calls", "accepted", "rejected", "expired", "events/s"], &rows);
     screen.say(&format!(
         "{} events in {:.2} s over one connection, each call committed before the next: {} events a second.\n\
          The first event of an hour makes its tier's chunk for that hour, which is part of the time.",
@@ -74,9 +67,7 @@ pub fn ingest(screen: &Screen, client: &mut Client, orgs: &[OrgEvents]) -> Resul
 /// The time of the calls alone counts, not that of making their JSON.
 fn ingest_org(client: &mut Client, org: &OrgEvents) -> Result<Tally> {
     let statement = client
-        .prepare(
-            "SELECT accepted, rejected, expired FROM ts_ingest($1, $2, on_invalid => 'quarantine')",
-        )
+        .prepare("SELECT accepted, rejected, expired FROM ts_ingest($1, $2, on_invalid => 'quarantine')")
         .context("cannot prepare ts_ingest")?;
     let mut tally = Tally::default();
     for batch in org.events.chunks(BATCH) {

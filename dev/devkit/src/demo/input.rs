@@ -49,13 +49,7 @@ impl Input {
         for request in Traffic::new(SEED, 1, now - PREMIUM_SPAN, now, PREMIUM_EVENTS) {
             orgs[0].events.push(request.to_json()?);
         }
-        for request in Traffic::new(
-            SEED + 1,
-            orgs.len() - 1,
-            now - STANDARD_SPAN,
-            now,
-            STANDARD_EVENTS,
-        ) {
+        for request in Traffic::new(SEED + 1, orgs.len() - 1, now - STANDARD_SPAN, now, STANDARD_EVENTS) {
             orgs[1 + request.org].events.push(request.to_json()?);
         }
         let origin = format!(
@@ -65,11 +59,7 @@ impl Input {
             grouped(PREMIUM_EVENTS),
             grouped(STANDARD_EVENTS)
         );
-        Ok(Self {
-            orgs,
-            origin,
-            reaches_back: true,
-        })
+        Ok(Self { orgs, origin, reaches_back: true })
     }
 
     /// Splits a log over several orgs by the client's address, so that each visitor belongs to one.
@@ -77,9 +67,7 @@ impl Input {
         let mut contents = read_log(path)?;
         let origin = describe(path, &contents);
         if contents.events.is_empty() {
-            bail!(
-                "{origin}\nThere is nothing to show: give a log in the common or combined format, or none"
-            );
+            bail!("{origin}\nThere is nothing to show: give a log in the common or combined format, or none");
         }
         shift_to_now(&mut contents.events);
         let mut orgs = orgs(&[PREMIUM, UPGRADED, STANDARD]);
@@ -102,21 +90,12 @@ impl Input {
 }
 
 fn orgs(names: &[&'static str]) -> Vec<OrgEvents> {
-    names
-        .iter()
-        .map(|org| OrgEvents {
-            org,
-            events: Vec::new(),
-        })
-        .collect()
+    names.iter().map(|org| OrgEvents { org, events: Vec::new() }).collect()
 }
 
 fn describe(path: &Path, contents: &Contents) -> String {
-    let source = if path == Path::new("-") {
-        "standard input".to_owned()
-    } else {
-        path.display().to_string()
-    };
+    let source =
+        if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
     let mut text = format!(
         "{} lines of {source} are requests{}; lines that are no access-log lines: {}",
         grouped(contents.events.len() as u64),

@@ -52,9 +52,7 @@ pub fn run(log: Option<&Path>, keep: bool) -> Result<()> {
         cluster.dir().display()
     ));
     if !cluster.dir().starts_with(repository::root()?) {
-        screen.say(
-            "They are outside the checkout because the server's user, postgres, cannot enter it.",
-        );
+        screen.say("They are outside the checkout because the server's user, postgres, cannot enter it.");
     }
     recreate_database(&cluster)?;
     let mut session = screen.session(cluster.connect(DATABASE)?);
@@ -64,9 +62,7 @@ pub fn run(log: Option<&Path>, keep: bool) -> Result<()> {
         return Ok(());
     }
     drop(session);
-    cluster
-        .destroy()
-        .context("cannot remove the demo's cluster")
+    cluster.destroy().context("cannot remove the demo's cluster")
 }
 
 /// A new, empty database; pg_cron's own connection to the old one may come back in between.

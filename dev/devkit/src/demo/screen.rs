@@ -47,10 +47,7 @@ impl Session {
     pub fn run(&mut self, sql: &str) -> Result<()> {
         show_statement(sql);
         let started = Instant::now();
-        let messages = self
-            .client
-            .simple_query(sql)
-            .with_context(|| format!("this failed: {sql}"))?;
+        let messages = self.client.simple_query(sql).with_context(|| format!("this failed: {sql}"))?;
         show_result(&messages, started.elapsed());
         Ok(())
     }
@@ -63,11 +60,7 @@ impl Session {
             Err(error) => error,
         };
         let refusal = error.as_db_error().cloned();
-        show_error(
-            &refusal
-                .ok_or(error)
-                .with_context(|| format!("this failed: {sql}"))?,
-        );
+        show_error(&refusal.ok_or(error).with_context(|| format!("this failed: {sql}"))?);
         Ok(())
     }
 }
@@ -81,12 +74,7 @@ pub fn show_statement(sql: &str) {
 
 fn show_error(error: &DbError) {
     println!();
-    println!(
-        "    {}:  {} (SQLSTATE {})",
-        error.severity(),
-        error.message(),
-        error.code().code()
-    );
+    println!("    {}:  {} (SQLSTATE {})", error.severity(), error.message(), error.code().code());
     for (label, text) in [("DETAIL", error.detail()), ("HINT", error.hint())] {
         if let Some(text) = text {
             println!("    {label}:  {text}");
@@ -135,10 +123,7 @@ fn cells_of(row: &SimpleQueryRow) -> Vec<String> {
 }
 
 fn cut(value: &str, width: usize) -> String {
-    let plain: String = value
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let plain: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     match plain.char_indices().nth(width) {
         Some((end, _)) => format!("{}...", &plain[..end]),
         None => plain,
@@ -155,16 +140,11 @@ fn layout(header: &[&str], rows: &[Vec<String>]) -> String {
         .iter()
         .enumerate()
         .map(|(index, name)| {
-            column(index)
-                .map(|cell| cell.chars().count())
-                .chain([name.chars().count()])
-                .max()
-                .unwrap_or(0)
+            column(index).map(|cell| cell.chars().count()).chain([name.chars().count()]).max().unwrap_or(0)
         })
         .collect();
-    let numeric: Vec<bool> = (0..header.len())
-        .map(|index| column(index).all(|cell| is_number(cell)))
-        .collect();
+    let numeric: Vec<bool> =
+        (0..header.len()).map(|index| column(index).all(|cell| is_number(cell))).collect();
     let line = |cells: &[&str]| {
         let cells: Vec<String> = cells
             .iter()
@@ -186,8 +166,7 @@ fn layout(header: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 fn is_number(cell: &str) -> bool {
-    cell.chars()
-        .all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | '-'))
+    cell.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | '-'))
 }
 
 /// A count with its thousands separated.
@@ -209,18 +188,12 @@ mod tests {
 
     #[test]
     fn thousands() {
-        assert_eq!(
-            [0, 999, 1000, 1_234_567].map(grouped),
-            ["0", "999", "1,000", "1,234,567"]
-        );
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 
     #[test]
     fn numbers_stand_right_and_text_left() {
-        let rows = [
-            vec!["acme".to_owned(), "9".to_owned()],
-            vec!["x".to_owned(), "1,000".to_owned()],
-        ];
+        let rows = [vec!["acme".to_owned(), "9".to_owned()], vec!["x".to_owned(), "1,000".to_owned()]];
         assert_eq!(
             layout(&["org", "n"], &rows),
             "    org       n\n    ----  -----\n    acme      9\n    x     1,000\n"

@@ -11,12 +11,7 @@ use super::input::{Input, PREMIUM, STANDARD, UPGRADED};
 use super::screen::{Screen, Session, grouped, show_statement};
 
 /// Tells the whole story.
-pub fn tell(
-    screen: &Screen,
-    session: &mut Session,
-    cluster: &Cluster,
-    input: &Input,
-) -> Result<()> {
+pub fn tell(screen: &Screen, session: &mut Session, cluster: &Cluster, input: &Input) -> Result<()> {
     create(screen, session)?;
     store(screen, session, cluster, input)?;
     replay(screen, session)?;
@@ -27,10 +22,7 @@ pub fn tell(
 
 fn create(screen: &Screen, session: &mut Session) -> Result<()> {
     screen.heading("1. Create the extension");
-    session
-        .client
-        .batch_execute("SET client_min_messages = warning")
-        .context("cannot quiet the notices")?;
+    session.client.batch_execute("SET client_min_messages = warning").context("cannot quiet the notices")?;
     session.run("CREATE EXTENSION tailstream CASCADE;")?;
     session.run("CREATE EXTENSION pg_cron;")?;
     screen.say("Two tiers are there from the start. An org registers itself when its first events come, on tier standard:");
@@ -45,14 +37,9 @@ fn store(screen: &Screen, session: &mut Session, cluster: &Cluster, input: &Inpu
     show_statement(&format!(
         "SELECT * FROM ts_ingest('{PREMIUM}', '[{{\"created_at\": \"...\", \"method\": \"GET\", \"path\": \"/\", \"status\": 200, ...}}, ...]',\n                         on_invalid => 'quarantine');"
     ));
-    screen.say(&format!(
-        "That, for each org, in batches of {}:",
-        grouped(BATCH as u64)
-    ));
+    screen.say(&format!("That, for each org, in batches of {}:", grouped(BATCH as u64)));
     ingest(screen, &mut cluster.connect(DATABASE)?, &input.orgs)?;
-    screen.say(
-        "A batch that is sent again with its key, because the answer got lost, is stored once:",
-    );
+    screen.say("A batch that is sent again with its key, because the answer got lost, is stored once:");
     let again = format!(
         "SELECT batch_id, accepted, duplicate\nFROM ts_ingest('{STANDARD}', '{{\"path\": \"/pay\", \"status\": 201}}', idempotency_key => 'order-4711');"
     );
@@ -75,9 +62,7 @@ fn replay(screen: &Screen, session: &mut Session) -> Result<()> {
     screen.say(&format!(
         "Nobody reads past an org's retention, purged or not. {STANDARD} is on tier standard:"
     ));
-    session.run_failing(&format!(
-        "SELECT * FROM ts_replay('{STANDARD}', now() - interval '1 day', now());"
-    ))
+    session.run_failing(&format!("SELECT * FROM ts_replay('{STANDARD}', now() - interval '1 day', now());"))
 }
 
 fn upgrade(screen: &Screen, session: &mut Session) -> Result<()> {
@@ -98,15 +83,19 @@ fn purge(screen: &Screen, session: &mut Session, input: &Input) -> Result<()> {
     session.run("SELECT ts_alter_tier('standard', retention => '1 hour');")?;
     session.run(&counts)?;
     if !input.reaches_back {
-        screen.say("This log holds no hour that is over for tier standard, so what follows has little to show.");
+        screen.say(
+            "This log holds no hour that is over for tier standard, so what follows has little to show.",
+        );
     }
-    screen.say("What would a purge do? Every hour of a tier is a chunk of its own, and whole chunks are dropped:");
-    session.run("SELECT * FROM ts_retention_preview();")?;
-    screen.say(&format!("The purge itself. What {UPGRADED} stored before its upgrade is rescued into its new tier first:"));
-    session.run("SELECT * FROM ts_apply_retention();")?;
     screen.say(
-        "What could be read before can be read now, but for what turned an hour old in between:",
+        "What would a purge do? Every hour of a tier is a chunk of its own, and whole chunks are dropped:",
     );
+    session.run("SELECT * FROM ts_retention_preview();")?;
+    screen.say(&format!(
+        "The purge itself. What {UPGRADED} stored before its upgrade is rescued into its new tier first:"
+    ));
+    session.run("SELECT * FROM ts_apply_retention();")?;
+    screen.say("What could be read before can be read now, but for what turned an hour old in between:");
     session.run(&counts)?;
     screen.say("Tier standard gets its three hours back:");
     session.run("SELECT ts_alter_tier('standard', retention => '3 hours');")

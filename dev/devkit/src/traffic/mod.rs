@@ -81,14 +81,7 @@ impl Traffic {
             })
             .collect();
         let rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-        Self {
-            rng,
-            org_shares,
-            start,
-            end: end.max(start),
-            total,
-            made: 0,
-        }
+        Self { rng, org_shares, start, end: end.max(start), total, made: 0 }
     }
 
     fn time(&mut self) -> i64 {
@@ -102,9 +95,7 @@ impl Traffic {
     fn org(&mut self) -> usize {
         let sum = self.org_shares.last().copied().unwrap_or_default();
         let at = self.rng.random::<f64>() * sum;
-        self.org_shares
-            .partition_point(|share| *share <= at)
-            .min(self.org_shares.len() - 1)
+        self.org_shares.partition_point(|share| *share <= at).min(self.org_shares.len() - 1)
     }
 
     fn route(&mut self) -> &'static Route {
@@ -209,10 +200,7 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_for_ever() {
         assert_eq!(some(), some());
-        assert_ne!(
-            some()[0],
-            Traffic::new(8, 5, 0, HOUR, 5_000).next().unwrap()
-        );
+        assert_ne!(some()[0], Traffic::new(8, 5, 0, HOUR, 5_000).next().unwrap());
     }
 
     #[test]
@@ -220,29 +208,20 @@ mod tests {
         let requests = some();
         assert_eq!(requests.len(), 5_000);
         assert!(requests.is_sorted_by_key(|request| request.created_at));
-        assert!(
-            requests
-                .iter()
-                .all(|request| (0..HOUR).contains(&request.created_at))
-        );
+        assert!(requests.iter().all(|request| (0..HOUR).contains(&request.created_at)));
     }
 
     #[test]
     fn it_looks_like_traffic() {
         let requests = some();
-        let count = |wanted: &dyn Fn(&Request) -> bool| {
-            requests.iter().filter(|request| wanted(request)).count()
-        };
+        let count =
+            |wanted: &dyn Fn(&Request) -> bool| requests.iter().filter(|request| wanted(request)).count();
         assert!((0..5).all(|org| count(&|request| request.org == org) > 200));
         assert!(count(&|request| request.org == 0) > count(&|request| request.org == 4));
         assert!(count(&|request| request.status >= 500) > 10);
         assert!(count(&|request| request.status < 300) > 4_000);
         assert!(count(&|request| request.response_time > 500) > 10);
-        assert!(
-            requests
-                .iter()
-                .all(|request| request.ip_address.parse::<std::net::IpAddr>().is_ok())
-        );
+        assert!(requests.iter().all(|request| request.ip_address.parse::<std::net::IpAddr>().is_ok()));
     }
 
     #[test]

@@ -31,20 +31,8 @@ pub struct Route {
     pub size: u64,
 }
 
-const fn route(
-    weight: u32,
-    method: &'static str,
-    path: &'static str,
-    fastest: u32,
-    size: u64,
-) -> Route {
-    Route {
-        weight,
-        method,
-        path,
-        fastest,
-        size,
-    }
+const fn route(weight: u32, method: &'static str, path: &'static str, fastest: u32, size: u64) -> Route {
+    Route { weight, method, path, fastest, size }
 }
 
 pub const ROUTES: [Route; 10] = [
