@@ -72,14 +72,15 @@ BEGIN
 END
 $body$;
 
--- Rescues and drops one chunk, or does nothing if somebody holds it for longer than tailstream.purge_lock_timeout.
+-- Rescues and drops one chunk, or does nothing if somebody holds it for longer than `patience`.
 -- While rows are copied out only writers are kept away; readers wait for nothing but the drop itself.
 CREATE FUNCTION tailstream.purge_chunk(
-    chunk regclass, tier smallint, retention interval,
+    chunk regclass, tier smallint, retention interval, patience interval,
     OUT dropped boolean, OUT events bigint, OUT rescued bigint, OUT bytes bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $body$
 BEGIN
-    PERFORM set_config('lock_timeout', current_setting('tailstream.purge_lock_timeout'), true);
+    -- At least a millisecond: 0 would mean to wait for ever.
+    PERFORM set_config('lock_timeout', greatest(1, (1000 * extract(epoch FROM patience))::integer)::text, true);
     rescued := 0;
     IF tier IS NOT NULL THEN
         EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', chunk);
@@ -103,6 +104,12 @@ EXCEPTION
 END
 $body$;
 
+-- Whether any session waits for a lock that this one holds.
+CREATE FUNCTION tailstream.somebody_waits() RETURNS boolean
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT EXISTS (SELECT FROM pg_locks l WHERE NOT l.granted AND pg_backend_pid() = ANY (pg_blocking_pids(l.pid)))
+$body$;
+
 -- ts_apply_retention: drops every chunk whose tier's retention is over, one row per tier. Events of orgs that
 -- were upgraded meanwhile are copied into their present tier first. A chunk in use is left for the next call.
 CREATE FUNCTION ts_apply_retention()
@@ -110,9 +117,11 @@ RETURNS TABLE (tier text, chunks_dropped integer, events_dropped bigint, events_
                bytes_freed bigint, oldest_kept timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
-    victim  record;
-    outcome record;
-    tally   jsonb := '{}';
+    victim   record;
+    outcome  record;
+    tally    jsonb := '{}';
+    patience interval := current_setting('tailstream.purge_lock_timeout')::interval;
+    give_up  timestamptz;
 BEGIN
     PERFORM tailstream.require_unbound();
     -- The two keys: "tail" and the purge.
@@ -121,16 +130,24 @@ BEGIN
         RETURN;
     END IF;
     PERFORM pg_stat_clear_snapshot();
-    -- Chunks with something to rescue first: those take time, and a dropped chunk stays locked until commit.
+    -- A dropped chunk stays locked until commit, so from the first drop on others may be waiting, also for what
+    -- holds up the purge. It therefore waits no longer in all than for one chunk, and then ends as soon as
+    -- somebody waits for it; what takes time comes before any drop: first what is to be rescued, one chunk a call.
     FOR victim IN
         SELECT x.*, EXISTS (SELECT FROM tailstream.orgs_to_rescue(x.chunk, x.tier, x.retention)) AS rescue
         FROM tailstream.expired_chunks() x ORDER BY rescue DESC, x.range_end, x.tier
     LOOP
-        outcome := tailstream.purge_chunk(victim.chunk, victim.tier, victim.retention);
+        CONTINUE WHEN victim.rescue AND give_up IS NOT NULL;
+        EXIT WHEN give_up < clock_timestamp() AND tailstream.somebody_waits();
+        outcome := tailstream.purge_chunk(
+            victim.chunk, victim.tier, victim.retention, coalesce(give_up - clock_timestamp(), patience));
+        give_up := CASE WHEN outcome.dropped THEN coalesce(give_up, clock_timestamp() + patience) ELSE give_up END;
         tally := tailstream.add_to_tally(tally, victim.tier_name, outcome.dropped, outcome.events, outcome.rescued, outcome.bytes);
     END LOOP;
     FOR victim IN SELECT l.chunk FROM tailstream.expired_bookkeeping() l LOOP
-        PERFORM tailstream.purge_chunk(victim.chunk, NULL, NULL);
+        EXIT WHEN give_up < clock_timestamp() AND tailstream.somebody_waits();
+        PERFORM tailstream.purge_chunk(victim.chunk, NULL, NULL, coalesce(give_up - clock_timestamp(), patience));
+        give_up := coalesce(give_up, clock_timestamp() + patience);
     END LOOP;
     RETURN QUERY SELECT * FROM tailstream.retention_report(tally);
 END
