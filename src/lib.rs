@@ -1,5 +1,8 @@
 //! Multi-tenant event streams inside TimescaleDB: batch ingest, tiered retention and replay.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unimplemented)]
+#![cfg_attr(any(test, feature = "pg_test"), allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 mod call;
 mod error;
 mod event;

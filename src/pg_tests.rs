@@ -114,6 +114,21 @@ mod tests {
     }
 
     #[pg_test]
+    fn a_longer_retention_shows_what_was_hidden() {
+        Spi::run(
+            "SELECT ts_create_tier('elastic', '1 day'), ts_set_org_tier('bands', 'elastic'),
+                         ts_ingest('bands', json_build_object('created_at', now() - interval '2 hours'))",
+        )
+        .expect("ingest");
+        let shown = || one::<i64>("SELECT count(*) FROM tailstream.log_events WHERE org_id = 'bands'");
+        Spi::run("SELECT ts_alter_tier('elastic', '1 hour')").expect("a shorter retention");
+        assert_eq!(shown(), 0);
+        Spi::run("SELECT ts_alter_tier('elastic', '3 hours')").expect("a longer retention");
+        assert_eq!(shown(), 1);
+        assert_eq!(failure("SELECT ts_alter_tier('none', '1 hour')"), "42704 tier \"none\" does not exist");
+    }
+
+    #[pg_test]
     fn a_tier_in_use_is_not_dropped() {
         Spi::run("SELECT ts_create_tier('brief', '10 minutes'), ts_set_org_tier('user', 'brief')")
             .expect("a tier");

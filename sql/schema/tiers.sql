@@ -17,7 +17,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body
 BEGIN
     PERFORM tailstream.require_unbound();
     PERFORM tailstream.check_tier(name, retention);
-    UPDATE tailstream.tiers t SET retention = ts_alter_tier.retention WHERE t.id = tailstream.tier_id(name);
+    UPDATE tailstream.tiers t SET retention = ts_alter_tier.retention WHERE t.id = tailstream.tier_id(ts_alter_tier.name);
 END
 $body$;
 

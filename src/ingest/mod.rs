@@ -14,6 +14,8 @@ use crate::error::{Error, Result, report};
 use crate::event::{Format, OnInvalid};
 use batch::{Outcome, Request};
 
+pub use lane::chunk;
+
 pg_function! {
     /// `ts_ingest(org text, events json, idempotency_key text, on_invalid text)`
     fn ts_ingest_wrapper(fcinfo) -> Datum {

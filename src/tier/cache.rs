@@ -10,6 +10,7 @@ use pgrx::{pg_guard, pg_sys};
 
 use super::lookup::{Tables, Tier};
 use crate::error::{Error, Result};
+use crate::ingest::chunk;
 
 /// Beyond it the memory is cleared: a gateway with very many orgs must not grow for ever.
 const MAX_ORGS: usize = 100_000;
@@ -40,6 +41,7 @@ pub fn register_invalidation() {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
+    chunk::relation_changed(relation);
     let (orgs, tiers) = WATCHED.get();
     if relation == pg_sys::InvalidOid || relation == orgs || relation == tiers {
         forget();

@@ -39,7 +39,7 @@ impl Tables {
     /// The tier of an org, `None` if the org is not registered.
     pub fn tier_of(&self, org: &str) -> Option<i16> {
         let mut found = None;
-        let Some(key) = org.into_datum() else { return None };
+        let key = org.into_datum()?;
         scan(self.orgs, Some((self.orgs_key, key)), |row| found = row.value::<i16>(2));
         found
     }

@@ -16,7 +16,7 @@ use crate::tier::to_unix_time;
 const MAX_CHUNKS: usize = 4_096;
 
 /// A chunk of tailstream.events and the event times it takes: start <= time < end, Unix microseconds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
     pub relation: pg_sys::Oid,
     start: i64,
@@ -92,6 +92,21 @@ pub fn learn(tier: i16, relation: pg_sys::Oid) -> Result<()> {
         chunks.entry(tier).or_default().push(chunk);
     });
     Ok(())
+}
+
+/// Whether the session still knows the chunk as it was when `known` returned it.
+pub fn is_known(chunk: &Chunk) -> bool {
+    CHUNKS.with_borrow(|chunks| chunks.values().flatten().any(|known| known == chunk))
+}
+
+/// Forgets a relation whose definition changed, be it a chunk or not; all of them for `InvalidOid`.
+/// Ranges change where chunks are split or merged.
+pub fn relation_changed(relation: pg_sys::Oid) {
+    if relation == pg_sys::InvalidOid {
+        CHUNKS.with_borrow_mut(HashMap::clear);
+    } else {
+        forget(relation);
+    }
 }
 
 /// Forgets a chunk that is gone or cannot be written directly.

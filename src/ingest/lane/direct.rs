@@ -2,7 +2,7 @@
 //!
 //! Right only where nothing else would happen to a row: a plain heap with the columns we know, no
 //! triggers, no constraints but the chunk's own ranges, not compressed, no continuous aggregate. That
-//! is looked at under a lock which keeps it so until the transaction ends; otherwise the executor writes.
+//! is looked at under locks which keep it so until the transaction ends; otherwise the executor writes.
 
 use std::ops::Range;
 
@@ -21,13 +21,20 @@ const PART: usize = 256;
 /// CHECK constraints that every chunk has: its range of time and its range of tiers.
 const OWN_CONSTRAINTS: u16 = 2;
 
+/// Columns, from the first, that are NOT NULL and that every row has.
+const REQUIRED_COLUMNS: usize = 4;
+
 /// Inserts the rows, or returns false and has done nothing.
 pub fn insert(rows: &Rows, range: Range<usize>, chunk: &Chunk) -> Result<bool> {
-    let events = lookup::relation(lookup::schema()?, c"events")?;
-    // SAFETY: takes a lock on a relation, as an INSERT into the hypertable would.
-    unsafe { pg_sys::LockRelationOid(events, pg_sys::RowExclusiveLock as i32) };
+    let Some(hypertable) = Target::open(lookup::relation(lookup::schema()?, c"events")?) else {
+        return Ok(false);
+    };
     let Some(target) = Target::open(chunk.relation) else { return Ok(false) };
-    let writable = target.is_ordinary() && chunk::is_plain(chunk.relation)?;
+    // Taking the locks has delivered what others changed before: the range may be known no longer.
+    let writable = chunk::is_known(chunk)
+        && !hypertable.has_statement_triggers()
+        && target.is_ordinary()
+        && chunk::is_plain(chunk.relation)?;
     if writable {
         Writer::new(&target).write(rows, range)?;
     }
@@ -40,17 +47,26 @@ pub fn make_visible() {
     unsafe { pg_sys::CommandCounterIncrement() };
 }
 
-/// A chunk, open and locked until the transaction ends.
+/// A table, open and locked as for an INSERT until the transaction ends.
 struct Target {
     relation: pg_sys::Relation,
 }
 
 impl Target {
-    /// `None` if the chunk was dropped meanwhile.
+    /// `None` if it was dropped meanwhile.
     fn open(relation: pg_sys::Oid) -> Option<Self> {
         // SAFETY: returns NULL for a relation that is gone.
         let relation = unsafe { pg_sys::try_relation_open(relation, pg_sys::RowExclusiveLock as i32) };
         (!relation.is_null()).then(|| Self { relation })
+    }
+
+    fn has_statement_triggers(&self) -> bool {
+        // SAFETY: the relation is open; a relation without triggers has no description of them.
+        unsafe { (*self.relation).trigdesc.as_ref() }.is_some_and(|triggers| {
+            triggers.trig_insert_before_statement
+                || triggers.trig_insert_after_statement
+                || triggers.trig_insert_new_table
+        })
     }
 
     fn is_ordinary(&self) -> bool {
@@ -60,7 +76,7 @@ impl Target {
             let descriptor = &*(*self.relation).rd_att;
             let constraints = (descriptor.constr.as_ref()).map_or(0, |constraints| constraints.num_check);
             form.relkind as u8 == pg_sys::RELKIND_RELATION
-                && form.relam == pg_sys::Oid::from(pg_sys::HEAP_TABLE_AM_OID)
+                && form.relam == pg_sys::HEAP_TABLE_AM_OID
                 && !form.relhastriggers
                 && !form.relhasrules
                 && !form.relrowsecurity
@@ -79,6 +95,7 @@ impl Target {
                     (*attribute).atttypid == *kind
                         && !(*attribute).attisdropped
                         && (*attribute).attgenerated == 0
+                        && ((*attribute).attnotnull == (index < REQUIRED_COLUMNS))
                         && core::ffi::CStr::from_ptr((*attribute).attname.data.as_ptr()) == *name
                 })
         }
@@ -196,7 +213,7 @@ impl Writer {
                 none.cast(),
                 false,
             );
-            if (*self.state).es_per_tuple_exprcontext != std::ptr::null_mut() {
+            if !(*self.state).es_per_tuple_exprcontext.is_null() {
                 pg_sys::MemoryContextReset((*(*self.state).es_per_tuple_exprcontext).ecxt_per_tuple_memory);
             }
         }

@@ -4,7 +4,7 @@
 //! chunk to its heap and indexes itself, wherever that comes to the same. The first row for a chunk
 //! that this session does not know goes through the executor, which makes the chunk if need be.
 
-mod chunk;
+pub mod chunk;
 mod direct;
 mod executor;
 
