@@ -7,6 +7,7 @@ use crate::options::Options;
 use crate::results::Results;
 use crate::sample::Samples;
 use crate::server::Server;
+use crate::{purge, replay, size};
 
 /// One ratio of the result: ours over theirs, so higher is better.
 #[derive(Debug)]
@@ -33,6 +34,9 @@ pub const KEYS: [Key; 10] = [
     key("ingest_scale_rows", 0.8, 1.0),
 ];
 
+/// Names by which `--only` asks for figures that are compared with nothing.
+pub const ABSOLUTE: [&str; 2] = ["ingest_1", "replay_large"];
+
 /// What every comparison works with.
 pub struct Context<'a> {
     pub server: &'a Server,
@@ -48,13 +52,27 @@ pub struct Comparison {
 }
 
 /// In the order in which they run: what fills the disk comes last.
-pub const ALL: &[Comparison] = &[Comparison {
-    title: "Ingest",
-    keys: &[
-        "ingest_vs_row_inserts",
-        "ingest_vs_insert_json",
-        "ingest_vs_copy_seed",
-        "ingest_vs_copy_same",
-    ],
-    run: ingest::versus::run,
-}];
+pub const ALL: &[Comparison] = &[
+    Comparison {
+        title: "Ingest in batches of 1,000",
+        keys: &[
+            "ingest_vs_row_inserts",
+            "ingest_vs_insert_json",
+            "ingest_vs_copy_seed",
+            "ingest_vs_copy_same",
+        ],
+        run: ingest::versus::run,
+    },
+    Comparison { title: "Ingest of single events", keys: &["ingest_1"], run: ingest::latency::run },
+    Comparison { title: "Replay against SELECT", keys: &["replay_vs_select"], run: replay::select::run },
+    Comparison {
+        title: "Replay against paging",
+        keys: &["replay_vs_offset_paging"],
+        run: replay::paging::run,
+    },
+    Comparison { title: "Replay of much", keys: &["replay_large"], run: replay::large::run },
+    Comparison { title: "Bytes of an event", keys: &["bytes_seed_vs_ours"], run: size::run },
+    Comparison { title: "Purge", keys: &["purge_vs_delete"], run: purge::run },
+    Comparison { title: "Ingest with many orgs", keys: &["ingest_scale_orgs"], run: ingest::scale::orgs },
+    Comparison { title: "Ingest with much stored", keys: &["ingest_scale_rows"], run: ingest::scale::rows },
+];

@@ -18,12 +18,10 @@ pub struct Machine {
 impl Machine {
     pub fn detect() -> Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")
-            .context("cannot read the kernel's version")?;
+        let kernel =
+            fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's version")?;
         Ok(Self {
-            cpu: field(&cpuinfo, "model name")
-                .unwrap_or("unknown")
-                .to_owned(),
+            cpu: field(&cpuinfo, "model name").unwrap_or("unknown").to_owned(),
             cores: thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory_bytes()?,
             kernel: kernel.trim().to_owned(),
@@ -67,10 +65,7 @@ mod tests {
 
     #[test]
     fn fields() {
-        assert_eq!(
-            field("a : 1\nmodel name\t: x y\n", "model name"),
-            Some("x y")
-        );
+        assert_eq!(field("a : 1\nmodel name\t: x y\n", "model name"), Some("x y"));
         assert_eq!(field("", "a"), None);
     }
 }

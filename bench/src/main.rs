@@ -1,21 +1,24 @@
 //! `tailstream-bench`: what `make bench` runs. Every comparison takes place on one private server,
 //! in interleaved rounds, so that whatever slows the machine slows both contenders.
 
-#![cfg_attr(
-    not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
-)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod backend;
 mod comparison;
+mod generator;
 mod ingest;
+mod load;
 mod machine;
 mod options;
 mod payload;
+mod purge;
+mod replay;
 mod results;
 mod round;
 mod sample;
 mod screen;
 mod server;
+mod size;
 mod statistics;
 
 use std::process::ExitCode;
@@ -50,11 +53,7 @@ fn run(options: &Options) -> Result<bool> {
             continue;
         }
         screen::heading(comparison.title);
-        let context = comparison::Context {
-            server: &server,
-            samples: &samples,
-            options,
-        };
+        let context = comparison::Context { server: &server, samples: &samples, options };
         (comparison.run)(&context, &mut results)?;
         // A long run that fails at its end leaves what it measured.
         results.save()?;

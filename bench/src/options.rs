@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::comparison::KEYS;
+use crate::comparison::{ABSOLUTE, KEYS};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -43,10 +43,9 @@ impl Options {
 }
 
 fn known_key(key: &str) -> Result<String, String> {
-    let known = || KEYS.iter().map(|known| known.key);
-    if known().any(|known| known == key) {
+    let all: Vec<&str> = KEYS.iter().map(|known| known.key).chain(ABSOLUTE).collect();
+    if all.contains(&key) {
         return Ok(key.to_owned());
     }
-    let all: Vec<&str> = known().collect();
     Err(format!("keys are {}", all.join(", ")))
 }

@@ -28,18 +28,24 @@ pub struct Payload<'a> {
 impl<'a> Payload<'a> {
     /// Over the last three hours.
     pub fn recent(samples: &'a Samples, batches: usize) -> Self {
+        let (start, end) = Self::recent_span();
+        Self::within(samples, start, end, batches)
+    }
+
+    /// The last three hours, less a margin at both ends (microseconds since the epoch).
+    pub fn recent_span() -> (i64, i64) {
         let now = now_micros();
-        Self::within(samples, now - 3 * HOUR + MARGIN, now - MARGIN, batches)
+        (now - 3 * HOUR + MARGIN, now - MARGIN)
     }
 
     /// From `start` to before `end` (microseconds since the epoch).
     pub fn within(samples: &'a Samples, start: i64, end: i64, batches: usize) -> Self {
-        Self {
-            samples,
-            start,
-            end,
-            batches,
-        }
+        Self { samples, start, end, batches }
+    }
+
+    /// Start and end as parameters of a query.
+    pub fn span(&self) -> (SystemTime, SystemTime) {
+        (system_time(self.start), system_time(self.end))
     }
 
     pub fn batches(&self) -> usize {
@@ -99,17 +105,11 @@ impl<'a> Payload<'a> {
         self.rows(batch)
             .map(|(created_at, sample)| {
                 let whole = sample.to_json(created_at, address(sample).as_deref())?;
-                let since_epoch =
-                    Duration::from_micros(u64::try_from(created_at).unwrap_or_default());
                 Ok(Parameters {
-                    created_at: UNIX_EPOCH + since_epoch,
+                    created_at: system_time(created_at),
                     sample,
-                    response_time: sample
-                        .response_time
-                        .and_then(|time| i32::try_from(time).ok()),
-                    response_size: sample
-                        .response_size
-                        .and_then(|size| i64::try_from(size).ok()),
+                    response_time: sample.response_time.and_then(|time| i32::try_from(time).ok()),
+                    response_size: sample.response_size.and_then(|size| i64::try_from(size).ok()),
                     metadata: Json(RawValue::from_string(whole).context("an event is no JSON")?),
                 })
             })
@@ -133,6 +133,10 @@ pub struct Parameters<'a> {
     pub metadata: Json<Box<RawValue>>,
 }
 
+fn system_time(micros: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or_default())
+}
+
 fn address(sample: &Sample) -> Option<String> {
     sample.ip_address.map(|address| address.to_string())
 }
@@ -143,14 +147,8 @@ fn push_columns(text: &mut String, sample: &Sample) {
     push_text(text, Some(&sample.method));
     push_text(text, Some(&sample.path));
     push_text(text, Some(&sample.status.to_string()));
-    push_text(
-        text,
-        sample.response_time.map(|time| time.to_string()).as_deref(),
-    );
-    push_text(
-        text,
-        sample.response_size.map(|size| size.to_string()).as_deref(),
-    );
+    push_text(text, sample.response_time.map(|time| time.to_string()).as_deref());
+    push_text(text, sample.response_size.map(|size| size.to_string()).as_deref());
     push_text(text, sample.user_agent.as_deref());
     push_text(text, sample.referrer.as_deref());
     push_text(text, address(sample).as_deref());
@@ -210,13 +208,9 @@ mod tests {
     fn times_go_on_from_batch_to_batch() {
         let samples = samples();
         let payload = Payload::within(&samples, 0, HOUR, 2);
-        let times: Vec<i64> = (0..2)
-            .flat_map(|batch| payload.rows(batch))
-            .map(|(time, _)| time)
-            .collect();
+        let times: Vec<i64> = (0..2).flat_map(|batch| payload.rows(batch)).map(|(time, _)| time).collect();
         assert!(times.is_sorted() && times[0] == 0 && times[2 * BATCH - 1] < HOUR);
-        let events: Vec<serde_json::Value> =
-            serde_json::from_str(payload.json(0).unwrap().get()).unwrap();
+        let events: Vec<serde_json::Value> = serde_json::from_str(payload.json(0).unwrap().get()).unwrap();
         assert_eq!(events.len(), BATCH);
         assert_eq!(payload.ndjson(0).unwrap().lines().count(), BATCH);
     }

@@ -35,13 +35,9 @@ pub struct Results {
 
 impl Results {
     pub fn new(options: &Options, samples: &Samples, server: &Server) -> Result<Self> {
-        let machine =
-            serde_json::to_value(Machine::detect()?).context("cannot describe the machine")?;
-        let settings: Map<String, Value> = server
-            .settings()
-            .iter()
-            .map(|(name, value)| (name.clone(), json!(value)))
-            .collect();
+        let machine = serde_json::to_value(Machine::detect()?).context("cannot describe the machine")?;
+        let settings: Map<String, Value> =
+            server.settings().iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         let circumstances = [
             ("measured_at", json!(rfc3339(now_micros()))),
             ("quick", json!(options.quick)),
@@ -54,10 +50,7 @@ impl Results {
             findings: Vec::new(),
             absolute: Vec::new(),
             details: Map::new(),
-            circumstances: circumstances
-                .map(|(name, value)| (name.to_owned(), value))
-                .into_iter()
-                .collect(),
+            circumstances: circumstances.map(|(name, value)| (name.to_owned(), value)).into_iter().collect(),
         })
     }
 
@@ -90,17 +83,18 @@ impl Results {
                 "rounds": record.rounds,
             })
         };
-        let detail =
-            json!({ "ours": record(&duel.ours), "theirs": record(&duel.theirs), "rows": rows });
+        let detail = json!({
+            "ours": record(&duel.ours),
+            "theirs": record(&duel.theirs),
+            "ratio_by_server_cpu": duel.cpu_ratio(),
+            "rows": rows,
+        });
         self.add(key, finding, detail);
     }
 
     /// Any ratio.
     pub fn add(&mut self, key: &'static str, finding: Finding, detail: Value) {
-        screen::say(&format!(
-            "{key}: {:.2} ({} against {})",
-            finding.ratio, finding.ours, finding.theirs
-        ));
+        screen::say(&format!("{key}: {:.2} ({} against {})", finding.ratio, finding.ours, finding.theirs));
         self.details.insert(key.to_owned(), detail);
         self.findings.push((key, finding));
     }
@@ -112,25 +106,16 @@ impl Results {
     }
 
     pub fn finding(&self, key: &str) -> Option<&Finding> {
-        self.findings
-            .iter()
-            .find(|(name, _)| *name == key)
-            .map(|(_, finding)| finding)
+        self.findings.iter().find(|(name, _)| *name == key).map(|(_, finding)| finding)
     }
 
     pub fn absolute(&self) -> Vec<(&str, String)> {
-        self.absolute
-            .iter()
-            .map(|(name, value)| (name.as_str(), number(*value)))
-            .collect()
+        self.absolute.iter().map(|(name, value)| (name.as_str(), number(*value))).collect()
     }
 
     /// Whether everything that was measured is what it must be.
     pub fn reaches_all(&self) -> bool {
-        KEYS.iter().all(|key| {
-            self.finding(key.key)
-                .is_none_or(|finding| finding.ratio >= key.must)
-        })
+        KEYS.iter().all(|key| self.finding(key.key).is_none_or(|finding| finding.ratio >= key.must))
     }
 
     /// Writes `target/bench/results.json`.
@@ -138,8 +123,8 @@ impl Results {
         let dir = repository::root()?.join("target/bench");
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let path = dir.join("results.json");
-        let mut text = serde_json::to_string_pretty(&self.to_json())
-            .context("cannot write the results as JSON")?;
+        let mut text =
+            serde_json::to_string_pretty(&self.to_json()).context("cannot write the results as JSON")?;
         text.push('\n');
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
@@ -153,18 +138,10 @@ impl Results {
         }
         let goals = KEYS
             .iter()
-            .map(|key| {
-                (
-                    key.key.to_owned(),
-                    json!({ "must": key.must, "aim": key.aim }),
-                )
-            })
+            .map(|key| (key.key.to_owned(), json!({ "must": key.must, "aim": key.aim })))
             .collect::<Map<_, _>>();
-        let absolute = self
-            .absolute
-            .iter()
-            .map(|(name, value)| (name.clone(), json!(value)))
-            .collect::<Map<_, _>>();
+        let absolute =
+            self.absolute.iter().map(|(name, value)| (name.clone(), json!(value))).collect::<Map<_, _>>();
         object.insert("goals".to_owned(), Value::Object(goals));
         object.insert("absolute".to_owned(), Value::Object(absolute));
         object.insert("details".to_owned(), Value::Object(self.details.clone()));

@@ -29,10 +29,7 @@ pub fn progress(what: &str, done: usize, of: usize) {
 /// All ratios, and whether they reach what they must.
 pub fn table(results: &Results) {
     heading("Results (ratios: higher is better)");
-    println!(
-        "{:<24} {:>22} {:>22} {:>8} {:>6} {:>6}",
-        "key", "ours", "theirs", "ratio", "must", "aim"
-    );
+    println!("{:<24} {:>22} {:>22} {:>8} {:>6} {:>6}", "key", "ours", "theirs", "ratio", "must", "aim");
     for key in KEYS {
         let Some(finding) = results.finding(key.key) else {
             continue;

@@ -54,18 +54,12 @@ impl Server {
             .settings(settings.clone())
             .create()?;
         let control = RefCell::new(cluster.connect("postgres")?);
-        let server = Self {
-            cluster,
-            settings,
-            control,
-        };
+        let server = Self { cluster, settings, control };
         server.create_ours(OURS)?;
         server.cluster.create_database(SEED)?;
         let mut seed = server.connect(SEED)?;
-        seed.batch_execute("CREATE EXTENSION timescaledb")
-            .context("cannot create extension timescaledb")?;
-        seed.batch_execute(SEED_TABLE)
-            .context("cannot create the plan's table")?;
+        seed.batch_execute("CREATE EXTENSION timescaledb").context("cannot create extension timescaledb")?;
+        seed.batch_execute(SEED_TABLE).context("cannot create the plan's table")?;
         Ok(server)
     }
 
@@ -83,17 +77,12 @@ impl Server {
 
     pub fn connect(&self, database: &str) -> Result<Client> {
         let mut client = self.cluster.connect(database)?;
-        client
-            .batch_execute("SET client_min_messages = warning")
-            .context("cannot quiet the notices")?;
+        client.batch_execute("SET client_min_messages = warning").context("cannot quiet the notices")?;
         Ok(client)
     }
 
     pub fn checkpoint(&self) -> Result<()> {
-        self.control
-            .borrow_mut()
-            .batch_execute("CHECKPOINT")
-            .context("cannot take a checkpoint")
+        self.control.borrow_mut().batch_execute("CHECKPOINT").context("cannot take a checkpoint")
     }
 
     pub fn cluster(&self) -> &Cluster {
@@ -127,7 +116,5 @@ fn settings() -> Result<Vec<(String, String)>> {
         // comparison is vacuumed there.
         ("autovacuum", "off".to_owned()),
     ];
-    Ok(settings
-        .map(|(name, value)| (name.to_owned(), value))
-        .to_vec())
+    Ok(settings.map(|(name, value)| (name.to_owned(), value)).to_vec())
 }

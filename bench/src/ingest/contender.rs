@@ -1,19 +1,15 @@
 //! Ways to store batches of 1,000 events of one org, each over one connection.
 
-use std::io::Write;
-
 use anyhow::{Context, Result};
 use postgres::types::Json;
 use postgres::{Client, Statement};
 use serde_json::value::RawValue;
 
+use crate::backend::Backend;
+use crate::load::{COPY_OURS, COPY_SEED, EMPTY_OURS, EMPTY_SEED, ORG, TIER, copy, register, tier_id};
 use crate::payload::{BATCH, Parameters, Payload};
 use crate::round::{Contender, Measure};
 use crate::server::{OURS, SEED, Server};
-
-pub const ORG: &str = "acme";
-/// Its retention is long enough for whatever a run stores.
-pub const TIER: &str = "premium";
 
 /// Batches sent before the clock runs: they make the chunks of the whole span, and the session's
 /// plans.
@@ -30,10 +26,6 @@ const INSERT_JSON: &str = "
         (e->>'status')::integer, (e->>'response_time')::integer, (e->>'response_size')::bigint,
         e->>'user_agent', e->>'referrer', (e->>'ip_address')::inet, e
     FROM jsonb_array_elements($1) AS e";
-const COPY_SEED: &str = "
-    COPY log_events (created_at, org_id, host, method, path, status, response_time,
-        response_size, user_agent, referrer, ip_address, metadata) FROM STDIN";
-
 /// How one contender sends its batches.
 enum Batches<'a> {
     Json(Vec<Box<RawValue>>),
@@ -46,6 +38,7 @@ enum Batches<'a> {
 pub struct Store<'a> {
     name: &'static str,
     client: Client,
+    backend: Backend,
     statement: Statement,
     empty: &'static str,
     batches: Batches<'a>,
@@ -54,93 +47,50 @@ pub struct Store<'a> {
 
 impl<'a> Store<'a> {
     pub fn ts_ingest(server: &Server, payload: Payload<'a>) -> Result<Self> {
-        let batches = (0..payload.batches())
-            .map(|batch| payload.json(batch))
-            .collect::<Result<_>>()?;
+        let batches = (0..payload.batches()).map(|batch| payload.json(batch)).collect::<Result<_>>()?;
         let sql = "SELECT accepted FROM ts_ingest($2, $1)";
         Self::ours(server, "ts_ingest", sql, Batches::Json(batches))
     }
 
     pub fn ts_ingest_ndjson(server: &Server, payload: Payload<'a>) -> Result<Self> {
-        let batches = (0..payload.batches())
-            .map(|batch| payload.ndjson(batch))
-            .collect::<Result<_>>()?;
+        let batches = (0..payload.batches()).map(|batch| payload.ndjson(batch)).collect::<Result<_>>()?;
         let sql = "SELECT accepted FROM ts_ingest_ndjson($2, $1)";
         Self::ours(server, "ts_ingest_ndjson", sql, Batches::Text(batches))
     }
 
     /// COPY of the rows that ts_ingest would store.
     pub fn copy_same(server: &Server, payload: Payload<'a>) -> Result<Self> {
-        let tier = tier_id(server)?;
-        let batches = (0..payload.batches())
-            .map(|batch| payload.copy_ours(batch, ORG, tier))
-            .collect();
-        Self::ours(
-            server,
-            "COPY into our table",
-            "COPY tailstream.events FROM STDIN",
-            Batches::Copy(batches),
-        )
+        let tier = tier_id(&mut server.connect(OURS)?, TIER)?;
+        let batches = (0..payload.batches()).map(|batch| payload.copy_ours(batch, ORG, tier)).collect();
+        Self::ours(server, "COPY into our table", COPY_OURS, Batches::Copy(batches))
     }
 
     pub fn row_inserts(server: &Server, payload: Payload<'a>) -> Result<Self> {
-        let batches = (0..payload.batches())
-            .map(|batch| payload.parameters(batch))
-            .collect::<Result<_>>()?;
+        let batches = (0..payload.batches()).map(|batch| payload.parameters(batch)).collect::<Result<_>>()?;
         // There is one chunk to warm, and single rows take their time.
-        let store = Self::seed(
-            server,
-            "single-row INSERTs, seed",
-            INSERT_ROW,
-            Batches::Rows(batches),
-        )?;
-        Ok(Self {
-            warm_up: false,
-            ..store
-        })
+        let store = Self::seed(server, "single-row INSERTs, seed", INSERT_ROW, Batches::Rows(batches))?;
+        Ok(Self { warm_up: false, ..store })
     }
 
     pub fn insert_json(server: &Server, payload: Payload<'a>) -> Result<Self> {
-        let batches = (0..payload.batches())
-            .map(|batch| payload.json(batch))
-            .collect::<Result<_>>()?;
-        Self::seed(
-            server,
-            "INSERT from jsonb, seed",
-            INSERT_JSON,
-            Batches::Json(batches),
-        )
+        let batches = (0..payload.batches()).map(|batch| payload.json(batch)).collect::<Result<_>>()?;
+        Self::seed(server, "INSERT from jsonb, seed", INSERT_JSON, Batches::Json(batches))
     }
 
     pub fn copy_seed(server: &Server, payload: Payload<'a>) -> Result<Self> {
-        let batches = (0..payload.batches())
-            .map(|batch| payload.copy_seed(batch, ORG))
-            .collect::<Result<_>>()?;
+        let batches =
+            (0..payload.batches()).map(|batch| payload.copy_seed(batch, ORG)).collect::<Result<_>>()?;
         Self::seed(server, "COPY, seed", COPY_SEED, Batches::Copy(batches))
     }
 
     fn ours(server: &Server, name: &'static str, sql: &str, batches: Batches<'a>) -> Result<Self> {
         let mut client = server.connect(OURS)?;
-        client
-            .execute("SELECT ts_set_org_tier($1, $2)", &[&ORG, &TIER])
-            .context("cannot register the org")?;
-        Self::new(
-            client,
-            name,
-            sql,
-            "TRUNCATE tailstream.events, tailstream.batches",
-            batches,
-        )
+        register(&mut client)?;
+        Self::new(client, name, sql, EMPTY_OURS, batches)
     }
 
     fn seed(server: &Server, name: &'static str, sql: &str, batches: Batches<'a>) -> Result<Self> {
-        Self::new(
-            server.connect(SEED)?,
-            name,
-            sql,
-            "TRUNCATE log_events",
-            batches,
-        )
+        Self::new(server.connect(SEED)?, name, sql, EMPTY_SEED, batches)
     }
 
     fn new(
@@ -150,17 +100,9 @@ impl<'a> Store<'a> {
         empty: &'static str,
         batches: Batches<'a>,
     ) -> Result<Self> {
-        let statement = client
-            .prepare(sql)
-            .with_context(|| format!("cannot prepare {name}"))?;
-        Ok(Self {
-            name,
-            client,
-            statement,
-            empty,
-            batches,
-            warm_up: true,
-        })
+        let backend = Backend::of(&mut client)?;
+        let statement = client.prepare(sql).with_context(|| format!("cannot prepare {name}"))?;
+        Ok(Self { name, client, backend, statement, empty, batches, warm_up: true })
     }
 
     fn count(&self) -> usize {
@@ -175,9 +117,7 @@ impl<'a> Store<'a> {
     fn send(&mut self, batch: usize) -> Result<()> {
         let (client, statement) = (&mut self.client, &self.statement);
         match &self.batches {
-            Batches::Json(batches) => {
-                drop(client.query(statement, &[&Json(&*batches[batch]), &ORG])?)
-            }
+            Batches::Json(batches) => drop(client.query(statement, &[&Json(&*batches[batch]), &ORG])?),
             Batches::Text(batches) => drop(client.query(statement, &[&batches[batch], &ORG])?),
             Batches::Copy(batches) => copy(client, statement, &batches[batch])?,
             Batches::Rows(batches) => {
@@ -195,15 +135,15 @@ impl Contender for Store<'_> {
         self.name.to_owned()
     }
 
+    fn backend(&self) -> Backend {
+        self.backend
+    }
+
     fn prepare(&mut self) -> Result<()> {
-        self.client
-            .batch_execute(self.empty)
-            .context("cannot empty the tables")?;
+        self.client.batch_execute(self.empty).context("cannot empty the tables")?;
         let step = (self.count() / WARM_UP).max(1);
         if self.warm_up {
-            (0..self.count())
-                .step_by(step)
-                .try_for_each(|batch| self.send(batch))?;
+            (0..self.count()).step_by(step).try_for_each(|batch| self.send(batch))?;
         }
         Ok(())
     }
@@ -214,13 +154,6 @@ impl Contender for Store<'_> {
             Ok((self.count() * BATCH) as u64)
         })
     }
-}
-
-fn copy(client: &mut Client, statement: &Statement, text: &[u8]) -> Result<()> {
-    let mut copy = client.copy_in(statement)?;
-    copy.write_all(text)?;
-    copy.finish()?;
-    Ok(())
 }
 
 fn insert_row(client: &mut Client, statement: &Statement, row: &Parameters) -> Result<()> {
@@ -243,12 +176,4 @@ fn insert_row(client: &mut Client, statement: &Statement, row: &Parameters) -> R
         ],
     )?;
     Ok(())
-}
-
-fn tier_id(server: &Server) -> Result<i16> {
-    let row = server
-        .connect(OURS)?
-        .query_one("SELECT id FROM tailstream.tiers WHERE name = $1", &[&TIER])
-        .context("cannot find the tier")?;
-    Ok(row.get(0))
 }

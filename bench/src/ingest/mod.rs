@@ -1,4 +1,6 @@
 //! How fast events are stored.
 
-pub mod contender;
+mod contender;
+pub mod latency;
+pub mod scale;
 pub mod versus;

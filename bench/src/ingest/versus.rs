@@ -10,12 +10,8 @@ use crate::results::Results;
 use crate::round::duel;
 use crate::server::Server;
 
-const KEYS: [&str; 4] = [
-    "ingest_vs_copy_same",
-    "ingest_vs_copy_seed",
-    "ingest_vs_insert_json",
-    "ingest_vs_row_inserts",
-];
+const KEYS: [&str; 4] =
+    ["ingest_vs_copy_same", "ingest_vs_copy_seed", "ingest_vs_insert_json", "ingest_vs_row_inserts"];
 
 pub fn run(context: &Context, results: &mut Results) -> Result<()> {
     let options = context.options;
@@ -31,6 +27,11 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
         let duel = duel(context.server, rounds, &mut ours, &mut theirs)?;
         let rows = json!({ "ours": payload.events(), "theirs": theirs_events });
         results.add_duel(key, "/s", &duel, &rows);
+    }
+    if options.only.is_empty() {
+        let mut ndjson = Store::ts_ingest_ndjson(context.server, payload)?;
+        let duel = duel(context.server, rounds, &mut ndjson, &mut ours)?;
+        results.add_absolute("ingest_ndjson_vs_json_ratio", duel.ratio());
     }
     Ok(())
 }

@@ -1,0 +1,168 @@
+//! Dropping the chunks of a tier that are over, against DELETE and VACUUM.
+
+use anyhow::{Context as _, Result, ensure};
+use postgres::Client;
+use serde_json::json;
+use tailstream_devkit::event::now_micros;
+
+use crate::backend::Backend;
+use crate::comparison::Context;
+use crate::generator::{Generator, Rows};
+use crate::load::{EMPTY_OURS, EMPTY_SEED, tier_id};
+use crate::payload::{HOUR, SECOND};
+use crate::results::Results;
+use crate::round::{Contender, Measure, duel};
+use crate::server::{OURS, SEED};
+
+/// Orgs of each tier.
+const ORGS: i64 = 10;
+/// The retention of the tier that expires.
+const RETENTION: i64 = 3 * HOUR;
+/// Rows of the tier that stays, for each that goes.
+const STAYING: f64 = 0.2;
+
+/// What the plan would have to run: the orgs whose retention is the short one lose what is older.
+const DELETE: &str = "
+    DELETE FROM log_events
+    WHERE created_at < now() - interval '3 hours'
+        AND org_id IN (SELECT org_id FROM orgs WHERE NOT premium)";
+
+pub fn run(context: &Context, results: &mut Results) -> Result<()> {
+    let expired = context.options.size(1_000_000, 200_000);
+    let mut ours = Purge::new(context, expired, 1)?;
+    let mut theirs = Delete::new(context, expired)?;
+    let duel = duel(context.server, context.options.size(3, 1), &mut ours, &mut theirs)?;
+    results.add_race("purge_vs_delete", &duel, &json!({ "expired": expired, "staying": staying(expired) }));
+    // A purge that was held up for some hours.
+    let mut late = Purge { hours: 6, ..ours };
+    late.prepare()?;
+    context.server.checkpoint()?;
+    results.add_absolute("purge_of_6_chunks_s", late.run()?.seconds);
+    late.generator.client.batch_execute(EMPTY_OURS).context("cannot empty our tables")
+}
+
+fn staying(expired: i64) -> i64 {
+    (expired as f64 * STAYING) as i64
+}
+
+/// The last hours that are over for a retention of three.
+fn expired_span(hours: i64) -> (i64, i64) {
+    let end = (now_micros() - RETENTION - 60 * SECOND).div_euclid(HOUR) * HOUR;
+    (end - hours * HOUR, end)
+}
+
+fn rows(prefix: &str, count: i64, hours: i64) -> Rows<'_> {
+    let (start, end) = expired_span(hours);
+    Rows { count, start, end, prefix, orgs: ORGS }
+}
+
+struct Purge {
+    generator: Generator,
+    client: Client,
+    backend: Backend,
+    tiers: [i16; 2],
+    expired: i64,
+    hours: i64,
+}
+
+impl Purge {
+    fn new(context: &Context, expired: i64, hours: i64) -> Result<Self> {
+        let mut client = context.server.connect(OURS)?;
+        let backend = Backend::of(&mut client)?;
+        let tiers = [tier_id(&mut client, "standard")?, tier_id(&mut client, "premium")?];
+        for (tier, prefix) in [("standard", "short-"), ("premium", "long-")] {
+            client.execute(
+                "SELECT ts_set_org_tier($1 || n, $2) FROM generate_series(0, $3::bigint - 1) n",
+                &[&prefix, &tier, &ORGS],
+            )?;
+        }
+        let generator = Generator::ours(context.server.connect(OURS)?, context.samples)?;
+        Ok(Self { generator, client, backend, tiers, expired, hours })
+    }
+}
+
+impl Contender for Purge {
+    fn name(&self) -> String {
+        "ts_apply_retention".to_owned()
+    }
+
+    fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        let Self { generator, tiers, expired, hours, .. } = self;
+        generator.client.batch_execute(EMPTY_OURS).context("cannot empty our tables")?;
+        generator.fill_ours(&rows("short-", *expired, *hours), tiers[0])?;
+        generator.fill_ours(&rows("long-", staying(*expired), *hours), tiers[1])
+    }
+
+    fn run(&mut self) -> Result<Measure> {
+        let mut chunks = 0;
+        let measure = Measure::of(|| {
+            let sql = "SELECT sum(chunks_dropped) FROM ts_apply_retention()";
+            chunks = self.client.query_one(sql, &[])?.get::<_, Option<i64>>(0).unwrap_or_default();
+            Ok(u64::try_from(self.expired)?)
+        })?;
+        let kept: i64 = self.client.query_one("SELECT count(*) FROM tailstream.events", &[])?.get(0);
+        ensure!(
+            chunks == self.hours && kept == staying(self.expired),
+            "the purge dropped {chunks} chunks and left {kept} events"
+        );
+        Ok(measure)
+    }
+}
+
+struct Delete {
+    generator: Generator,
+    client: Client,
+    backend: Backend,
+    expired: i64,
+}
+
+impl Delete {
+    fn new(context: &Context, expired: i64) -> Result<Self> {
+        let mut client = context.server.connect(SEED)?;
+        let backend = Backend::of(&mut client)?;
+        client
+            .batch_execute(&format!(
+                "DROP TABLE IF EXISTS orgs;
+                 CREATE TABLE orgs (org_id VARCHAR(255) PRIMARY KEY, premium BOOLEAN NOT NULL);
+                 INSERT INTO orgs SELECT 'short-' || n, false FROM generate_series(0, {ORGS} - 1) n;
+                 INSERT INTO orgs SELECT 'long-' || n, true FROM generate_series(0, {ORGS} - 1) n;
+                 ANALYZE orgs"
+            ))
+            .context("cannot make the orgs of the plan's table")?;
+        let generator = Generator::seed(context.server.connect(SEED)?, context.samples)?;
+        Ok(Self { generator, client, backend, expired })
+    }
+}
+
+impl Contender for Delete {
+    fn name(&self) -> String {
+        "DELETE and VACUUM, seed".to_owned()
+    }
+
+    fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        let Self { generator, expired, .. } = self;
+        generator.client.batch_execute(EMPTY_SEED).context("cannot empty the plan's table")?;
+        generator.fill_seed(&rows("short-", *expired, 1))?;
+        generator.fill_seed(&rows("long-", staying(*expired), 1))?;
+        generator.client.batch_execute("ANALYZE log_events").context("cannot analyse the plan's table")
+    }
+
+    fn run(&mut self) -> Result<Measure> {
+        let mut deleted = 0;
+        let measure = Measure::of(|| {
+            deleted = self.client.execute(DELETE, &[])?;
+            self.client.batch_execute("VACUUM log_events")?;
+            Ok(deleted)
+        })?;
+        ensure!(deleted == u64::try_from(self.expired)?, "{deleted} rows were deleted");
+        Ok(measure)
+    }
+}
