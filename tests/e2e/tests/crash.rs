@@ -133,7 +133,8 @@ fn write_until_dead(
 fn send_again(client: &mut Client, books: &Bookkeeping, in_flight: Vec<InFlight>) {
     assert_eq!(in_flight.len(), WRITERS as usize);
     for batch in in_flight {
-        let stored_sql = format!("SELECT count(*) FROM tailstream.events WHERE path LIKE '/{}/%'", batch.number);
+        let stored_sql =
+            format!("SELECT count(*) FROM tailstream.events WHERE path LIKE '/{}/%'", batch.number);
         let stored: i64 = one(client, &stored_sql);
         let fate = match &batch.key {
             Some(key) => {

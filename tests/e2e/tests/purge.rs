@@ -1,0 +1,175 @@
+//! The purge among readers: it gives way, it catches up, and it holds nobody up for long.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use postgres::Client;
+use tailstream_e2e::database::{column, one};
+use tailstream_e2e::{Database, Server, eventually};
+
+fn database(name: &str) -> Database {
+    Database::new(&Server::shared("purge"), name)
+}
+
+/// Events of a premium org and of a standard one in each of some hours that standard keeps no longer.
+fn store_old(client: &mut Client, hours: i32) {
+    client
+        .batch_execute(&format!(
+            "SELECT ts_set_org_tier('gold', 'premium');
+             INSERT INTO tailstream.events (id, created_at, org_id, tier, path)
+             SELECT h * 100 + n, now() - (5 + h) * interval '1 hour', org, tier, n::text
+             FROM generate_series(1, {hours}) h, generate_series(1, 50) n, (VALUES ('gold', 2), ('tin', 1)) o(org, tier)"
+        ))
+        .expect("old events");
+}
+
+fn purge(client: &mut Client) -> i64 {
+    one(client, "SELECT coalesce(sum(chunks_dropped), -1) FROM ts_apply_retention()")
+}
+
+fn somebody_waits(client: &mut Client) -> Option<()> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+    one::<bool>(client, sql).then_some(())
+}
+
+const REPLAY: &str = "SELECT count(*) FROM ts_replay('gold', now() - interval '2 days', now())";
+
+#[test]
+fn a_purge_behind_a_long_replay_gives_way_and_catches_up() {
+    let database = database("long_replay");
+    let (mut purger, mut watch) = (database.connect(), database.connect());
+    store_old(&mut purger, 1);
+    let mut viewer = database.connect();
+    let mut replay = viewer.transaction().expect("a transaction");
+    replay
+        .batch_execute(
+            "DECLARE replay CURSOR FOR SELECT path FROM ts_replay('gold', now() - interval '2 days', now()) ORDER BY created_at, id",
+        )
+        .expect("a cursor");
+    assert_eq!(column::<String>(&mut replay, "FETCH 1 FROM replay"), ["1"]);
+
+    purger.batch_execute("SET tailstream.purge_lock_timeout = '1500ms'").expect("patience");
+    thread::scope(|scope| {
+        let purging = scope.spawn(|| {
+            let began = Instant::now();
+            (purge(&mut purger), began.elapsed())
+        });
+        eventually("the purge to wait for the replay", Duration::from_secs(20), || {
+            somebody_waits(&mut watch)
+        });
+        let began = Instant::now();
+        assert_eq!(one::<i64>(&mut watch, REPLAY), 50, "a reader behind the waiting purge");
+        let read = began.elapsed();
+        assert!(read < Duration::from_millis(1500 + 1000), "the reader waited {read:?}");
+        let (dropped, took) = purging.join().expect("the purge");
+        assert_eq!(dropped, 0, "the chunk is in use");
+        assert!(took < Duration::from_millis(1500 + 1500), "the purge took {took:?}");
+    });
+
+    assert_eq!(
+        column::<String>(&mut replay, "FETCH ALL FROM replay").len(),
+        49,
+        "the replay was not disturbed"
+    );
+    replay.commit().expect("commit");
+    assert_eq!(purge(&mut purger), 1, "it catches up");
+    assert_eq!(one::<i64>(&mut watch, "SELECT count(*) FROM tailstream.events"), 50);
+    assert_eq!(one::<i64>(&mut watch, REPLAY), 50);
+}
+
+#[test]
+fn many_chunks_in_use_hold_a_reader_up_no_longer_than_one() {
+    const CHUNKS: i32 = 12;
+    let database = database("many_chunks");
+    let (mut purger, mut holder, mut reader) = (database.connect(), database.connect(), database.connect());
+    store_old(&mut purger, CHUNKS);
+    // The oldest chunk is free and goes first; all others are in use.
+    let locks: Vec<String> = column(
+        &mut holder,
+        "SELECT format('LOCK TABLE %s IN ACCESS SHARE MODE', chunk) FROM tailstream.expired_chunks() ORDER BY range_end OFFSET 1",
+    );
+    assert_eq!(locks.len() as i32, CHUNKS - 1);
+    let mut held = holder.transaction().expect("a transaction");
+    held.batch_execute(&locks.join(";")).expect("locks");
+    purger.batch_execute("SET tailstream.purge_lock_timeout = '500ms'").expect("patience");
+    thread::scope(|scope| {
+        let purging = scope.spawn(|| {
+            let began = Instant::now();
+            (purge(&mut purger), began.elapsed())
+        });
+        let mut watch = database.connect();
+        eventually("the purge to wait", Duration::from_secs(20), || somebody_waits(&mut watch));
+        let began = Instant::now();
+        assert_eq!(one::<i64>(&mut reader, REPLAY), i64::from(CHUNKS) * 50);
+        let read = began.elapsed();
+        assert!(read < Duration::from_millis(500 + 1000), "the reader waited {read:?}");
+        let (dropped, took) = purging.join().expect("the purge");
+        assert_eq!(dropped, 1);
+        assert!(took < Duration::from_millis(2 * 500 + 1000), "the purge took {took:?}");
+    });
+    held.commit().expect("commit");
+    assert_eq!(purge(&mut purger), i64::from(CHUNKS) - 1);
+}
+
+#[test]
+fn a_writer_in_an_expiring_chunk_makes_the_purge_wait_for_another_time() {
+    let database = database("late_writer");
+    let (mut purger, mut late) = (database.connect(), database.connect());
+    store_old(&mut purger, 1);
+    let mut writing = late.transaction().expect("a transaction");
+    let event = "SELECT accepted FROM ts_ingest('tin', json_build_object('path', '/late', 'ts', now() - interval '6 hours'))";
+    writing.batch_execute("SELECT ts_alter_tier('standard', '1 day')").expect("a longer retention");
+    assert_eq!(one::<i32>(&mut writing, event), 1);
+    assert_eq!(purge(&mut purger), 0, "the purge does not see the new retention, but the writer's lock");
+    writing.commit().expect("commit");
+    assert_eq!(purge(&mut purger), 0, "by now the retention is longer");
+    let seen = "SELECT count(*) FROM ts_replay('tin', now() - interval '7 hours', now())";
+    assert_eq!(one::<i64>(&mut purger, seen), 51);
+}
+
+#[test]
+fn one_purge_at_a_time() {
+    let database = database("one_purge");
+    let (mut first, mut second) = (database.connect(), database.connect());
+    store_old(&mut first, 2);
+    let mut open = first.transaction().expect("a transaction");
+    let dropped: i64 = one(&mut open, "SELECT sum(chunks_dropped) FROM ts_apply_retention()");
+    assert_eq!(dropped, 2);
+    assert_eq!(purge(&mut second), -1, "no rows while another one is at it");
+    open.rollback().expect("rollback");
+    assert_eq!(purge(&mut second), 2, "what was rolled back is done again");
+}
+
+#[test]
+fn a_prepared_replay_outlives_the_chunks_it_was_planned_with() {
+    let database = database("prepared");
+    let (mut client, mut purger) = (database.connect(), database.connect());
+    store_old(&mut purger, 3);
+    client.batch_execute("SET plan_cache_mode = force_generic_plan").expect("generic plans");
+    let replay = client
+        .prepare("SELECT path FROM ts_replay($1, now() - interval '2 days', now()) ORDER BY created_at, id")
+        .expect("a statement");
+    for _ in 0..3 {
+        assert_eq!(client.query(&replay, &[&"gold"]).expect("a replay").len(), 150);
+    }
+    assert_eq!(purge(&mut purger), 3);
+    assert_eq!(client.query(&replay, &[&"gold"]).expect("a replay after the purge").len(), 150);
+}
+
+#[test]
+fn parallel_plans_read_the_same() {
+    let database = database("parallel");
+    let mut client = database.connect();
+    store_old(&mut client, 3);
+    client
+        .batch_execute(
+            "ANALYZE tailstream.events; SET debug_parallel_query = on; SET parallel_setup_cost = 0;
+             SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET min_parallel_index_scan_size = 0",
+        )
+        .expect("settings");
+    let plan: Vec<String> = column(&mut client, &format!("EXPLAIN {REPLAY}"));
+    assert!(plan.iter().any(|line| line.contains("Gather")), "{plan:#?}");
+    assert_eq!(one::<i64>(&mut client, REPLAY), 150);
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM tailstream.log_events"), 150);
+}
