@@ -129,6 +129,16 @@ mod tests {
     }
 
     #[pg_test]
+    fn the_planner_expects_nearly_all_rows_to_be_retained() {
+        Spi::run("SELECT ts_ingest('estimate', (SELECT json_agg('{}'::json) FROM generate_series(1, 1000)))")
+            .expect("ingest");
+        Spi::run("ANALYZE tailstream.events").expect("statistics");
+        let plan = one::<pgrx::Json>("EXPLAIN (FORMAT JSON) SELECT * FROM tailstream.log_events").0;
+        let rows = plan[0]["Plan"]["Plan Rows"].as_f64().unwrap();
+        assert!(rows > 900.0, "{rows} rows expected of 1,000");
+    }
+
+    #[pg_test]
     fn a_tier_in_use_is_not_dropped() {
         Spi::run("SELECT ts_create_tier('brief', '10 minutes'), ts_set_org_tier('user', 'brief')")
             .expect("a tier");

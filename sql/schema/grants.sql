@@ -36,6 +36,7 @@ GRANT EXECUTE ON FUNCTION
     tailstream.permitted_org(text),
     tailstream.session_unbound(),
     tailstream.retention_floor(text),
+    tailstream.is_retained(text, timestamptz),
     tailstream.replay_floor(text, timestamptz),
     tailstream.storage_missing()
 TO tailstream_reader;

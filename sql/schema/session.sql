@@ -19,8 +19,16 @@ LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'require_unbound_wrapper';
 
 -- The oldest event time that is shown of an org, at the start of this statement.
 CREATE FUNCTION tailstream.retention_floor(org_id text) RETURNS timestamptz
-LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'retention_floor_raw';
+LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'retention_floor_wrapper';
 
--- The same, but an error if a replay that starts at start_time would begin before it.
+-- Whether an event of this time is still shown, with a planner estimate of its own.
+CREATE FUNCTION tailstream.is_retained_support(internal) RETURNS internal
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'is_retained_support_wrapper';
+
+CREATE FUNCTION tailstream.is_retained(org_id text, created_at timestamptz) RETURNS boolean
+LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 1 SUPPORT tailstream.is_retained_support
+AS 'MODULE_PATHNAME', 'is_retained_wrapper';
+
+-- The oldest event time that is shown, but an error if a replay that starts at start_time would begin before it.
 CREATE FUNCTION tailstream.replay_floor(org_id text, start_time timestamptz) RETURNS timestamptz
 LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'replay_floor_wrapper';

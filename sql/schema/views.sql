@@ -29,7 +29,7 @@ BEGIN
     END IF;
     EXECUTE format('CREATE OR REPLACE VIEW tailstream.log_events AS
         SELECT %s FROM tailstream.events
-        WHERE tailstream.session_unbound() AND created_at >= tailstream.retention_floor(org_id)', columns);
+        WHERE tailstream.session_unbound() AND tailstream.is_retained(org_id, created_at)', columns);
     -- The order is the index's, so it costs nothing and lets a caller's LIMIT stop early.
     EXECUTE format('CREATE OR REPLACE VIEW tailstream.own_log_events WITH (security_barrier) AS
         SELECT %s FROM tailstream.events

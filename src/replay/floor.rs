@@ -41,21 +41,53 @@ thread_local! {
 
 pg_function! {
     /// `tailstream.retention_floor(org_id text) → timestamptz`
-    fn retention_floor_raw(fcinfo) -> Datum {
+    fn retention_floor_wrapper(fcinfo) -> Datum {
         // SAFETY: PostgreSQL calls this with one text argument that is not NULL (STRICT).
+        pg_sys::Datum::from(unsafe { floor_of_argument(fcinfo) })
+    }
+}
+
+pg_function! {
+    /// `tailstream.is_retained(org_id text, created_at timestamptz) → boolean`
+    fn is_retained_wrapper(fcinfo) -> Datum {
+        // SAFETY: PostgreSQL calls this with a text and a timestamptz that are not NULL (STRICT).
+        let (created_at, floor) = unsafe {
+            (pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 1).value() as i64, floor_of_argument(fcinfo))
+        };
+        pg_sys::Datum::from(created_at >= floor)
+    }
+}
+
+pg_function! {
+    /// Tells the planner that `is_retained` is true of nearly all rows: what is not is purged. Its own
+    /// guess, a third, makes it sort what the index has in order.
+    fn is_retained_support_wrapper(fcinfo) -> Datum {
+        // SAFETY: PostgreSQL calls support functions with one node and takes it back if they answered.
         unsafe {
-            let argument = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0).cast_mut_ptr::<pg_sys::varlena>();
-            let floor = if varlena::varatt_is_1b(argument) && !varlena::varatt_is_1b_e(argument)
-                || varlena::varatt_is_4b_u(argument)
-            {
-                let length = varlena::varsize_any_exhdr(argument);
-                let bytes = std::slice::from_raw_parts(varlena::vardata_any(argument).cast::<u8>(), length);
-                floor_of_bytes(bytes)
-            } else {
-                floor_of_bytes(text_argument(fcinfo, 0).unwrap_or_default().as_bytes())
-            };
-            pg_sys::Datum::from(floor)
+            let request = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0).cast_mut_ptr::<pg_sys::Node>();
+            if !pgrx::is_a(request, pg_sys::NodeTag::T_SupportRequestSelectivity) {
+                return pg_sys::Datum::null();
+            }
+            (*request.cast::<pg_sys::SupportRequestSelectivity>()).selectivity = 0.999;
+            pg_sys::Datum::from(request)
         }
+    }
+}
+
+/// The floor of the org that the first argument names.
+///
+/// # Safety
+/// `fcinfo` must come from PostgreSQL, with a text that is not NULL as its first argument.
+unsafe fn floor_of_argument(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
+    // SAFETY: the caller's promise; a value with an ordinary header is read where it lies.
+    unsafe {
+        let argument = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0).cast_mut_ptr::<pg_sys::varlena>();
+        let short = varlena::varatt_is_1b(argument) && !varlena::varatt_is_1b_e(argument);
+        if !short && !varlena::varatt_is_4b_u(argument) {
+            return floor_of_bytes(text_argument(fcinfo, 0).unwrap_or_default().as_bytes());
+        }
+        let length = varlena::varsize_any_exhdr(argument);
+        floor_of_bytes(std::slice::from_raw_parts(varlena::vardata_any(argument).cast::<u8>(), length))
     }
 }
 
