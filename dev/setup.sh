@@ -2,6 +2,7 @@
 # Installs what building, testing and the demo need on Debian 12 or 13: PostgreSQL 17, TimescaleDB,
 # pg_cron, Redis and cargo-pgrx. Safe to run again: what is there already is left alone.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 readonly PGRX_VERSION=0.18.1
 readonly PG_MAJOR=17
@@ -88,7 +89,8 @@ install_packages() {
 }
 
 install_cargo_pgrx() {
-    command -v cargo >/dev/null || die "cargo is missing" "install Rust 1.95 with rustup"
+    cargo --version >/dev/null ||
+        die "cargo does not run here" "install Rust with rustup, then: rustup toolchain install $(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)"
     if [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $PGRX_VERSION" ]; then
         say "installing cargo-pgrx $PGRX_VERSION (about 3 minutes)"
         cargo install cargo-pgrx --version "$PGRX_VERSION" --locked ||
