@@ -186,7 +186,7 @@ fn what_users_add_to_the_table_counts_in_both_lanes() {
     assert!(one::<i64>(&mut client, "SELECT count(*) FROM log") > 0, "a statement trigger");
     now("DROP TRIGGER each_statement ON tailstream.events");
 
-    now("CREATE UNIQUE INDEX once ON tailstream.events (path, created_at, tier)");
+    now("TRUNCATE tailstream.events; CREATE UNIQUE INDEX once ON tailstream.events (path, created_at, tier)");
     let twice = r#"[{"path":"u","ts":"2999-01-01T00:00:00Z"},{"path":"u","ts":"2999-01-01T00:00:00Z"}]"#;
     let twice = twice.replace("2999-01-01T00:00:00Z", &tailstream_devkit::event::rfc3339(now_micros()));
     refused("a unique index", ingest(&mut client, "acme", &twice, None), &["23505"]);
