@@ -120,10 +120,12 @@ DECLARE
     victim   record;
     outcome  record;
     tally    jsonb := '{}';
-    patience interval := current_setting('tailstream.purge_lock_timeout')::interval;
+    patience interval;
     give_up  timestamptz;
 BEGIN
+    -- The first call of a C function loads the library, and with it the settings.
     PERFORM tailstream.require_unbound();
+    patience := current_setting('tailstream.purge_lock_timeout')::interval;
     -- The two keys: "tail" and the purge.
     IF NOT pg_try_advisory_xact_lock(1952541036, 1) THEN
         RAISE NOTICE 'another purge is running';

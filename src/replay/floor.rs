@@ -1,7 +1,5 @@
 //! The retention floor of an org, as a filter for rows and as a check of a replay's start.
 
-use std::cell::RefCell;
-
 use pgrx::prelude::*;
 use pgrx::{IntoDatum, pg_sys, varlena};
 
@@ -24,8 +22,9 @@ unsafe extern "C" {
     fn GetCurrentStatementStartTimestamp() -> i64;
 }
 
-/// The last answer. Rows of one org come in a row, and a scan must not pay for a look-up each.
-struct Last {
+/// The last answer, kept with the call's place in the plan. Rows of one org come in a row, and a scan
+/// must pay for a look-up once and not for each.
+struct Answer {
     generation: u64,
     statement: i64,
     floor: i64,
@@ -33,17 +32,26 @@ struct Last {
     org: [u8; MAX_ORG_BYTES],
 }
 
-thread_local! {
-    static LAST: RefCell<Last> = const {
-        RefCell::new(Last { generation: 0, statement: 0, floor: 0, length: 0, org: [0; MAX_ORG_BYTES] })
-    };
+impl Answer {
+    fn floor_of(&self, org: &[u8]) -> Option<i64> {
+        let current = self.generation == cache::generation() && self.statement == statement_start();
+        (current && self.org.get(..self.length) == Some(org)).then_some(self.floor)
+    }
+
+    fn take(&mut self, org: &[u8], statement: i64, generation: u64, floor: i64) {
+        if let Some(kept) = self.org.get_mut(..org.len()) {
+            kept.copy_from_slice(org);
+            self.length = org.len();
+            (self.statement, self.generation, self.floor) = (statement, generation, floor);
+        }
+    }
 }
 
 pg_function! {
     /// `tailstream.retention_floor(org_id text) → timestamptz`
     fn retention_floor_wrapper(fcinfo) -> Datum {
         // SAFETY: PostgreSQL calls this with one text argument that is not NULL (STRICT).
-        pg_sys::Datum::from(unsafe { floor_of_argument(fcinfo) })
+        pg_sys::Datum::from(unsafe { known_floor(fcinfo).unwrap_or_else(|| look_up_floor(fcinfo)) })
     }
 }
 
@@ -51,10 +59,11 @@ pg_function! {
     /// `tailstream.is_retained(org_id text, created_at timestamptz) → boolean`
     fn is_retained_wrapper(fcinfo) -> Datum {
         // SAFETY: PostgreSQL calls this with a text and a timestamptz that are not NULL (STRICT).
-        let (created_at, floor) = unsafe {
-            (pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 1).value() as i64, floor_of_argument(fcinfo))
-        };
-        pg_sys::Datum::from(created_at >= floor)
+        unsafe {
+            let created_at = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 1).value() as i64;
+            let floor = known_floor(fcinfo).unwrap_or_else(|| look_up_floor(fcinfo));
+            pg_sys::Datum::from(created_at >= floor)
+        }
     }
 }
 
@@ -74,42 +83,44 @@ pg_function! {
     }
 }
 
-/// The floor of the org that the first argument names.
+/// The remembered floor of the org that the first argument names.
 ///
 /// # Safety
-/// `fcinfo` must come from PostgreSQL, with a text that is not NULL as its first argument.
-unsafe fn floor_of_argument(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
-    // SAFETY: the caller's promise; a value with an ordinary header is read where it lies.
+/// `fcinfo` must come from PostgreSQL, with a text that is not NULL as its first argument, for a
+/// function of this module.
+#[inline]
+unsafe fn known_floor(fcinfo: pg_sys::FunctionCallInfo) -> Option<i64> {
+    // SAFETY: the caller's promise; `fn_extra` is ours, and a value with an ordinary header is read where it lies.
     unsafe {
-        let argument = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0).cast_mut_ptr::<pg_sys::varlena>();
-        let short = varlena::varatt_is_1b(argument) && !varlena::varatt_is_1b_e(argument);
-        if !short && !varlena::varatt_is_4b_u(argument) {
-            return floor_of_bytes(text_argument(fcinfo, 0).unwrap_or_default().as_bytes());
+        let answer = (*fcinfo).flinfo.as_ref()?.fn_extra.cast::<Answer>().as_ref()?;
+        let org = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0).cast_mut_ptr::<pg_sys::varlena>();
+        let short = varlena::varatt_is_1b(org) && !varlena::varatt_is_1b_e(org);
+        if !short && !varlena::varatt_is_4b_u(org) {
+            return None;
         }
-        let length = varlena::varsize_any_exhdr(argument);
-        floor_of_bytes(std::slice::from_raw_parts(varlena::vardata_any(argument).cast::<u8>(), length))
+        let length = varlena::varsize_any_exhdr(org);
+        answer.floor_of(std::slice::from_raw_parts(varlena::vardata_any(org).cast::<u8>(), length))
     }
 }
 
-fn floor_of_bytes(org: &[u8]) -> i64 {
-    let statement = statement_start();
-    let generation = cache::generation();
-    let known = LAST.with_borrow(|last| {
-        (last.generation == generation && last.statement == statement && last.org[..last.length] == *org)
-            .then_some(last.floor)
-    });
-    known.unwrap_or_else(|| {
-        let floor = report(visible_floor(&String::from_utf8_lossy(org), statement));
-        LAST.with_borrow_mut(|last| remember(last, org, statement, generation, floor));
+/// Looks the floor up, and remembers it.
+///
+/// # Safety
+/// As for `known_floor`.
+#[cold]
+unsafe fn look_up_floor(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
+    // SAFETY: the caller's promise; what is allocated lives as long as the call's place in the plan.
+    unsafe {
+        let org = text_argument(fcinfo, 0).unwrap_or_default();
+        let (generation, statement) = (cache::generation(), statement_start());
+        let floor = report(visible_floor(org, statement));
+        if let Some(function) = (*fcinfo).flinfo.as_mut() {
+            if function.fn_extra.is_null() {
+                function.fn_extra = pg_sys::MemoryContextAllocZero(function.fn_mcxt, size_of::<Answer>());
+            }
+            (*function.fn_extra.cast::<Answer>()).take(org.as_bytes(), statement, generation, floor);
+        }
         floor
-    })
-}
-
-fn remember(last: &mut Last, org: &[u8], statement: i64, generation: u64, floor: i64) {
-    if let Some(kept) = last.org.get_mut(..org.len()) {
-        kept.copy_from_slice(org);
-        (last.length, last.statement, last.generation, last.floor) =
-            (org.len(), statement, generation, floor);
     }
 }
 

@@ -15,9 +15,12 @@ thread_local! {
 }
 
 /// Where the library is preloaded nobody could set anything before it: the setting is what it says.
+/// A parallel worker has it from its leader, which looked it up to make the plan, and may set nothing.
 pub fn trust_if_preloaded() {
-    // SAFETY: reads one variable.
-    VERIFIED.set(unsafe { pg_sys::process_shared_preload_libraries_in_progress });
+    // SAFETY: reads two variables.
+    VERIFIED.set(unsafe {
+        pg_sys::process_shared_preload_libraries_in_progress || pg_sys::ParallelWorkerNumber >= 0
+    });
 }
 
 /// The org this session is bound to, if any.

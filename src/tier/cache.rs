@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pgrx::{pg_guard, pg_sys};
 
@@ -24,9 +25,10 @@ struct Cache {
     orgs: HashMap<Box<str>, Tier>,
 }
 
+/// Grows with every invalidation. Read for every row of a replay, hence no thread-local.
+static GENERATION: AtomicU64 = AtomicU64::new(1);
+
 thread_local! {
-    /// Grows with every invalidation.
-    static GENERATION: Cell<u64> = const { Cell::new(1) };
     static WATCHED: Cell<(pg_sys::Oid, pg_sys::Oid)> = const { Cell::new((pg_sys::InvalidOid, pg_sys::InvalidOid)) };
     static CACHE: RefCell<Cache> = RefCell::new(Cache {
         generation: 0, tables: None, tiers: Vec::new(), default: None, orgs: HashMap::new(),
@@ -50,7 +52,7 @@ unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation:
 
 /// Makes this session forget all it remembers.
 pub fn forget() {
-    GENERATION.set(GENERATION.get() + 1);
+    GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Makes every session forget what it remembers once this transaction commits, and this one now.
@@ -62,7 +64,7 @@ pub fn invalidate_everywhere(relation: pg_sys::Oid) {
 
 /// Changes whenever something remembered may have changed.
 pub fn generation() -> u64 {
-    GENERATION.get()
+    GENERATION.load(Ordering::Relaxed)
 }
 
 /// The tier of an org, `None` if it is not registered.
