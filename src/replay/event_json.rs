@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use std::num::NonZeroUsize;
 
-use pgrx::{FromDatum, pg_sys};
+use pgrx::{FromDatum, PgTupleDesc, pg_sys};
 
 use crate::call::pg_function;
 use crate::event::{EventColumns, Inet, encode};
@@ -13,42 +13,29 @@ pg_function! {
     /// `ts_event(event record) → json`
     fn ts_event_wrapper(fcinfo) -> Datum {
         // SAFETY: PostgreSQL calls this with one composite value that is not NULL (STRICT).
-        unsafe {
-            let argument = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0);
-            let row = Record::open(argument);
-            let json = row.encode();
-            row.close();
-            pgrx::IntoDatum::into_datum(json).unwrap_or(pg_sys::Datum::null())
-        }
+        let row = unsafe { Record::open(pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0)) };
+        pgrx::IntoDatum::into_datum(row.encode()).unwrap_or(pg_sys::Datum::null())
     }
 }
 
 /// A composite value under inspection.
 struct Record {
     tuple: pg_sys::HeapTupleData,
-    descriptor: pg_sys::TupleDesc,
+    descriptor: PgTupleDesc<'static>,
 }
 
 impl Record {
+    /// # Safety
+    /// The datum must be a composite value that outlives the record.
     unsafe fn open(datum: pg_sys::Datum) -> Self {
-        // SAFETY: the datum is a composite value, and those say what type they are.
+        // SAFETY: composite values say what type they are, and its descriptor is released when dropped.
         unsafe {
             let header = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
-            let datum_fields = (*header).t_choice.t_datum;
-            let descriptor =
-                pg_sys::lookup_rowtype_tupdesc(datum_fields.datum_typeid, datum_fields.datum_typmod);
-            let mut tuple = pg_sys::HeapTupleData { t_data: header, ..Default::default() };
-            tuple.t_len = pgrx::varlena::varsize_any(header.cast()) as u32;
-            Self { tuple, descriptor }
-        }
-    }
-
-    unsafe fn close(self) {
-        // SAFETY: pinned by `open`.
-        unsafe {
-            if (*self.descriptor).tdrefcount >= 0 {
-                pg_sys::DecrTupleDescRefCount(self.descriptor);
-            }
+            let kind = (*header).t_choice.t_datum;
+            let descriptor = pg_sys::lookup_rowtype_tupdesc(kind.datum_typeid, kind.datum_typmod);
+            let t_len = pgrx::varlena::varsize_any(header.cast()) as u32;
+            let tuple = pg_sys::HeapTupleData { t_len, t_data: header, ..Default::default() };
+            Self { tuple, descriptor: PgTupleDesc::from_pg(descriptor) }
         }
     }
 
@@ -59,17 +46,15 @@ impl Record {
     }
 
     fn datum(&self, name: &CStr, kind: pg_sys::Oid) -> Option<pg_sys::Datum> {
+        let number = self.descriptor.iter().position(|attribute| {
+            attribute.atttypid == kind
+                && !attribute.attisdropped
+                && attribute.name().as_bytes() == name.to_bytes()
+        })?;
+        let tuple = (&raw const self.tuple).cast_mut();
         // SAFETY: the descriptor is the tuple's.
         unsafe {
-            let count = (*self.descriptor).natts as usize;
-            let number = (0..count).find(|index| {
-                let attribute = (*self.descriptor).attrs.as_ptr().add(*index);
-                !(*attribute).attisdropped
-                    && (*attribute).atttypid == kind
-                    && CStr::from_ptr((*attribute).attname.data.as_ptr()) == name
-            })?;
-            let tuple = (&raw const self.tuple).cast_mut();
-            pgrx::htup::heap_getattr_raw(tuple, NonZeroUsize::new(number + 1)?, self.descriptor)
+            pgrx::htup::heap_getattr_raw(tuple, NonZeroUsize::new(number + 1)?, self.descriptor.as_ptr())
         }
     }
 

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use pgrx::memcxt::PgMemoryContexts;
-use pgrx::pg_sys;
+use pgrx::{PgTupleDesc, pg_sys};
 
 use super::super::row::{COLUMNS, Row};
 use super::Rows;
@@ -86,19 +86,16 @@ impl Target {
     }
 
     fn has_our_columns(&self) -> bool {
-        // SAFETY: as above; the attributes are as many as the descriptor says.
-        unsafe {
-            let descriptor = (*self.relation).rd_att;
-            (*descriptor).natts as usize == COLUMNS.len()
-                && COLUMNS.iter().enumerate().all(|(index, (name, kind))| {
-                    let attribute = (*descriptor).attrs.as_ptr().add(index);
-                    (*attribute).atttypid == *kind
-                        && !(*attribute).attisdropped
-                        && (*attribute).attgenerated == 0
-                        && ((*attribute).attnotnull == (index < REQUIRED_COLUMNS))
-                        && core::ffi::CStr::from_ptr((*attribute).attname.data.as_ptr()) == *name
-                })
-        }
+        // SAFETY: the descriptor lives as long as the relation is open, and is not released here.
+        let descriptor = unsafe { PgTupleDesc::from_pg_unchecked((*self.relation).rd_att) };
+        descriptor.len() == COLUMNS.len()
+            && descriptor.iter().zip(&COLUMNS).enumerate().all(|(index, (attribute, (name, kind)))| {
+                attribute.atttypid == *kind
+                    && !attribute.attisdropped
+                    && attribute.attgenerated == 0
+                    && attribute.attnotnull == (index < REQUIRED_COLUMNS)
+                    && attribute.name().as_bytes() == name.to_bytes()
+            })
     }
 }
 
