@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod backend;
+mod cold;
 mod comparison;
 mod generator;
 mod ingest;
@@ -29,7 +30,7 @@ use clap::Parser;
 use options::Options;
 use results::Results;
 use sample::Samples;
-use server::Server;
+use server::{OURS, SCALE_FEW, SCALE_MANY, Server};
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool> {
     let samples = Samples::load(options.log.as_deref())?;
     println!("{}", samples.origin());
-    let server = Server::start()?;
+    let server = Server::start(&[OURS, SCALE_MANY, SCALE_FEW])?;
     let mut results = Results::new(options, &samples, &server)?;
     for comparison in comparison::ALL {
         if !options.wants(comparison.keys) {

@@ -1,11 +1,14 @@
 //! Dropping the chunks of a tier that are over, against DELETE and VACUUM.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, ensure};
 use postgres::Client;
 use serde_json::json;
 use tailstream_devkit::event::now_micros;
 
 use crate::backend::Backend;
+use crate::cold;
 use crate::comparison::Context;
 use crate::generator::{Generator, Rows};
 use crate::load::{EMPTY_OURS, EMPTY_SEED, tier_id};
@@ -29,12 +32,22 @@ const DELETE: &str = "
 
 pub fn run(context: &Context, results: &mut Results) -> Result<()> {
     let expired = context.options.size(1_000_000, 200_000);
-    let mut ours = Purge::new(context, expired, 1)?;
+    let mut ours = Purge::new(context, expired)?;
     let mut theirs = Delete::new(context, expired)?;
-    let duel = duel(context.server, context.options.size(3, 1), &mut ours, &mut theirs)?;
-    results.add_race("purge_vs_delete", &duel, &json!({ "expired": expired, "staying": staying(expired) }));
+    let warm = duel(context.server, context.options.size(3, 1), &mut ours, &mut theirs)?;
+    results.add_race("purge_vs_delete", &warm, &json!({ "expired": expired, "staying": staying(expired) }));
+
+    // What expired was written hours or days ago: in a table larger than the memory it is on disk only.
+    if cold::is_possible(&mut ours.client)? && cold::is_possible(&mut theirs.client)? {
+        (ours.cold, theirs.cold) = (true, true);
+        let cold = duel(context.server, context.options.size(2, 1), &mut ours, &mut theirs)?;
+        results.add_absolute("purge_of_cold_rows_s", cold.ours.seconds());
+        results.add_absolute("delete_of_cold_rows_s", cold.theirs.seconds());
+        results.add_absolute("purge_vs_delete_of_cold_rows_ratio", cold.ratio());
+    }
+
     // A purge that was held up for some hours.
-    let mut late = Purge { hours: 6, ..ours };
+    let mut late = Purge { hours: 6, cold: false, ..ours };
     late.prepare()?;
     context.server.checkpoint()?;
     results.add_absolute("purge_of_6_chunks_s", late.run()?.seconds);
@@ -63,10 +76,12 @@ struct Purge {
     tiers: [i16; 2],
     expired: i64,
     hours: i64,
+    data_dir: PathBuf,
+    cold: bool,
 }
 
 impl Purge {
-    fn new(context: &Context, expired: i64, hours: i64) -> Result<Self> {
+    fn new(context: &Context, expired: i64) -> Result<Self> {
         let mut client = context.server.connect(OURS)?;
         let backend = Backend::of(&mut client)?;
         let tiers = [tier_id(&mut client, "standard")?, tier_id(&mut client, "premium")?];
@@ -77,7 +92,8 @@ impl Purge {
             )?;
         }
         let generator = Generator::ours(context.server.connect(OURS)?, context.samples)?;
-        Ok(Self { generator, client, backend, tiers, expired, hours })
+        let data_dir = context.server.cluster().data_dir();
+        Ok(Self { generator, client, backend, tiers, expired, hours: 1, data_dir, cold: false })
     }
 }
 
@@ -95,6 +111,10 @@ impl Contender for Purge {
         generator.client.batch_execute(EMPTY_OURS).context("cannot empty our tables")?;
         generator.fill_ours(&rows("short-", *expired, *hours), tiers[0])?;
         generator.fill_ours(&rows("long-", staying(*expired), *hours), tiers[1])
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        if self.cold { cold::forget(&mut self.client, &self.data_dir, "tailstream.events") } else { Ok(()) }
     }
 
     fn run(&mut self) -> Result<Measure> {
@@ -118,6 +138,8 @@ struct Delete {
     client: Client,
     backend: Backend,
     expired: i64,
+    data_dir: PathBuf,
+    cold: bool,
 }
 
 impl Delete {
@@ -134,7 +156,8 @@ impl Delete {
             ))
             .context("cannot make the orgs of the plan's table")?;
         let generator = Generator::seed(context.server.connect(SEED)?, context.samples)?;
-        Ok(Self { generator, client, backend, expired })
+        let data_dir = context.server.cluster().data_dir();
+        Ok(Self { generator, client, backend, expired, data_dir, cold: false })
     }
 }
 
@@ -153,6 +176,10 @@ impl Contender for Delete {
         generator.fill_seed(&rows("short-", *expired, 1))?;
         generator.fill_seed(&rows("long-", staying(*expired), 1))?;
         generator.client.batch_execute("ANALYZE log_events").context("cannot analyse the plan's table")
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        if self.cold { cold::forget(&mut self.client, &self.data_dir, "log_events") } else { Ok(()) }
     }
 
     fn run(&mut self) -> Result<Measure> {

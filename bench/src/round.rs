@@ -48,6 +48,11 @@ pub trait Contender {
     /// Brings the tables to where they are before every round; not timed.
     fn prepare(&mut self) -> Result<()>;
 
+    /// What has to happen after the checkpoint that follows; not timed.
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Does the work and times it.
     fn run(&mut self) -> Result<Measure>;
 }
@@ -128,6 +133,7 @@ fn turn(server: &Server, contender: &mut dyn Contender) -> Result<Measure> {
     contender.prepare().with_context(|| format!("cannot prepare {name}"))?;
     // What is dirty from before must not be written at the cost of who comes next.
     server.checkpoint()?;
+    contender.settle().with_context(|| format!("cannot prepare {name}"))?;
     let backend = contender.backend();
     let before = backend.cpu_seconds();
     let measure = contender.run().with_context(|| format!("{name} failed"))?;

@@ -10,6 +10,9 @@ use crate::machine::memory_bytes;
 
 /// The database of the extension.
 pub const OURS: &str = "tailstream";
+/// Databases of the extension with much and with little stored.
+pub const SCALE_MANY: &str = "scale_many";
+pub const SCALE_FEW: &str = "scale_few";
 /// The database of the plan's table.
 pub const SEED: &str = "seed";
 
@@ -46,8 +49,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// A new server with the databases `tailstream` and `seed`.
-    pub fn start() -> Result<Self> {
+    /// A new server with the database of the plan's table, and with databases of the extension. All
+    /// are made now: the running server has the library of this moment loaded, which would not fit an
+    /// extension that somebody installs meanwhile.
+    pub fn start(ours: &[&str]) -> Result<Self> {
         let settings = settings()?;
         let cluster = Cluster::builder("bench")
             .preload(&["timescaledb", "tailstream"])
@@ -55,7 +60,7 @@ impl Server {
             .create()?;
         let control = RefCell::new(cluster.connect("postgres")?);
         let server = Self { cluster, settings, control };
-        server.create_ours(OURS)?;
+        ours.iter().try_for_each(|database| server.create_ours(database))?;
         server.cluster.create_database(SEED)?;
         let mut seed = server.connect(SEED)?;
         seed.batch_execute("CREATE EXTENSION timescaledb").context("cannot create extension timescaledb")?;
@@ -63,8 +68,7 @@ impl Server {
         Ok(server)
     }
 
-    /// A database with the extension in it.
-    pub fn create_ours(&self, name: &str) -> Result<()> {
+    fn create_ours(&self, name: &str) -> Result<()> {
         self.cluster.create_database(name)?;
         self.connect(name)?
             .batch_execute("CREATE EXTENSION tailstream CASCADE")

@@ -18,7 +18,7 @@ use crate::payload::{BATCH, HOUR, Payload};
 use crate::results::Results;
 use crate::round::{Contender, Measure, duel};
 use crate::screen;
-use crate::server::{OURS, Server};
+use crate::server::{OURS, SCALE_FEW, SCALE_MANY, Server};
 
 const PREFIX: &str = "org-";
 /// Stored before each round of the comparison by orgs, so that indexes are not empty.
@@ -137,7 +137,7 @@ pub fn rows(context: &Context, results: &mut Results) -> Result<()> {
     let many = hours_with_room(server, wanted)?;
     let payload = Payload::recent(context.samples, context.options.size(300, 100));
     let oldest = (Payload::recent_span().0).div_euclid(HOUR) * HOUR;
-    let databases = [("scale_many", many), ("scale_few", 1)];
+    let databases = [(SCALE_MANY, many), (SCALE_FEW, 1)];
     for (database, hours) in databases {
         store_history(context, database, oldest, hours)?;
     }
@@ -182,7 +182,6 @@ fn register(client: &mut Client, orgs: usize) -> Result<()> {
 fn store_history(context: &Context, database: &str, end: i64, hours: i64) -> Result<()> {
     let (server, samples) = (context.server, context.samples);
     let started = now_micros();
-    server.create_ours(database)?;
     let mut client = server.connect(database)?;
     register(&mut client, 10)?;
     let tier = tier_id(&mut client, TIER)?;
