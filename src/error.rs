@@ -29,6 +29,8 @@ pub enum Error {
     PlainView(String),
     #[error("replay of org \"{org}\" starts at {start}, before its retention of {retention}")]
     BeforeRetention { org: String, start: String, retention: String, earliest: String },
+    #[error("the row is not an event")]
+    NotAnEvent,
     #[error("tailstream's tables are not attached")]
     StorageMissing,
     #[error("{message}")]
@@ -50,6 +52,7 @@ impl Error {
             Self::UnknownOrg(_) => ERRCODE_FOREIGN_KEY_VIOLATION,
             Self::ForeignOrg(_) | Self::Bound(_) | Self::PlainView(_) => ERRCODE_INSUFFICIENT_PRIVILEGE,
             Self::BeforeRetention { .. } => ERRCODE_DATETIME_FIELD_OVERFLOW,
+            Self::NotAnEvent => ERRCODE_DATATYPE_MISMATCH,
             Self::StorageMissing => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Event { sqlstate, .. } => event_code(sqlstate),
             Self::Spi { .. } | Self::Internal(_) => ERRCODE_INTERNAL_ERROR,
@@ -59,6 +62,9 @@ impl Error {
     fn detail(&self) -> Option<String> {
         match self {
             Self::Event { detail, .. } => detail.clone(),
+            Self::NotAnEvent => {
+                Some("It needs the columns of tailstream.log_events, created_at at the least.".into())
+            }
             Self::LongOrg(_) => Some("At most 255 characters.".into()),
             Self::ForeignOrg(_) => {
                 Some("The session is bound to another org by the setting tailstream.org.".into())

@@ -156,6 +156,10 @@ mod tests {
             ("SELECT ts_ingest('a', '{}', '')", "22023 idempotency key has 0 characters"),
             ("SELECT ts_ingest('a', '{}', on_invalid => 'x')", "22023 on_invalid is \"x\""),
             ("SELECT ts_ingest('a', '7')", "22032 expected"),
+            ("SELECT ts_erase_org(NULL)", "22004 argument \"org\" is NULL"),
+            ("SELECT ts_event(ROW(1, 2))", "42804 the row is not an event"),
+            ("INSERT INTO tailstream.log_events (path) VALUES ('/')", "23502 column \"org_id\""),
+            ("SELECT ts_schedule_retention(NULL)", "22004 argument \"schedule\" is NULL"),
             ("SELECT ts_create_tier('m', '1 month')", "22023 tier \"m\": retention 1 mon is not usable"),
             ("SELECT ts_set_org_tier('a', 'gold')", "42704 tier \"gold\" does not exist"),
         ] {

@@ -24,6 +24,10 @@ DECLARE
     outcome record;
 BEGIN
     NEW.org_id := coalesce(NEW.org_id, tailstream.bound_org());
+    IF NEW.org_id IS NULL THEN
+        RAISE EXCEPTION 'column "org_id" of view log_events is NULL'
+            USING ERRCODE = 'not_null_violation', HINT = 'Name the org, or have the role bound to one.';
+    END IF;
     NEW.created_at := coalesce(NEW.created_at, pg_catalog.clock_timestamp());
     NEW.method := coalesce(NEW.method, 'GET');
     NEW.path := coalesce(NEW.path, '/');

@@ -229,7 +229,7 @@ CREATE FUNCTION ts_erase_org(org text, OUT events bigint, OUT batches bigint, OU
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
     PERFORM tailstream.require_unbound();
-    PERFORM tailstream.lock_org_for_erasure(org);
+    PERFORM tailstream.lock_org_for_erasure(tailstream.permitted_org(org));
     DELETE FROM tailstream.events e WHERE e.org_id = org;
     GET DIAGNOSTICS events = ROW_COUNT;
     DELETE FROM tailstream.batches b WHERE b.org_id = org;

@@ -21,6 +21,10 @@ DECLARE
     home   text := coalesce(current_setting('cron.database_name', true), 'postgres');
 BEGIN
     PERFORM tailstream.require_unbound();
+    IF schedule IS NULL THEN
+        RAISE EXCEPTION 'argument "schedule" is NULL'
+            USING ERRCODE = 'null_value_not_allowed', HINT = 'ts_unschedule_retention() ends the schedule.';
+    END IF;
     SELECT format('SELECT cron.schedule_in_database(%L, %L, %L, %L);', j.job_name, schedule, j.command, current_database())
     INTO purge FROM tailstream.retention_jobs() j LIMIT 1;
     IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_cron') THEN

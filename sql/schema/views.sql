@@ -1,5 +1,7 @@
 -- Until the tables are there (while a dump is restored) the views have their columns and say what to do.
-CREATE FUNCTION tailstream.storage_missing() RETURNS boolean
+CREATE FUNCTION tailstream.storage_missing()
+RETURNS TABLE (id bigint, created_at timestamptz, org_id text, host text, method text, path text, status integer,
+               response_time integer, response_size bigint, user_agent text, referrer text, ip_address inet, metadata jsonb)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
     RAISE EXCEPTION 'tailstream''s tables are not attached yet'
@@ -18,11 +20,7 @@ DECLARE
                      user_agent, referrer, ip_address, metadata';
 BEGIN
     IF to_regclass('tailstream.events') IS NULL THEN
-        columns := $stub$SELECT NULL::bigint AS id, NULL::timestamptz AS created_at, NULL::text COLLATE "C" AS org_id,
-            NULL::text AS host, NULL::text AS method, NULL::text AS path, NULL::integer AS status,
-            NULL::integer AS response_time, NULL::bigint AS response_size, NULL::text AS user_agent,
-            NULL::text AS referrer, NULL::inet AS ip_address, NULL::jsonb AS metadata
-            WHERE tailstream.storage_missing()$stub$;
+        columns := replace('SELECT ' || columns || ' FROM tailstream.storage_missing()', 'org_id', 'org_id COLLATE "C" AS org_id');
         EXECUTE 'CREATE OR REPLACE VIEW tailstream.log_events AS ' || columns;
         EXECUTE 'CREATE OR REPLACE VIEW tailstream.own_log_events WITH (security_barrier) AS ' || columns;
         RETURN;

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use pgrx::{FromDatum, PgTupleDesc, pg_sys};
 
 use crate::call::pg_function;
+use crate::error::{Error, Result, report};
 use crate::event::{EventColumns, Inet, encode};
 use crate::tier::to_unix_time;
 
@@ -14,7 +15,7 @@ pg_function! {
     fn ts_event_wrapper(fcinfo) -> Datum {
         // SAFETY: PostgreSQL calls this with one composite value that is not NULL (STRICT).
         let row = unsafe { Record::open(pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0)) };
-        pgrx::IntoDatum::into_datum(row.encode()).unwrap_or(pg_sys::Datum::null())
+        pgrx::IntoDatum::into_datum(report(row.encode())).unwrap_or(pg_sys::Datum::null())
     }
 }
 
@@ -62,13 +63,14 @@ impl Record {
         self.get(name, pg_sys::TEXTOID)
     }
 
-    fn encode(&self) -> String {
+    fn encode(&self) -> Result<String> {
+        let created_at = self.get::<i64>(c"created_at", pg_sys::TIMESTAMPTZOID).ok_or(Error::NotAnEvent)?;
         let metadata =
             self.datum(c"metadata", pg_sys::JSONBOID).and_then(|value| printed(pg_sys::jsonb_out, value));
         let address =
             self.datum(c"ip_address", pg_sys::INETOID).and_then(|value| printed(pg_sys::inet_out, value));
-        encode(&EventColumns {
-            created_at: self.get::<i64>(c"created_at", pg_sys::TIMESTAMPTZOID).map_or(0, to_unix_time),
+        Ok(encode(&EventColumns {
+            created_at: to_unix_time(created_at),
             host: self.text(c"host"),
             method: self.text(c"method"),
             path: self.text(c"path"),
@@ -79,7 +81,7 @@ impl Record {
             referrer: self.text(c"referrer"),
             ip_address: address.and_then(Inet::parse),
             metadata,
-        })
+        }))
     }
 }
 

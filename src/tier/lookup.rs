@@ -29,11 +29,14 @@ impl Tables {
     /// Finds the tables, or says that they are missing.
     pub fn find() -> Result<Self> {
         let schema = schema()?;
-        Ok(Self {
-            orgs: relation(schema, c"orgs")?,
-            orgs_key: relation(schema, c"orgs_pkey")?,
-            tiers: relation(schema, c"tiers")?,
-        })
+        let orgs = relation(schema, c"orgs")?;
+        // SAFETY: a catalog look-up by name.
+        let watched = unsafe { pg_sys::get_trigger_oid(orgs, c"tailstream_invalidate_cache".as_ptr(), true) };
+        if watched == pg_sys::InvalidOid {
+            // A dump brought the tables, and nobody would hear of their changes.
+            return Err(Error::StorageMissing);
+        }
+        Ok(Self { orgs, orgs_key: relation(schema, c"orgs_pkey")?, tiers: relation(schema, c"tiers")? })
     }
 
     /// The tier of an org, `None` if the org is not registered.
