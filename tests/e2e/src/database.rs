@@ -82,9 +82,10 @@ impl Drop for Database {
             return;
         }
         self.cluster.drop_database(&self.name).expect("the database dropped");
-        let roles = format!("SELECT rolname::text FROM pg_roles WHERE rolname LIKE '{}\\_%'", self.name);
+        let roles = "SELECT rolname::text FROM pg_roles WHERE starts_with(rolname, $1)";
+        let prefix = format!("{}_", self.name);
         let mut client = self.cluster.connect("postgres").expect("a connection");
-        for row in client.query(&roles, &[]).expect("the test's roles") {
+        for row in client.query(roles, &[&prefix]).expect("the test's roles") {
             let role: String = row.get(0);
             client.batch_execute(&format!("DROP ROLE {role}")).expect("the role dropped");
         }

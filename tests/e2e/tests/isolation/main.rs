@@ -1,8 +1,11 @@
 //! A role bound to one org tries to see another's events. Every attempt may fail or show its own rows;
 //! no row, notice or error may hold anything of the other org's.
 
+mod attempts;
+
 use std::sync::{Arc, Mutex};
 
+use attempts::{ATTEMPTS, SETTINGS};
 use postgres::{Client, NoTls, SimpleQueryMessage};
 use tailstream_e2e::database::one;
 use tailstream_e2e::{Database, Server, refused};
@@ -88,63 +91,6 @@ fn prepare(server: &Server, name: &str) -> (Database, String) {
         .expect("the scene");
     (database, role)
 }
-
-/// `{s}` is what is read.
-const ATTEMPTS: &[&str] = &[
-    "SELECT string_agg(path, ',') FROM {s} WHERE path <> ''",
-    "SELECT * FROM {s} WHERE leak(path)",
-    "SELECT * FROM {s} e WHERE leak(e::text)",
-    "SELECT e, e.*, row_to_json(e) FROM {s} e WHERE leak(e.host)",
-    "SELECT * FROM {s} WHERE path::int = 1",
-    "SELECT * FROM {s} WHERE (metadata ->> 'k')::int = 1",
-    "SELECT * FROM {s} WHERE 1 / (status - 200) = 1 AND leak(org_id || path)",
-    "SELECT * FROM {s} WHERE path ~~~ 'x'",
-    "SELECT * FROM {s} WHERE org_id = 'other' AND leak(path)",
-    "SELECT * FROM {s} WHERE created_at > now() - interval '2 minutes' AND leak(path) ORDER BY created_at, id LIMIT 500",
-    "SELECT leak(path), count(*) FILTER (WHERE leak(path)) FROM {s} GROUP BY 1 HAVING bool_or(leak(path))",
-    "SELECT DISTINCT ON (leak(path)) path FROM {s} ORDER BY leak(path)",
-    "SELECT sum(status) OVER (PARTITION BY leak(path)) FROM {s}",
-    "WITH c AS (SELECT * FROM {s}) SELECT * FROM c WHERE leak(path)",
-    "WITH c AS MATERIALIZED (SELECT * FROM {s}) SELECT * FROM c WHERE leak(path)",
-    "WITH RECURSIVE c AS (SELECT path FROM {s} UNION SELECT e.path FROM {s} e JOIN c ON leak(e.path)) SELECT * FROM c",
-    "SELECT * FROM (SELECT * FROM {s} OFFSET 0) x WHERE leak(path)",
-    "SELECT * FROM {s} a JOIN {s} b ON leak(a.path) AND leak(b.path) AND a.id = b.id",
-    "SELECT * FROM mine m FULL JOIN {s} e ON m.path = e.path WHERE leak(e.path)",
-    "SELECT * FROM generate_series(1, 2) n, LATERAL (SELECT * FROM {s} WHERE leak(path || n)) x",
-    "SELECT (SELECT count(*) FROM {s} WHERE leak(path)), EXISTS (SELECT FROM {s} WHERE path::int = 1)",
-    "SELECT path FROM {s} UNION ALL SELECT path FROM {s} WHERE leak(path)",
-    "SELECT 1 WHERE '/SEC' || 'RET1' IN (SELECT path FROM {s} WHERE leak(path))",
-    "EXPLAIN (ANALYZE, VERBOSE) SELECT * FROM {s} WHERE leak(path)",
-    "EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT * FROM {s} WHERE leak(path)",
-    "BEGIN; DECLARE c SCROLL CURSOR FOR SELECT * FROM {s} WHERE leak(path); FETCH ALL FROM c",
-    "BEGIN; EXPLAIN ANALYZE DECLARE c CURSOR FOR SELECT * FROM {s} WHERE leak(path)",
-    "BEGIN; CREATE TABLE t AS SELECT * FROM {s} WHERE leak(path); SELECT * FROM t",
-    "BEGIN; SELECT * INTO t FROM {s} WHERE leak(path); SELECT * FROM t",
-    "BEGIN; CREATE MATERIALIZED VIEW m AS SELECT * FROM {s} WHERE leak(path); SELECT * FROM m",
-    "BEGIN; CREATE VIEW v AS SELECT * FROM {s}; SELECT * FROM v WHERE leak(path)",
-    "BEGIN; CREATE VIEW v WITH (security_invoker) AS SELECT * FROM {s}; SELECT * FROM v WHERE leak(path)",
-    "BEGIN; CREATE TEMP VIEW v AS TABLE {t}; SELECT * FROM v WHERE leak(path)",
-    "BEGIN; CREATE FUNCTION f() RETURNS SETOF text LANGUAGE sql AS 'SELECT path FROM {q} WHERE leak(path)'; SELECT * FROM f()",
-    "BEGIN; CREATE FUNCTION f() RETURNS SETOF text LANGUAGE sql BEGIN ATOMIC SELECT path FROM {s} WHERE leak(path); END; SELECT * FROM f()",
-    "BEGIN; CREATE FUNCTION f(tailstream.log_events) RETURNS boolean LANGUAGE sql COST 0.0000001 AS 'SELECT leak($1.path)'; SELECT * FROM {s} e WHERE f(ROW(e.*)::tailstream.log_events)",
-    "DO $$ DECLARE r record; BEGIN FOR r IN SELECT * FROM {s} WHERE leak(path) LOOP NULL; END LOOP; END $$",
-    "DO $$ BEGIN EXECUTE 'CREATE TEMP TABLE d AS SELECT * FROM {q} WHERE leak(path)'; END $$",
-    "BEGIN; INSERT INTO mine SELECT path FROM {s} WHERE leak(path) RETURNING path",
-    "BEGIN; INSERT INTO mine VALUES ('x'); UPDATE mine SET path = e.path FROM {s} e WHERE leak(e.path) RETURNING mine.path",
-    "BEGIN; DELETE FROM mine USING {s} e WHERE leak(e.path)",
-    "BEGIN; MERGE INTO mine USING {s} e ON leak(e.path) WHEN NOT MATCHED THEN INSERT VALUES (e.path)",
-    "BEGIN; CREATE RULE r AS ON INSERT TO mine DO ALSO SELECT path FROM {s} WHERE leak(path); INSERT INTO mine VALUES ('x')",
-    "PREPARE p AS SELECT * FROM {s} WHERE leak(path); EXECUTE p; EXECUTE p; EXECUTE p; EXECUTE p; EXECUTE p; EXECUTE p; EXECUTE p; DEALLOCATE p",
-    "BEGIN; PREPARE p2 AS SELECT * FROM {s} WHERE leak(path); CREATE TABLE t AS EXECUTE p2; SELECT * FROM t",
-    "EXPLAIN ANALYZE EXECUTE kept",
-];
-
-const SETTINGS: [&str; 4] = [
-    "RESET enable_seqscan",
-    "SET enable_indexscan = off; SET enable_bitmapscan = off; SET enable_indexonlyscan = off; SET timescaledb.enable_chunk_append = off",
-    "SET enable_indexscan = on; SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; SET enable_sort = off",
-    "SET debug_parallel_query = on; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET enable_seqscan = on",
-];
 
 #[test]
 fn no_query_shows_another_orgs_rows() {
