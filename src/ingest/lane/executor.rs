@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::{
     INT2OID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZARRAYOID,
 };
+use pgrx::pg_sys::{self, BuiltinOid};
 use pgrx::prelude::*;
 
 use super::super::arg;
@@ -18,35 +18,43 @@ use crate::tier::to_postgres_time;
 /// Rows per statement: their values are held three times while it runs.
 const PART: usize = 10_000;
 
-// `unnest` of several arrays is only known by its unqualified name; the function's pinned search_path is what
-// makes it PostgreSQL's own.
+/// `unnest` of several arrays is only known by its unqualified name; that the function pins its
+/// search_path is what makes it PostgreSQL's own.
+macro_rules! insert {
+    () => {
+        "INSERT INTO tailstream.events (id, created_at, org_id, tier, host, method, path, status, response_time,
+             response_size, user_agent, referrer, ip_address, metadata)
+         SELECT u.id, u.created_at, $1, $2, u.host, u.method, u.path, u.status, u.response_time,
+             u.response_size, u.user_agent, u.referrer, u.ip_address::pg_catalog.inet, u.metadata::pg_catalog.jsonb
+         FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+             AS u(id, created_at, host, method, path, status, response_time, response_size, user_agent, referrer,
+                  ip_address, metadata)"
+    };
+}
+
+const WHAT: &str = "storing events";
+const ARGUMENTS: &[BuiltinOid] = &[
+    TEXTOID,
+    INT2OID,
+    INT8ARRAYOID,
+    TIMESTAMPTZARRAYOID,
+    TEXTARRAYOID,
+    TEXTARRAYOID,
+    TEXTARRAYOID,
+    INT4ARRAYOID,
+    INT4ARRAYOID,
+    INT8ARRAYOID,
+    TEXTARRAYOID,
+    TEXTARRAYOID,
+    TEXTARRAYOID,
+    TEXTARRAYOID,
+];
+
 thread_local! {
-    static INSERT: Statement = const { Statement::new(
-        "storing events",
-        "INSERT INTO tailstream.events (id, created_at, org_id, tier, host, method, path, status, response_time,
-             response_size, user_agent, referrer, ip_address, metadata)
-         SELECT u.id, u.created_at, $1, $2, u.host, u.method, u.path, u.status, u.response_time,
-             u.response_size, u.user_agent, u.referrer, u.ip_address::pg_catalog.inet, u.metadata::pg_catalog.jsonb
-         FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-             AS u(id, created_at, host, method, path, status, response_time, response_size, user_agent, referrer,
-                  ip_address, metadata)
-         RETURNING tableoid",
-        &[TEXTOID, INT2OID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
-          INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID],
-    ) };
-    /// The same without a result: thousands of rows need not say where they went.
-    static INSERT_MANY: Statement = const { Statement::new(
-        "storing events",
-        "INSERT INTO tailstream.events (id, created_at, org_id, tier, host, method, path, status, response_time,
-             response_size, user_agent, referrer, ip_address, metadata)
-         SELECT u.id, u.created_at, $1, $2, u.host, u.method, u.path, u.status, u.response_time,
-             u.response_size, u.user_agent, u.referrer, u.ip_address::pg_catalog.inet, u.metadata::pg_catalog.jsonb
-         FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-             AS u(id, created_at, host, method, path, status, response_time, response_size, user_agent, referrer,
-                  ip_address, metadata)",
-        &[TEXTOID, INT2OID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
-          INT4ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID],
-    ) };
+    static INSERT_MANY: Statement = const { Statement::new(WHAT, insert!(), ARGUMENTS) };
+    /// Of a single row we want to know the chunk.
+    static INSERT_ONE: Statement =
+        const { Statement::new(WHAT, concat!(insert!(), " RETURNING tableoid"), ARGUMENTS) };
 }
 
 /// Inserts the rows; of a single row returns the chunk that it went to.
@@ -64,8 +72,9 @@ pub fn insert(rows: &Rows, range: Range<usize>) -> Result<Option<pg_sys::Oid>> {
 fn insert_one(rows: &Rows, index: usize) -> Result<pg_sys::Oid> {
     let arguments = arguments(rows, index..index + 1)?;
     Spi::connect_mut(|client| {
-        let chunk = INSERT.with(|insert| insert.run(client, &arguments))?.first().get_one::<pg_sys::Oid>();
-        chunk.map_err(spi("storing events"))?.ok_or(Error::Internal("an INSERT that stored nothing"))
+        let chunk =
+            INSERT_ONE.with(|insert| insert.run(client, &arguments))?.first().get_one::<pg_sys::Oid>();
+        chunk.map_err(spi(WHAT))?.ok_or(Error::Internal("an INSERT that stored nothing"))
     })
 }
 
