@@ -17,7 +17,7 @@ run_stage() {
         pgrx) devkit pgrx-test ;;
         install) devkit install ;;
         regress) devkit regress ;;
-        e2e) cargo test --package tailstream-e2e --release ;;
+        e2e) cargo test --package tailstream-e2e ;;
         *) return 64 ;;
     esac
 }

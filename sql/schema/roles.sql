@@ -10,9 +10,16 @@ BEGIN
     END IF;
     FOREACH wanted IN ARRAY ARRAY['tailstream_writer', 'tailstream_reader', 'tailstream_admin'] LOOP
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted) THEN
-            EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
+            BEGIN
+                EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL; -- CREATE EXTENSION in another database was faster.
+            END;
         END IF;
     END LOOP;
-    GRANT tailstream_writer, tailstream_reader TO tailstream_admin;
+    IF NOT (pg_catalog.pg_has_role('tailstream_admin', 'tailstream_writer', 'MEMBER')
+            AND pg_catalog.pg_has_role('tailstream_admin', 'tailstream_reader', 'MEMBER')) THEN
+        GRANT tailstream_writer, tailstream_reader TO tailstream_admin;
+    END IF;
 END
 $roles$;

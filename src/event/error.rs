@@ -113,7 +113,7 @@ impl EventError {
             }
             Problem::InFuture { .. } => "Set the sender's clock, or raise tailstream.max_future_skew.",
             Problem::WrongType { expected, found } if found.starts_with('"') && *expected != "a string" => {
-                "Send the number without quotes."
+                "Send a JSON number, without quotes."
             }
             Problem::TooMany => "Send the events in several batches.",
             Problem::InvalidAddress { .. } => {
