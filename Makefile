@@ -43,9 +43,9 @@ test: setup ## Run everything that proves it works
 soak: setup ## Run the end-to-end tests for long
 	@TAILSTREAM_SOAK=1 dev/test.sh e2e
 
-bench: devkit ## Measure everything side by side; writes target/bench/results.json
+bench: devkit ## Measure everything side by side (LOG=file as for demo); writes target/bench/results.json
 	@$(DEVKIT) install
-	@cargo run --release --package tailstream-bench
+	@cargo run --release --package tailstream-bench -- $${LOG:+--log "$$LOG"}
 
 fmt: setup ## Format the code
 	@cargo fmt --all

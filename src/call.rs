@@ -3,11 +3,16 @@
 use pgrx::pg_sys;
 
 /// Defines a function that PostgreSQL can call by name: `fn(fcinfo) -> Datum`, guarded against panics.
+/// What comes before the body, if anything, may answer without the guard's cost: it must not panic
+/// and not call what can raise.
 macro_rules! pg_function {
-    ($(#[$meta:meta])* fn $name:ident($fcinfo:ident) -> Datum $body:block) => {
+    ($(#[$meta:meta])* fn $name:ident($fcinfo:ident) -> Datum $(unless $quick:block)? $body:block) => {
         $(#[$meta])*
         #[unsafe(no_mangle)]
         pub unsafe extern "C-unwind" fn $name($fcinfo: pgrx::pg_sys::FunctionCallInfo) -> pgrx::pg_sys::Datum {
+            $(if let Some(answer) = $quick {
+                return answer;
+            })?
             let body = || $body;
             // SAFETY: turns a panic into an error of PostgreSQL, as at every such boundary.
             unsafe { pgrx::pg_sys::panic::pgrx_extern_c_guard(body) }

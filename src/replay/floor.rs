@@ -1,6 +1,5 @@
 //! The retention floor of an org, as a filter for rows and as a check of a replay's start.
 
-use pgrx::prelude::*;
 use pgrx::{IntoDatum, pg_sys, varlena};
 
 use crate::call::{pg_function, text_argument};
@@ -56,15 +55,26 @@ pg_function! {
 }
 
 pg_function! {
-    /// `tailstream.is_retained(org_id text, created_at timestamptz) → boolean`
-    fn is_retained_wrapper(fcinfo) -> Datum {
+    /// `tailstream.is_retained(org_id text, created_at timestamptz) → boolean`, called for every row of a replay.
+    fn is_retained_wrapper(fcinfo) -> Datum
+    unless {
         // SAFETY: PostgreSQL calls this with a text and a timestamptz that are not NULL (STRICT).
-        unsafe {
-            let created_at = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 1).value() as i64;
-            let floor = known_floor(fcinfo).unwrap_or_else(|| look_up_floor(fcinfo));
-            pg_sys::Datum::from(created_at >= floor)
-        }
+        unsafe { known_floor(fcinfo).map(|floor| pg_sys::Datum::from(time_argument(fcinfo) >= floor)) }
     }
+    {
+        // SAFETY: as above.
+        unsafe { pg_sys::Datum::from(time_argument(fcinfo) >= look_up_floor(fcinfo)) }
+    }
+}
+
+/// The time that is the second argument.
+///
+/// # Safety
+/// `fcinfo` must come from PostgreSQL, with a timestamptz that is not NULL as its second argument.
+#[inline]
+unsafe fn time_argument(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe { pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 1) }.value() as i64
 }
 
 pg_function! {
@@ -145,26 +155,42 @@ fn retention_of(org: &str) -> Result<i64> {
     })
 }
 
-/// `tailstream.replay_floor(org_id text, start_time timestamptz) → timestamptz`
-#[pg_extern(sql = false)]
-fn replay_floor(org: &str, start: TimestampWithTimeZone) -> TimestampWithTimeZone {
-    report(checked_floor(org, start))
+pg_function! {
+    /// `tailstream.replay_floor(org_id text, start_time timestamptz) → timestamptz`. Once a scan where it bounds an
+    /// index, but for every row where the planner reads a chunk from end to end.
+    fn replay_floor_wrapper(fcinfo) -> Datum
+    unless {
+        // SAFETY: PostgreSQL calls this with a text and a timestamptz that are not NULL (STRICT).
+        unsafe { known_floor(fcinfo).filter(|floor| may_start(time_argument(fcinfo), *floor)).map(pg_sys::Datum::from) }
+    }
+    {
+        // SAFETY: as above.
+        let (org, start) = unsafe { (text_argument(fcinfo, 0), time_argument(fcinfo)) };
+        report(check_start(org, start));
+        // SAFETY: as above.
+        pg_sys::Datum::from(unsafe { look_up_floor(fcinfo) })
+    }
 }
 
-fn checked_floor(org: &str, start: TimestampWithTimeZone) -> Result<TimestampWithTimeZone> {
-    let org = binding::valid_org(Some(org))?;
+fn may_start(start: i64, floor: i64) -> bool {
+    start >= floor.saturating_sub(GRACE)
+}
+
+/// Error unless the session may see the org, and a replay of it may start then.
+fn check_start(org: Option<&str>, start: i64) -> Result<()> {
+    let org = binding::valid_org(org)?;
     binding::require_org(org)?;
     let kept = retention_of(org)?;
     let floor = statement_start() - kept;
-    if start.into_inner() < floor - GRACE {
-        return Err(Error::BeforeRetention {
-            org: org.to_owned(),
-            start: in_session_format(start.into_inner()),
-            retention: retention::in_words(kept),
-            earliest: in_session_format(floor),
-        });
+    if may_start(start, floor) {
+        return Ok(());
     }
-    TimestampWithTimeZone::try_from(floor).map_err(|_| Error::Internal("a floor out of range"))
+    Err(Error::BeforeRetention {
+        org: org.to_owned(),
+        start: in_session_format(start),
+        retention: retention::in_words(kept),
+        earliest: in_session_format(floor),
+    })
 }
 
 /// A time as the session's DateStyle and TimeZone print it.
