@@ -139,6 +139,44 @@ mod tests {
     }
 
     #[pg_test]
+    fn chunks_are_the_same_in_every_date_format_and_zone() {
+        Spi::run("SELECT ts_ingest('zones', '{}')").expect("ingest");
+        let ranges = || {
+            one::<String>("SELECT string_agg(extract(epoch FROM range_start) || '-' || extract(epoch FROM range_end), ',' ORDER BY range_start)
+                                       FROM tailstream.chunks('tailstream.events', 'created_at')")
+        };
+        let expected = ranges();
+        for (style, zone) in
+            [("SQL, DMY", "Asia/Kolkata"), ("Postgres, MDY", "Europe/Dublin"), ("German", "Pacific/Guam")]
+        {
+            Spi::run(&format!("SET LOCAL datestyle = '{style}'; SET LOCAL timezone = '{zone}'"))
+                .expect("settings");
+            assert_eq!(ranges(), expected, "{style} {zone}");
+        }
+    }
+
+    #[pg_test]
+    fn a_day_of_retention_has_24_hours_where_clocks_change() {
+        Spi::run(
+            "SET LOCAL timezone = 'Australia/Sydney';
+                  SELECT ts_create_tier('half', '183 days'), ts_set_org_tier('half', 'half');
+                  INSERT INTO tailstream.events (id, created_at, org_id, tier)
+                  SELECT n, clock_timestamp() - make_interval(hours => 183 * 24 + n, mins => 30), 'half', t.id
+                  FROM generate_series(-4, 4) n, tailstream.tiers t WHERE t.name = 'half'",
+        )
+        .expect("old events");
+        let wrong: i64 = one(
+            "SELECT count(*) FROM tailstream.chunks('tailstream.events', 'created_at') c
+             FULL JOIN tailstream.expired_chunks() x ON x.chunk = c.chunk
+             WHERE (x.chunk IS NOT NULL) <> (c.range_end <= clock_timestamp() - make_interval(hours => 183 * 24, secs => 10))",
+        );
+        assert_eq!(wrong, 0);
+        assert!(one::<i64>("SELECT count(*) FROM tailstream.expired_chunks()") > 0);
+        let readable: i64 = one("SELECT count(*) FROM tailstream.log_events WHERE org_id = 'half'");
+        assert_eq!(readable, 4);
+    }
+
+    #[pg_test]
     fn a_tier_in_use_is_not_dropped() {
         Spi::run("SELECT ts_create_tier('brief', '10 minutes'), ts_set_org_tier('user', 'brief')")
             .expect("a tier");

@@ -1,6 +1,7 @@
 //! SQL that is prepared once in a session and run many times.
 
 use std::cell::{Cell, OnceCell};
+use std::mem::ManuallyDrop;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
@@ -13,7 +14,8 @@ pub struct Statement {
     what: &'static str,
     sql: &'static str,
     arguments: &'static [PgBuiltInOids],
-    plan: OnceCell<OwnedPreparedStatement>,
+    /// Never freed: at exit, PostgreSQL is gone before a destructor runs.
+    plan: OnceCell<ManuallyDrop<OwnedPreparedStatement>>,
 }
 
 impl Statement {
@@ -28,22 +30,22 @@ impl Statement {
         client: &mut SpiClient<'conn>,
         arguments: &[DatumWithOid<'_>],
     ) -> Result<SpiTupleTable<'conn>> {
-        client.update(self.plan(client)?, None, arguments).map_err(spi(self.what))
+        client.update(&**self.plan(client)?, None, arguments).map_err(spi(self.what))
     }
 
-    fn plan(&self, client: &SpiClient<'_>) -> Result<&OwnedPreparedStatement> {
+    fn plan(&self, client: &SpiClient<'_>) -> Result<&ManuallyDrop<OwnedPreparedStatement>> {
         if let Some(plan) = self.plan.get() {
             return Ok(plan);
         }
         let types: Vec<PgOid> = self.arguments.iter().copied().map(PgOid::from).collect();
         let plan = client.prepare_mut(self.sql, &types).map_err(spi(self.what))?.keep();
-        Ok(self.plan.get_or_init(|| plan))
+        Ok(self.plan.get_or_init(|| ManuallyDrop::new(plan)))
     }
 }
 
 /// A query that sees what is committed at the moment it runs, whatever the isolation level of the
-/// transaction; pgrx's own queries cannot be given a snapshot. All arguments are text or timestamps,
-/// all results are numbers.
+/// transaction; pgrx's own queries cannot be given a snapshot. All arguments are text, timestamps or
+/// oids, all results bigints or timestamps.
 pub struct LatestQuery {
     sql: &'static core::ffi::CStr,
     arguments: &'static [PgBuiltInOids],

@@ -1,24 +1,32 @@
--- The chunks of one of our hypertables with their ranges, read from the CHECK constraints that define them:
--- those are the same in every edition and version of TimescaleDB, its catalogs are not.
+-- The tier and the time range of a chunk, read from the CHECK constraints that define them: those are the same in
+-- every edition and version of TimescaleDB, its catalogs are not. They are printed and read back, so the format and
+-- the zone must be ones in which that comes to the same.
+CREATE FUNCTION tailstream.chunk_range(
+    chunk oid, time_column text, OUT tier smallint, OUT range_start timestamptz, OUT range_end timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET timezone = 'UTC' AS $body$
+    SELECT max(substring(d.definition FROM '\(tier >= ''?(-?\d+)')::smallint),
+           max(substring(d.definition FROM time_column || ' >= ''([^'']+)''')::timestamptz),
+           min(substring(d.definition FROM time_column || ' < ''([^'']+)''')::timestamptz)
+    FROM pg_constraint c
+    CROSS JOIN LATERAL pg_get_constraintdef(c.oid) AS d(definition)
+    WHERE c.conrelid = chunk AND c.contype = 'c' AND c.conname ~ '^constraint_\d+$'
+$body$;
+
+-- The chunks of one of our hypertables.
 CREATE FUNCTION tailstream.chunks(hypertable regclass, time_column text)
 RETURNS TABLE (chunk regclass, tier smallint, range_start timestamptz, range_end timestamptz)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT i.inhrelid::regclass,
-           max(substring(d.definition FROM '\(tier >= ''?(-?\d+)')::smallint),
-           max(substring(d.definition FROM time_column || ' >= ''([^'']+)''')::timestamptz),
-           min(substring(d.definition FROM time_column || ' < ''([^'']+)''')::timestamptz)
-    FROM pg_inherits i
-    JOIN pg_constraint c ON c.conrelid = i.inhrelid AND c.contype = 'c' AND c.conname ~ '^constraint_\d+$'
-    CROSS JOIN LATERAL pg_get_constraintdef(c.oid) AS d(definition)
+    SELECT i.inhrelid::regclass, r.tier, r.range_start, r.range_end
+    FROM pg_inherits i CROSS JOIN LATERAL tailstream.chunk_range(i.inhrelid, time_column) r
     WHERE i.inhparent = hypertable
-    GROUP BY i.inhrelid
 $body$;
 
 -- The chunks whose every event is older than their tier's retention. A tier that is gone counts as the longest.
 -- The grace lets an ingest that began while its events were still young enough finish before its chunk goes.
+-- A day of retention has 24 hours, also where clocks are changed: hence UTC, here and below.
 CREATE FUNCTION tailstream.expired_chunks()
 RETURNS TABLE (chunk regclass, tier smallint, tier_name text, retention interval, range_start timestamptz, range_end timestamptz)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
     SELECT c.chunk, c.tier, coalesce(t.name, '(tier ' || c.tier || ')'), k.retention, c.range_start, c.range_end
     FROM tailstream.chunks('tailstream.events', 'created_at') c
     LEFT JOIN tailstream.tiers t ON t.id = c.tier
@@ -30,7 +38,7 @@ $body$;
 -- chunk is never scanned, and an org that was not upgraded costs one descent.
 CREATE FUNCTION tailstream.orgs_to_rescue(chunk regclass, tier smallint, retention interval)
 RETURNS TABLE (org_id text, new_tier smallint, keep_from timestamptz)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
 BEGIN
     IF NOT EXISTS (SELECT FROM tailstream.tiers t WHERE t.retention > orgs_to_rescue.retention) THEN
         RETURN;
@@ -46,29 +54,74 @@ BEGIN
 END
 $body$;
 
--- Copies the events of upgraded orgs into their present tier; all columns, also those that users added.
-CREATE FUNCTION tailstream.rescue_events(chunk regclass, tier smallint, retention interval) RETURNS bigint
+-- Copies an org's events of a chunk into another tier, all or as many as `most`; all columns, also those that
+-- users added. Returns how many, and the id of one of them.
+CREATE FUNCTION tailstream.copy_events(
+    chunk regclass, org_id text, new_tier smallint, keep_from timestamptz, most bigint,
+    OUT copied bigint, OUT copied_id bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     columns text;
     sources text;
-    saved   record;
-    copied  bigint;
-    total   bigint := 0;
 BEGIN
     SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum),
            string_agg(CASE attname WHEN 'tier' THEN '$1' ELSE 'e.' || quote_ident(attname) END, ', ' ORDER BY attnum)
     INTO columns, sources
     FROM pg_attribute
     WHERE attrelid = 'tailstream.events'::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
+    EXECUTE format('WITH copies AS (
+                        INSERT INTO tailstream.events (%s)
+                        SELECT %s FROM %s e WHERE e.org_id = $2 AND e.created_at >= $3 LIMIT $4 RETURNING id)
+                    SELECT count(*), max(id) FROM copies', columns, sources, chunk)
+    INTO copied, copied_id USING new_tier, org_id, keep_from, most;
+END
+$body$;
+
+-- Copies the events of upgraded orgs into their present tier.
+CREATE FUNCTION tailstream.rescue_events(chunk regclass, tier smallint, retention interval) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    saved   record;
+    copies  record;
+    rescued bigint := 0;
+BEGIN
     FOR saved IN SELECT * FROM tailstream.orgs_to_rescue(chunk, tier, retention) LOOP
-        EXECUTE format('INSERT INTO tailstream.events (%s) SELECT %s FROM %s e WHERE e.org_id = $2 AND e.created_at >= $3',
-                       columns, sources, chunk)
-        USING saved.new_tier, saved.org_id, saved.keep_from;
-        GET DIAGNOSTICS copied = ROW_COUNT;
-        total := total + copied;
+        -- As an ingest would: ts_erase_org() must not end between the old rows and their copies.
+        PERFORM tailstream.lock_org_for_ingest(saved.org_id);
+        copies := tailstream.copy_events(chunk, saved.org_id, saved.new_tier, saved.keep_from, NULL);
+        rescued := rescued + copies.copied;
     END LOOP;
-    RETURN total;
+    RETURN rescued;
+END
+$body$;
+
+-- Makes the chunks that a rescue will copy into, if they are missing; returns whether any was. They have to be
+-- committed before the old chunk goes: a reader that looked for chunks before that would find neither.
+CREATE FUNCTION tailstream.make_rescue_chunks(
+    chunk regclass, tier smallint, retention interval, range_start timestamptz) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    saved  record;
+    copies record;
+    made   boolean := false;
+BEGIN
+    FOR saved IN
+        SELECT DISTINCT ON (o.new_tier) o.* FROM tailstream.orgs_to_rescue(chunk, tier, retention) o
+        WHERE NOT EXISTS (SELECT FROM tailstream.chunks('tailstream.events', 'created_at') c
+                          WHERE c.tier = o.new_tier AND c.range_start <= make_rescue_chunks.range_start
+                            AND make_rescue_chunks.range_start < c.range_end)
+    LOOP
+        -- A row makes the chunk, and is not wanted yet.
+        copies := tailstream.copy_events(chunk, saved.org_id, saved.new_tier, saved.keep_from, 1);
+        DELETE FROM tailstream.events e
+        WHERE e.org_id = saved.org_id AND e.tier = saved.new_tier AND e.id = copies.copied_id
+          AND e.created_at >= saved.keep_from;
+        made := made OR copies.copied > 0;
+    END LOOP;
+    RETURN made;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'chunk % was not purged: %', chunk, SQLERRM USING ERRCODE = SQLSTATE;
+    RETURN true;
 END
 $body$;
 
@@ -81,21 +134,22 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $
 BEGIN
     -- At least a millisecond: 0 would mean to wait for ever.
     PERFORM set_config('lock_timeout', greatest(1, (1000 * extract(epoch FROM patience))::integer)::text, true);
-    rescued := 0;
+    dropped := false; events := 0; rescued := 0; bytes := 0;
     IF tier IS NOT NULL THEN
         EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', chunk);
+        -- While this waited the tier may have been given a longer retention.
+        IF EXISTS (SELECT FROM tailstream.tiers t WHERE t.id = purge_chunk.tier AND t.retention > purge_chunk.retention) THEN
+            RETURN;
+        END IF;
         rescued := tailstream.rescue_events(chunk, tier, retention);
     END IF;
     EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', chunk);
-    SELECT greatest(pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, 0), pg_total_relation_size(c.oid)
+    SELECT greatest(pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, rescued) - rescued, pg_total_relation_size(c.oid)
     INTO events, bytes FROM pg_class c WHERE c.oid = chunk;
-    events := greatest(events - rescued, 0);
     PERFORM _timescaledb_functions.drop_chunk(chunk);
     dropped := true;
 EXCEPTION
-    WHEN lock_not_available OR deadlock_detected THEN
-        dropped := false; events := 0; rescued := 0; bytes := 0;
-    WHEN undefined_table THEN
+    WHEN lock_not_available OR deadlock_detected OR undefined_table THEN
         dropped := false; events := 0; rescued := 0; bytes := 0;
     WHEN OTHERS THEN
         -- One broken chunk must not keep the others.
@@ -111,7 +165,8 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $body$
 $body$;
 
 -- ts_apply_retention: drops every chunk whose tier's retention is over, one row per tier. Events of orgs that
--- were upgraded meanwhile are copied into their present tier first. A chunk in use is left for the next call.
+-- were upgraded meanwhile are copied into their present tier first; where that has no chunk for them yet, this call
+-- makes it and the next one goes on. A chunk in use is left for the next call, too.
 CREATE FUNCTION ts_apply_retention()
 RETURNS TABLE (tier text, chunks_dropped integer, events_dropped bigint, events_rescued bigint,
                bytes_freed bigint, oldest_kept timestamptz)
@@ -126,8 +181,8 @@ BEGIN
     -- The first call of a C function loads the library, and with it the settings.
     PERFORM tailstream.require_unbound();
     patience := current_setting('tailstream.purge_lock_timeout')::interval;
-    -- The two keys: "tail" and the purge.
-    IF NOT pg_try_advisory_xact_lock(1952541036, 1) THEN
+    PERFORM tailstream.require_read_committed();
+    IF NOT tailstream.try_lock_purge() THEN
         RAISE NOTICE 'another purge is running';
         RETURN;
     END IF;
@@ -140,6 +195,8 @@ BEGIN
         FROM tailstream.expired_chunks() x ORDER BY rescue DESC, x.range_end, x.tier
     LOOP
         CONTINUE WHEN victim.rescue AND give_up IS NOT NULL;
+        CONTINUE WHEN victim.rescue
+            AND tailstream.make_rescue_chunks(victim.chunk, victim.tier, victim.retention, victim.range_start);
         EXIT WHEN give_up < clock_timestamp() AND tailstream.somebody_waits();
         outcome := tailstream.purge_chunk(
             victim.chunk, victim.tier, victim.retention, coalesce(give_up - clock_timestamp(), patience));
@@ -184,7 +241,7 @@ $body$;
 
 -- Ledger chunks that neither the longest retention nor the idempotency window needs, and rejected events past theirs.
 CREATE FUNCTION tailstream.expired_bookkeeping() RETURNS TABLE (chunk regclass)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
     SELECT c.chunk FROM tailstream.chunks('tailstream.batches', 'received_at') c
     WHERE c.range_end <= clock_timestamp() - greatest(
         (SELECT max(t.retention) FROM tailstream.tiers t), current_setting('tailstream.idempotency_window')::interval)
@@ -229,6 +286,7 @@ CREATE FUNCTION ts_erase_org(org text, OUT events bigint, OUT batches bigint, OU
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
     PERFORM tailstream.require_unbound();
+    PERFORM tailstream.require_read_committed();
     PERFORM tailstream.lock_org_for_erasure(tailstream.permitted_org(org));
     DELETE FROM tailstream.events e WHERE e.org_id = org;
     GET DIAGNOSTICS events = ROW_COUNT;
@@ -243,3 +301,22 @@ $body$;
 -- Waits until no transaction is ingesting for the org, and keeps new ones waiting until this one ends.
 CREATE FUNCTION tailstream.lock_org_for_erasure(org text) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'lock_org_for_erasure_wrapper';
+
+-- Keeps ts_erase_org() waiting as long as this transaction runs.
+CREATE FUNCTION tailstream.lock_org_for_ingest(org text) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'lock_org_for_ingest_wrapper';
+
+-- Whether this transaction is the only one that purges, until it ends.
+CREATE FUNCTION tailstream.try_lock_purge() RETURNS boolean
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'try_lock_purge_wrapper';
+
+-- What deletes must see what is committed now: a tier that was changed, an event that was stored.
+CREATE FUNCTION tailstream.require_read_committed() RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'events cannot be deleted under isolation level %', current_setting('transaction_isolation')
+            USING ERRCODE = 'invalid_transaction_state', HINT = 'Run it in a READ COMMITTED transaction.';
+    END IF;
+END
+$body$;

@@ -137,9 +137,10 @@ BEGIN
                       WHERE hypertable_schema = 'tailstream' AND hypertable_name = 'rejected_events');
 
     FOREACH cached IN ARRAY ARRAY['orgs', 'tiers'] LOOP
-        EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER UPDATE OR DELETE OR TRUNCATE ON tailstream.%I
-                        FOR EACH STATEMENT EXECUTE FUNCTION tailstream.invalidate_tier_cache()',
-                       'tailstream_invalidate_cache', cached);
+        -- Nobody remembers that an org is missing, so orgs may register without everybody forgetting all.
+        EXECUTE format('CREATE OR REPLACE TRIGGER tailstream_invalidate_cache AFTER %s UPDATE OR DELETE OR TRUNCATE
+                        ON tailstream.%I FOR EACH STATEMENT EXECUTE FUNCTION tailstream.invalidate_tier_cache()',
+                       CASE cached WHEN 'tiers' THEN 'INSERT OR' ELSE '' END, cached);
         EXECUTE format('ALTER TRIGGER tailstream_invalidate_cache ON tailstream.%I DEPENDS ON EXTENSION tailstream', cached);
     END LOOP;
     GRANT SELECT ON tailstream.orgs, tailstream.tiers, tailstream.batches, tailstream.rejected_events TO tailstream_admin;

@@ -28,10 +28,12 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE VIEW tailstream.log_events AS
         SELECT %s FROM tailstream.events
         WHERE tailstream.session_unbound() AND tailstream.is_retained(org_id, created_at)', columns);
+    -- The floor bounds the scan of the index, once; an open cursor goes on, and is_retained with it.
     -- The order is the index's, so it costs nothing and lets a caller's LIMIT stop early.
     EXECUTE format('CREATE OR REPLACE VIEW tailstream.own_log_events WITH (security_barrier) AS
         SELECT %s FROM tailstream.events
         WHERE org_id = tailstream.bound_org() AND created_at >= tailstream.retention_floor(tailstream.bound_org())
+          AND tailstream.is_retained(org_id, created_at)
         ORDER BY created_at, id', columns);
 END
 $body$;

@@ -40,9 +40,9 @@ pub fn ingest(request: &Request) -> Result<Outcome> {
     let org = request.org;
     binding::require_org(org)?;
     let key = request.idempotency_key.map(valid_key).transpose()?;
-    locks::ingesting_org(org);
+    locks::ingesting_org(org)?;
     if let Some(key) = key {
-        locks::idempotency_key(org, key);
+        locks::idempotency_key(org, key)?;
         if let Some(first) = ledger::find(org, key)? {
             return Ok(first);
         }
@@ -110,6 +110,7 @@ fn tier_for(org: &str) -> Result<Tier> {
     ledger::register_org(org, cache::default_tier()?.id)?;
     // If the registration is rolled back, nobody may go on believing in it.
     pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Abort, cache::forget);
+    pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Prepare, cache::forget);
     pgrx::register_subxact_callback(pgrx::PgSubXactCallbackEvent::AbortSub, |_, _| cache::forget());
     cache::tier_of(org)?.ok_or(Error::Internal("an org that was just registered is not there"))
 }

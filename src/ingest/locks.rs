@@ -1,33 +1,60 @@
-//! Advisory locks, all held until the transaction ends.
+//! Locks on what has no row to lock, all held until the transaction ends.
+//!
+//! Not advisory locks: any role could take those, and keep a foreign org's ingest or the purge from running.
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
 
-// First keys of PostgreSQL's two-key advisory locks: "taor", "taky".
-const ORGS: i32 = 0x7461_6f72;
-const IDEMPOTENCY_KEYS: i32 = 0x7461_6b79;
+use crate::error::Result;
+use crate::tier::lookup;
+
+/// What is locked; told apart in the lock's last field.
+#[derive(Clone, Copy)]
+enum Subject {
+    Org = 1,
+    IdempotencyKey = 2,
+    Purge = 3,
+}
 
 /// Any number of transactions may ingest for an org at once.
-pub fn ingesting_org(org: &str) {
-    lock(pg_sys::pg_advisory_xact_lock_shared_int4, ORGS, hash(&[org]));
+pub fn ingesting_org(org: &str) -> Result<()> {
+    acquire(Subject::Org, hash(&[org]), pg_sys::ShareLock, false).map(drop)
 }
 
 /// Waits until nobody ingests for the org, and keeps everybody from it.
-pub fn erasing_org(org: &str) {
-    lock(pg_sys::pg_advisory_xact_lock_int4, ORGS, hash(&[org]));
+pub fn erasing_org(org: &str) -> Result<()> {
+    acquire(Subject::Org, hash(&[org]), pg_sys::ExclusiveLock, false).map(drop)
 }
 
 /// Only one transaction at a time may store a batch with this key.
-pub fn idempotency_key(org: &str, key: &str) {
-    lock(pg_sys::pg_advisory_xact_lock_int4, IDEMPOTENCY_KEYS, hash(&[org, "\0", key]));
+pub fn idempotency_key(org: &str, key: &str) -> Result<()> {
+    acquire(Subject::IdempotencyKey, hash(&[org, "\0", key]), pg_sys::ExclusiveLock, false).map(drop)
 }
 
-fn lock(function: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum, class: i32, key: i32) {
-    // SAFETY: both functions take two integers and return nothing.
-    unsafe { pgrx::direct_function_call_as_datum(function, &[class.into_datum(), key.into_datum()]) };
+/// Whether this transaction is the only one that purges; does not wait.
+pub fn purging() -> Result<bool> {
+    acquire(Subject::Purge, 0, pg_sys::ExclusiveLock, true)
+}
+
+/// An object lock as PostgreSQL's own, on table orgs as if it were a catalog: no SQL command makes that tag.
+fn acquire(subject: Subject, key: u32, mode: u32, only_if_free: bool) -> Result<bool> {
+    let orgs = lookup::relation(lookup::schema()?, c"orgs")?;
+    // SAFETY: reads one variable; the tag lives through the call.
+    unsafe {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
+            locktag_field2: orgs.to_u32(),
+            locktag_field3: key,
+            locktag_field4: subject as u16,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+            locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+        };
+        let result = pg_sys::LockAcquire(&tag, mode as i32, false, only_if_free);
+        Ok(result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL)
+    }
 }
 
 /// FNV-1a: the same in every build. Two that collide wait for each other, no more.
-fn hash(parts: &[&str]) -> i32 {
+fn hash(parts: &[&str]) -> u32 {
     let bytes = parts.iter().flat_map(|part| part.bytes());
-    bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)).cast_signed()
+    bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

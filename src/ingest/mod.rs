@@ -12,6 +12,7 @@ use pgrx::{IntoDatum, pg_sys};
 use crate::call::{composite_result, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::event::{Format, OnInvalid};
+use crate::session::binding;
 use batch::{Outcome, Request};
 
 pub use lane::chunk;
@@ -53,7 +54,7 @@ unsafe fn request<'a>(fcinfo: pg_sys::FunctionCallInfo, format: Format) -> Resul
         )
     };
     Ok(Request {
-        org: crate::session::binding::valid_org(org)?,
+        org: binding::valid_org(org)?,
         events: events.ok_or(Error::NullArgument("events"))?,
         format,
         idempotency_key: key,
@@ -78,7 +79,19 @@ fn outcome_columns(outcome: &Outcome) -> [pg_sys::Datum; 5] {
 /// `tailstream.lock_org_for_erasure(org text)`
 #[pg_extern(sql = false)]
 fn lock_org_for_erasure(org: &str) {
-    report(crate::session::binding::valid_org(Some(org)).map(locks::erasing_org));
+    report(binding::valid_org(Some(org)).and_then(locks::erasing_org));
+}
+
+/// `tailstream.lock_org_for_ingest(org text)`
+#[pg_extern(sql = false)]
+fn lock_org_for_ingest(org: &str) {
+    report(binding::valid_org(Some(org)).and_then(locks::ingesting_org));
+}
+
+/// `tailstream.try_lock_purge() → boolean`
+#[pg_extern(sql = false)]
+fn try_lock_purge() -> bool {
+    report(locks::purging())
 }
 
 /// An SPI argument.

@@ -1,12 +1,15 @@
 //! The binding of a session to one org by the setting `tailstream.org`.
 
 use std::cell::Cell;
+use std::ffi::CString;
 
-use pgrx::{Spi, pg_sys};
+use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 use crate::settings;
+use crate::tier::lookup;
 
+const SETTING: &str = "tailstream.org";
 const MAX_ORG_CHARS: usize = 255;
 
 thread_local! {
@@ -57,48 +60,29 @@ pub fn valid_org(org: Option<&str>) -> Result<&str> {
 
 /// Without preloading, PostgreSQL does not know before the first call that only superusers may set
 /// `tailstream.org`: a client's own value for it would have displaced the one set for its role. So
-/// that one is looked up in the catalog, once per session.
+/// that one is looked up in the catalog, once per session. An error on the way leaves it to the next call.
 fn verify_late_load() {
-    if VERIFIED.get() {
+    // SAFETY: reads the process's own state. Outside of a transaction there is no catalog to read, and no query.
+    if VERIFIED.get() || !unsafe { pg_sys::IsTransactionState() } {
         return;
     }
-    // SAFETY: plain reads of the process's own state.
-    let (in_transaction, superuser) =
-        unsafe { (pg_sys::IsTransactionState(), pg_sys::superuser_arg(pg_sys::GetSessionUserId())) };
-    if !in_transaction {
-        return;
+    // SAFETY: as above.
+    let superuser = unsafe { pg_sys::superuser_arg(pg_sys::GetSessionUserId()) };
+    if !superuser && let Some(org) = lookup::role_setting(SETTING) {
+        bind(&org);
     }
     VERIFIED.set(true);
-    if superuser {
-        return;
-    }
-    if let Some(org) = catalog_setting()
-        && let Ok(value) = std::ffi::CString::new(org)
-    {
-        // SAFETY: two C strings that live through the call.
-        unsafe {
-            pg_sys::SetConfigOption(
-                c"tailstream.org".as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-            );
-        }
-    }
 }
 
-/// What ALTER ROLE or ALTER DATABASE set, the most specific first.
-fn catalog_setting() -> Option<String> {
-    Spi::get_one(
-        "SELECT pg_catalog.substr(c.entry, 16)
-         FROM pg_catalog.pg_db_role_setting s CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS c(entry)
-         WHERE c.entry OPERATOR(pg_catalog.~~) 'tailstream.org=%'
-           AND s.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0, (SELECT d.oid FROM pg_catalog.pg_database d
-                                       WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())])
-           AND s.setrole OPERATOR(pg_catalog.=) ANY (ARRAY[0, (SELECT r.oid FROM pg_catalog.pg_roles r
-                                       WHERE r.rolname OPERATOR(pg_catalog.=) SESSION_USER)])
-         ORDER BY s.setrole OPERATOR(pg_catalog.=) 0, s.setdatabase OPERATOR(pg_catalog.=) 0 LIMIT 1",
-    )
-    .ok()
-    .flatten()
+fn bind(org: &str) {
+    let (Ok(name), Ok(org)) = (CString::new(SETTING), CString::new(org)) else { return };
+    // SAFETY: two C strings that live through the call.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            org.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
+    }
 }

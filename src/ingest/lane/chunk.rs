@@ -7,9 +7,8 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::OIDOID;
 use pgrx::prelude::*;
 
-use super::super::arg;
-use crate::error::{Result, spi};
-use crate::statement::Statement;
+use crate::error::Result;
+use crate::statement::LatestQuery;
 use crate::tier::to_unix_time;
 
 /// Chunks remembered per session; beyond it all are forgotten and learnt again.
@@ -26,21 +25,17 @@ pub struct Chunk {
 thread_local! {
     static CHUNKS: RefCell<HashMap<i16, Vec<Chunk>>> = RefCell::default();
     static POSSIBLE: Cell<Option<bool>> = const { Cell::new(None) };
-    static RANGE: Statement = const { Statement::new(
-        "reading a chunk's range",
-        "SELECT pg_catalog.max(pg_catalog.substring(d.definition, 'created_at >= ''([^'']+)''')::pg_catalog.timestamptz),
-                pg_catalog.min(pg_catalog.substring(d.definition, 'created_at < ''([^'']+)''')::pg_catalog.timestamptz)
-         FROM pg_catalog.pg_constraint c CROSS JOIN LATERAL pg_catalog.pg_get_constraintdef(c.oid) AS d(definition)
-         WHERE c.conrelid OPERATOR(pg_catalog.=) $1 AND c.contype OPERATOR(pg_catalog.=) 'c'
-           AND c.conname OPERATOR(pg_catalog.~) '^constraint_[0-9]+$'",
+    static RANGE: LatestQuery = const { LatestQuery::new(
+        c"SELECT r.range_start, r.range_end FROM tailstream.chunk_range($1, 'created_at') r
+          WHERE r.range_start IS NOT NULL AND r.range_end IS NOT NULL",
         &[OIDOID],
     ) };
-    static PLAIN: Statement = const { Statement::new(
-        "reading a chunk's state",
-        "SELECT c.status OPERATOR(pg_catalog.=) 0 AND NOT EXISTS (
-                    SELECT FROM _timescaledb_catalog.continuous_agg a WHERE a.raw_hypertable_id OPERATOR(pg_catalog.=) c.hypertable_id)
-         FROM _timescaledb_catalog.chunk c
-         WHERE c.id OPERATOR(pg_catalog.=) _timescaledb_functions.chunk_id_from_relid($1)",
+    static PLAIN: LatestQuery = const { LatestQuery::new(
+        c"SELECT 1::pg_catalog.int8 FROM _timescaledb_catalog.chunk c
+          WHERE c.id OPERATOR(pg_catalog.=) _timescaledb_functions.chunk_id_from_relid($1)
+            AND c.status OPERATOR(pg_catalog.=) 0
+            AND NOT EXISTS (SELECT FROM _timescaledb_catalog.continuous_agg a
+                            WHERE a.raw_hypertable_id OPERATOR(pg_catalog.=) c.hypertable_id)",
         &[OIDOID],
     ) };
 }
@@ -71,20 +66,11 @@ pub fn known(tier: i16, time: i64) -> Option<Chunk> {
     })
 }
 
-/// Remembers a chunk.
+/// Remembers a chunk, unless it has no bounds: then it is none that we made.
 pub fn learn(tier: i16, relation: pg_sys::Oid) -> Result<()> {
-    let range = Spi::connect_mut(|client| {
-        let (start, end) = RANGE
-            .with(|range| range.run(client, &[arg(relation)]))?
-            .first()
-            .get_two::<TimestampWithTimeZone, TimestampWithTimeZone>()
-            .map_err(spi("reading a chunk's range"))?;
-        Ok(start.zip(end))
-    })?;
-    // A chunk without bounds is none that we made: leave it to the executor.
-    let Some((start, end)) = range else { return Ok(()) };
-    let chunk =
-        Chunk { relation, start: to_unix_time(start.into_inner()), end: to_unix_time(end.into_inner()) };
+    let range = RANGE.with(|range| range.first(&mut [relation.into()]))?;
+    let Some([start, end]) = range else { return Ok(()) };
+    let chunk = Chunk { relation, start: to_unix_time(start), end: to_unix_time(end) };
     CHUNKS.with_borrow_mut(|chunks| {
         if chunks.values().map(Vec::len).sum::<usize>() >= MAX_CHUNKS {
             chunks.clear();
@@ -121,11 +107,6 @@ pub fn forget(relation: pg_sys::Oid) {
 /// Whether the chunk is neither compressed nor frozen nor watched by a continuous aggregate. Ask only
 /// while holding a lock that keeps all of that out until the end of the transaction.
 pub fn is_plain(relation: pg_sys::Oid) -> Result<bool> {
-    Spi::connect_mut(|client| {
-        let plain = PLAIN.with(|plain| plain.run(client, &[arg(relation)]))?;
-        if plain.is_empty() {
-            return Ok(false);
-        }
-        Ok(plain.first().get_one::<bool>().map_err(spi("reading a chunk's state"))?.unwrap_or(false))
-    })
+    let plain = PLAIN.with(|plain| plain.first::<1>(&mut [relation.into()]))?;
+    Ok(plain.is_some())
 }

@@ -177,6 +177,7 @@ impl Writer {
         // SAFETY: the slots hold tuples of this relation, and no index is deferred or speculative.
         unsafe {
             let command = pg_sys::GetCurrentCommandId(true);
+            let previous = pg_sys::MemoryContextSwitchTo(self.memory.value());
             pg_sys::heap_multi_insert(
                 self.relation,
                 self.slots.as_mut_ptr(),
@@ -185,6 +186,7 @@ impl Writer {
                 0,
                 std::ptr::null_mut(),
             );
+            pg_sys::MemoryContextSwitchTo(previous);
             for slot in &self.slots[..count] {
                 self.index(*slot);
                 pg_sys::ExecClearTuple(*slot);

@@ -73,6 +73,11 @@ pub fn write(stored: &Stored, first_id: i64, events: &[Event]) -> Result<()> {
                 if let Some(relation) = executor::insert(&rows, next..next + 1)? {
                     chunk::learn(stored.tier, relation)?;
                 }
+                if chunk::known(stored.tier, time).is_none() {
+                    // There was nothing to learn; row by row would take for ever.
+                    executor::insert(&rows, next + 1..rows.len())?;
+                    break;
+                }
                 next + 1
             }
         };
