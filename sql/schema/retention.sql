@@ -95,16 +95,24 @@ BEGIN
 END
 $body$;
 
--- Makes the chunks that a rescue will copy into, if they are missing; returns whether any was. They have to be
--- committed before the old chunk goes: a reader that looked for chunks before that would find neither.
+-- How long each lock is waited for, until the calling function ends: so this one has no SET of its own, its callers pin
+-- the search_path. At least a millisecond: 0 would mean for ever.
+CREATE FUNCTION tailstream.set_patience(patience interval) RETURNS text
+LANGUAGE sql VOLATILE AS $body$
+    SELECT set_config('lock_timeout', greatest(1, (1000 * extract(epoch FROM patience))::integer)::text, true)
+$body$;
+
+-- Makes the chunks that a rescue will copy into, if they are missing; returns whether any was, or could not be had.
+-- They have to be committed before the old chunk goes: a reader that looked for chunks before that would find neither.
 CREATE FUNCTION tailstream.make_rescue_chunks(
-    chunk regclass, tier smallint, retention interval, range_start timestamptz) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+    chunk regclass, tier smallint, retention interval, range_start timestamptz, patience interval) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $body$
 DECLARE
     saved  record;
     copies record;
     made   boolean := false;
 BEGIN
+    PERFORM tailstream.set_patience(patience);
     FOR saved IN
         SELECT DISTINCT ON (o.new_tier) o.* FROM tailstream.orgs_to_rescue(chunk, tier, retention) o
         WHERE NOT EXISTS (SELECT FROM tailstream.chunks('tailstream.events', 'created_at') c
@@ -119,9 +127,12 @@ BEGIN
         made := made OR copies.copied > 0;
     END LOOP;
     RETURN made;
-EXCEPTION WHEN OTHERS THEN
-    RAISE WARNING 'chunk % was not purged: %', chunk, SQLERRM USING ERRCODE = SQLSTATE;
-    RETURN true;
+EXCEPTION
+    WHEN lock_not_available OR deadlock_detected OR undefined_table THEN
+        RETURN true;
+    WHEN OTHERS THEN
+        RAISE WARNING 'chunk % was not purged: %', chunk, SQLERRM USING ERRCODE = SQLSTATE;
+        RETURN true;
 END
 $body$;
 
@@ -132,8 +143,7 @@ CREATE FUNCTION tailstream.purge_chunk(
     OUT dropped boolean, OUT events bigint, OUT rescued bigint, OUT bytes bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $body$
 BEGIN
-    -- At least a millisecond: 0 would mean to wait for ever.
-    PERFORM set_config('lock_timeout', greatest(1, (1000 * extract(epoch FROM patience))::integer)::text, true);
+    PERFORM tailstream.set_patience(patience);
     dropped := false; events := 0; rescued := 0; bytes := 0;
     IF tier IS NOT NULL THEN
         EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', chunk);
@@ -195,8 +205,12 @@ BEGIN
         FROM tailstream.expired_chunks() x ORDER BY rescue DESC, x.range_end, x.tier
     LOOP
         CONTINUE WHEN victim.rescue AND give_up IS NOT NULL;
-        CONTINUE WHEN victim.rescue
-            AND tailstream.make_rescue_chunks(victim.chunk, victim.tier, victim.retention, victim.range_start);
+        IF victim.rescue
+           AND tailstream.make_rescue_chunks(victim.chunk, victim.tier, victim.retention, victim.range_start, patience) THEN
+            -- Making a chunk keeps others from making any until commit.
+            give_up := clock_timestamp() + patience;
+            CONTINUE;
+        END IF;
         EXIT WHEN give_up < clock_timestamp() AND tailstream.somebody_waits();
         outcome := tailstream.purge_chunk(
             victim.chunk, victim.tier, victim.retention, coalesce(give_up - clock_timestamp(), patience));
