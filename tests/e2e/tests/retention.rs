@@ -173,6 +173,8 @@ fn upgraded_orgs_rows_are_rescued_at_the_chunks_very_ends() {
         .query_one("SELECT sum(chunks_dropped), sum(events_rescued)::bigint FROM ts_retention_preview()", &[])
         .expect("the preview");
     assert_eq!((preview.get(0), preview.get(1)), (1_i64, 3_i64));
+    assert_eq!(purge(&mut client), (0, 0), "the first call makes the chunk to copy into");
+    assert_eq!(one::<Vec<String>>(&mut client, rows), before);
     assert_eq!(purge(&mut client), (1, 3));
     assert_eq!(one::<Vec<String>>(&mut client, rows), before);
     assert_eq!(paths(&mut client, "up", since), ["first", "middle", "last", "fresh"]);
@@ -195,8 +197,26 @@ fn only_what_the_new_tier_still_keeps_is_rescued() {
     store(&mut client, "up", STANDARD, "gone", &format!("{hour} + interval '30 minutes'"));
     store(&mut client, "up", STANDARD, "kept", &format!("{hour} + interval '50 minutes'"));
     client.execute("SELECT ts_set_org_tier('up', 'mid')", &[]).expect("upgrade");
+    assert_eq!(purge(&mut client), (0, 0), "the first call makes the chunk to copy into");
     assert_eq!(purge(&mut client), (1, 1));
     assert_eq!(column::<String>(&mut client, "SELECT path FROM tailstream.events"), ["kept"]);
+}
+
+#[test]
+fn nothing_is_deleted_by_an_old_snapshot() {
+    let database = database("snapshot");
+    let (mut client, mut other) = (database.connect(), database.connect());
+    store(&mut client, "up", STANDARD, "old", "now() - interval '5 hours'");
+    for statement in ["SELECT * FROM ts_apply_retention()", "SELECT * FROM ts_erase_org('up')"] {
+        client
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM tailstream.orgs")
+            .expect("a snapshot");
+        other.execute("SELECT ts_set_org_tier('up', 'premium')", &[]).expect("upgrade");
+        let error = client.batch_execute(statement).expect_err(statement);
+        assert_eq!(error.code().map(|code| code.code()), Some("25000"), "{statement}: {error}");
+        client.batch_execute("ROLLBACK").expect("rollback");
+    }
+    assert_eq!(paths(&mut client, "up", "now() - interval '6 hours'"), ["old"]);
 }
 
 #[test]

@@ -144,6 +144,24 @@ fn no_query_shows_another_orgs_rows() {
 }
 
 #[test]
+fn beginning_a_transaction_does_not_unbind() {
+    for server in servers() {
+        let (database, role) = prepare(&server, "beginning");
+        for options in ["", "-c tailstream.org=nobody"] {
+            for begin in ["BEGIN", "BEGIN ISOLATION LEVEL SERIALIZABLE READ ONLY"] {
+                // Refused at once is as good as having no effect.
+                let Ok(mut spy) = Spy::connect(&database, &role, options) else { continue };
+                // This loads the library where it is not preloaded, and asks for nothing that is bound.
+                spy.client.batch_execute("SELECT ts_version()").expect("the version");
+                spy.client.batch_execute(begin).expect(begin);
+                let orgs = "SELECT string_agg(DISTINCT org_id, ',') FROM tailstream.log_events";
+                assert_eq!(one::<Option<String>>(&mut spy.client, orgs).as_deref(), Some("acme"));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_session_cannot_unbind_itself() {
     for server in servers() {
         let (database, role) = prepare(&server, "unbinding");
