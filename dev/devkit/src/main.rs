@@ -13,10 +13,10 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use tailstream_devkit::extension::{Installed, install_extension};
-use tailstream_devkit::{Cluster, postgres_install, repository};
+use tailstream_devkit::{Cluster, Redis, postgres_install, repository};
 
 #[derive(Parser)]
-#[command(name = "tailstream-dev", about = "Private clusters behind Tailstream's make targets")]
+#[command(name = "tailstream-dev", about = "Private servers behind Tailstream's make targets")]
 struct Arguments {
     #[command(subcommand)]
     command: Action,
@@ -39,9 +39,9 @@ enum Action {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Stop every cluster of this checkout; their data stays
+    /// Stop every private server of this checkout; their data stays
     Stop,
-    /// Stop every cluster of this checkout and remove its files
+    /// Stop every private server of this checkout and remove its files
     Clean,
     /// Build and install the extension if its sources changed
     Install {
@@ -115,8 +115,13 @@ fn stop() -> Result<()> {
         println!("stopped cluster {}", cluster.name());
         stopped += 1;
     }
+    for redis in Redis::all()?.iter().filter(|redis| redis.is_running()) {
+        redis.stop()?;
+        println!("stopped Redis {}", redis.name());
+        stopped += 1;
+    }
     if stopped == 0 {
-        println!("no cluster of this checkout is running");
+        println!("no private server of this checkout is running");
     }
     Ok(())
 }
@@ -126,6 +131,11 @@ fn clean() -> Result<()> {
         let name = cluster.name().to_owned();
         cluster.destroy()?;
         println!("removed cluster {name}");
+    }
+    for redis in Redis::all()? {
+        let name = redis.name().to_owned();
+        redis.destroy()?;
+        println!("removed Redis {name}");
     }
     let [near, _] = repository::all_clusters_dirs()?;
     let outputs = repository::root()?.join("target/pg_regress");
