@@ -33,6 +33,16 @@ pub enum Error {
     NotAnEvent,
     #[error("tailstream's tables are not attached")]
     StorageMissing,
+    #[error("tailstream is not preloaded")]
+    NotPreloaded,
+    #[error("database \"{0}\" has no workers")]
+    NoWorkers(String),
+    #[error("no Redis server is set")]
+    NoRedis,
+    #[error("Redis: {0}")]
+    Redis(String),
+    #[error("{0}")]
+    Worker(String),
     #[error("{message}")]
     Event { sqlstate: &'static str, message: String, detail: Option<String>, hint: Option<String> },
     #[error("{what}: {source}")]
@@ -53,7 +63,11 @@ impl Error {
             Self::ForeignOrg(_) | Self::Bound(_) | Self::PlainView(_) => ERRCODE_INSUFFICIENT_PRIVILEGE,
             Self::BeforeRetention { .. } => ERRCODE_DATETIME_FIELD_OVERFLOW,
             Self::NotAnEvent => ERRCODE_DATATYPE_MISMATCH,
-            Self::StorageMissing => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Self::StorageMissing | Self::NotPreloaded | Self::NoWorkers(_) | Self::NoRedis => {
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            Self::Redis(_) => ERRCODE_CONNECTION_FAILURE,
+            Self::Worker(_) => ERRCODE_INTERNAL_ERROR,
             Self::Event { sqlstate, .. } => event_code(sqlstate),
             Self::Spi { .. } | Self::Internal(_) => ERRCODE_INTERNAL_ERROR,
         }
@@ -87,6 +101,13 @@ impl Error {
                     .into(),
             ),
             Self::BeforeRetention { earliest, .. } => Some(format!("The earliest permitted start is {earliest}.")),
+            Self::NotPreloaded => Some(
+                "Set shared_preload_libraries = 'timescaledb,tailstream,pg_cron' and restart the server.".into(),
+            ),
+            Self::NoWorkers(_) => {
+                Some("Add it to tailstream.databases and reload the configuration.".into())
+            }
+            Self::NoRedis => Some("Set tailstream.redis_url and reload the configuration.".into()),
             Self::StorageMissing => {
                 Some("After timescaledb_post_restore() run: SELECT tailstream.attach_storage();".into())
             }

@@ -6,13 +6,18 @@
 mod call;
 mod error;
 mod event;
+mod failpoint;
 mod ingest;
+mod metrics;
+mod mirror;
 mod replay;
 mod schema;
+mod sequencer;
 mod session;
 mod settings;
 mod statement;
 mod tier;
+mod worker;
 
 ::pgrx::pg_module_magic!(name, version);
 
@@ -23,6 +28,13 @@ pub extern "C-unwind" fn _PG_init() {
     session::binding::trust_if_preloaded();
     session::barrier::install();
     tier::cache::register_invalidation();
+    worker::commit::register();
+    // SAFETY: reads two variables.
+    if unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress && !pgrx::pg_sys::IsBinaryUpgrade }
+    {
+        metrics::shared::reserve();
+        worker::register();
+    }
 }
 
 /// The library's version, for `ts_version()` and its comparison with the installed extension.

@@ -9,7 +9,10 @@ extension_sql_file!("../sql/schema/views.sql", name = "views", requires = ["sess
 extension_sql_file!("../sql/schema/ingest.sql", name = "ingest", requires = ["views"]);
 extension_sql_file!("../sql/schema/tiers.sql", name = "tiers", requires = ["ingest"]);
 extension_sql_file!("../sql/schema/replay.sql", name = "replay", requires = ["tiers"]);
-extension_sql_file!("../sql/schema/retention.sql", name = "retention", requires = ["replay"]);
+extension_sql_file!("../sql/schema/sequencer.sql", name = "sequencer", requires = ["replay"]);
+extension_sql_file!("../sql/schema/mirror.sql", name = "mirror", requires = ["sequencer"]);
+extension_sql_file!("../sql/schema/metrics.sql", name = "metrics", requires = ["mirror"]);
+extension_sql_file!("../sql/schema/retention.sql", name = "retention", requires = ["metrics"]);
 extension_sql_file!("../sql/schema/schedule.sql", name = "schedule", requires = ["retention"]);
 extension_sql_file!("../sql/schema/health.sql", name = "health", requires = ["schedule"]);
 extension_sql_file!("../sql/schema/grants.sql", name = "grants", requires = ["health"], finalize);

@@ -43,8 +43,8 @@ TO tailstream_reader;
 GRANT SELECT ON tailstream.log_events, tailstream.own_log_events TO tailstream_reader;
 
 GRANT EXECUTE ON FUNCTION
-    ts_create_tier(text, interval),
-    ts_alter_tier(text, interval),
+    ts_create_tier(text, interval, bigint, interval),
+    ts_alter_tier(text, interval, bigint, interval),
     ts_drop_tier(text),
     ts_set_org_tier(text, text),
     ts_apply_retention(),
@@ -52,6 +52,11 @@ GRANT EXECUTE ON FUNCTION
     ts_schedule_retention(text),
     ts_unschedule_retention(),
     ts_erase_org(text),
+    ts_set_mirror(text, boolean, interval),
+    ts_mirror_status(),
+    ts_mirror_status(text),
+    ts_mirror_verify(text),
+    ts_metrics(),
     ts_health()
 TO tailstream_admin;
 

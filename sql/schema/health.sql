@@ -9,6 +9,7 @@ DECLARE
     installed text := (SELECT extversion FROM pg_extension WHERE extname = 'tailstream');
     overdue   record;
     job       record;
+    worker    record;
 BEGIN
     PERFORM tailstream.require_unbound();
     component := 'tailstream';
@@ -38,6 +39,21 @@ BEGIN
     IF status = 'error' THEN
         RETURN;
     END IF;
+
+    FOR worker IN SELECT w.name, s.* FROM unnest(ARRAY['sequencer', 'mirror']) WITH ORDINALITY AS w(name, n)
+                  LEFT JOIN LATERAL tailstream.worker_state(w.name) s ON true ORDER BY w.n LOOP
+        component := worker.name;
+        status := CASE WHEN NOT tailstream.has_workers() THEN 'warning'
+                       WHEN worker.state = 'running' OR worker.name = 'mirror' AND worker.state = 'off' THEN 'ok'
+                       WHEN worker.state = 'connecting' THEN 'warning' ELSE 'error' END;
+        detail := CASE WHEN NOT tailstream.has_workers()
+                       THEN 'none in this database; have tailstream in shared_preload_libraries and the database in tailstream.databases'
+                       WHEN worker.state = 'off' THEN 'off; set tailstream.redis_url and tailstream.mirror_enabled to have events in Redis'
+                       ELSE worker.state END
+                  || CASE WHEN worker.last_error IS NULL THEN ''
+                          ELSE format('; last error at %s: %s', date_trunc('second', worker.last_error_at), worker.last_error) END;
+        RETURN NEXT;
+    END LOOP;
 
     component := 'retention job';
     IF EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_cron') THEN

@@ -222,6 +222,11 @@ BEGIN
         PERFORM tailstream.purge_chunk(victim.chunk, NULL, NULL, coalesce(give_up - clock_timestamp(), patience));
         give_up := coalesce(give_up, clock_timestamp() + patience);
     END LOOP;
+    PERFORM tailstream.count('tailstream_purge_runs_total', 1),
+            tailstream.count('tailstream_purge_chunks_dropped_total', coalesce(sum((t.value ->> 'chunks')::bigint), 0)::bigint),
+            tailstream.count('tailstream_purge_events_dropped_total', coalesce(sum((t.value ->> 'events')::bigint), 0)::bigint),
+            tailstream.count('tailstream_purge_events_rescued_total', coalesce(sum((t.value ->> 'rescued')::bigint), 0)::bigint)
+    FROM jsonb_each(tally) t;
     RETURN QUERY SELECT * FROM tailstream.retention_report(tally);
 END
 $body$;
@@ -253,12 +258,39 @@ BEGIN
 END
 $body$;
 
--- Ledger chunks that neither the longest retention nor the idempotency window needs, and rejected events past theirs.
+-- Whether every batch in this chunk of the ledger has its position.
+CREATE FUNCTION tailstream.is_sequenced(chunk regclass) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    seen     pg_snapshot := tailstream.sequenced_snapshot();
+    complete boolean := false;
+BEGIN
+    IF seen IS NOT NULL THEN
+        EXECUTE format('SELECT NOT EXISTS (SELECT FROM %1$s b WHERE b.xid >= pg_snapshot_xmax($1) AND b.event_count > 0)
+                           AND NOT EXISTS (SELECT FROM %1$s b WHERE b.xid = ANY (ARRAY(SELECT pg_snapshot_xip($1))) AND b.event_count > 0)', chunk)
+        INTO complete USING seen;
+    END IF;
+    RETURN complete;
+END
+$body$;
+
+-- Chunks of the ledger that neither the idempotency window nor the sequencer nor a rebuild of streams needs any
+-- more, positions past the longest retention but for the last, and rejected events past theirs. Without a sequencer
+-- the ledger is kept as long as the events.
 CREATE FUNCTION tailstream.expired_bookkeeping() RETURNS TABLE (chunk regclass)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
-    SELECT c.chunk FROM tailstream.chunks('tailstream.batches', 'received_at') c
-    WHERE c.range_end <= clock_timestamp() - greatest(
-        (SELECT max(t.retention) FROM tailstream.tiers t), current_setting('tailstream.idempotency_window')::interval)
+    WITH kept AS (
+        SELECT max(t.retention) AS retention,
+               greatest(max(t.stream_age), current_setting('tailstream.idempotency_window')::interval) AS ledger
+        FROM tailstream.tiers t
+    )
+    SELECT c.chunk FROM kept k CROSS JOIN tailstream.chunks('tailstream.batches', 'received_at') c
+    WHERE c.range_end <= clock_timestamp() - k.ledger
+      AND (c.range_end <= clock_timestamp() - k.retention OR tailstream.is_sequenced(c.chunk))
+    UNION ALL
+    SELECT c.chunk FROM kept k CROSS JOIN tailstream.chunks('tailstream.positions', 'placed_at') c
+    WHERE c.range_end <= clock_timestamp() - greatest(k.retention, k.ledger)
+      AND c.range_end <= (SELECT p.placed_at FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1)
     UNION ALL
     SELECT c.chunk FROM tailstream.chunks('tailstream.rejected_events', 'received_at') c
     WHERE c.range_end <= clock_timestamp() - current_setting('tailstream.rejected_retention')::interval
@@ -295,7 +327,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     FROM named n ORDER BY n.name
 $body$;
 
--- ts_erase_org: deletes all that is stored of an org, for good; waits for its running ingests. Returns how much it was.
+-- ts_erase_org: deletes all that is stored of an org, its stream included, for good; waits for its running ingests. Returns how much it was.
 CREATE FUNCTION ts_erase_org(org text, OUT events bigint, OUT batches bigint, OUT rejected_events bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
@@ -304,11 +336,17 @@ BEGIN
     PERFORM tailstream.lock_org_for_erasure(tailstream.permitted_org(org));
     DELETE FROM tailstream.events e WHERE e.org_id = org;
     GET DIAGNOSTICS events = ROW_COUNT;
-    DELETE FROM tailstream.batches b WHERE b.org_id = org;
-    GET DIAGNOSTICS batches = ROW_COUNT;
     DELETE FROM tailstream.rejected_events r WHERE r.org_id = org;
     GET DIAGNOSTICS rejected_events = ROW_COUNT;
     DELETE FROM tailstream.orgs o WHERE o.org_id = org;
+    -- The sequencer waits from here on, so that it gives no position to what goes.
+    LOCK TABLE ONLY tailstream.positions IN SHARE ROW EXCLUSIVE MODE;
+    DELETE FROM tailstream.batches b WHERE b.org_id = org;
+    GET DIAGNOSTICS batches = ROW_COUNT;
+    -- Rows that say what the sequencer has seen stay, without a name.
+    DELETE FROM tailstream.positions p WHERE p.org_id = org AND p.snapshot IS NULL;
+    UPDATE tailstream.positions p SET org_id = '', event_count = 0 WHERE p.org_id = org;
+    PERFORM tailstream.request_rebuild(org, 'erased');
 END
 $body$;
 

@@ -1,23 +1,40 @@
--- ts_create_tier: a new tier whose orgs' events are kept for `retention`.
-CREATE FUNCTION ts_create_tier(name text, retention interval) RETURNS void
+-- ts_create_tier: a new tier whose orgs' events are kept for `retention`, and in Redis as far as the stream limits go.
+CREATE FUNCTION ts_create_tier(name text, retention interval, stream_entries bigint DEFAULT 5000, stream_age interval DEFAULT '1 hour')
+RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
     PERFORM tailstream.require_unbound();
-    PERFORM tailstream.check_tier(name, retention);
-    INSERT INTO tailstream.tiers (name, retention) VALUES (ts_create_tier.name, ts_create_tier.retention);
+    PERFORM tailstream.check_tier(name, retention, stream_entries, stream_age);
+    INSERT INTO tailstream.tiers (name, retention, stream_entries, stream_age)
+    VALUES (ts_create_tier.name, ts_create_tier.retention, ts_create_tier.stream_entries, ts_create_tier.stream_age);
 EXCEPTION WHEN unique_violation THEN
     RAISE EXCEPTION 'tier "%" exists already', name
         USING ERRCODE = 'duplicate_object', HINT = 'ts_alter_tier() changes a tier.';
 END
 $body$;
 
--- ts_alter_tier: changes a tier's retention. Shorter hides at once, longer brings back what was not purged yet.
-CREATE FUNCTION ts_alter_tier(name text, retention interval) RETURNS void
+-- ts_alter_tier: changes what is not NULL. A shorter retention hides at once, a longer one brings back what was not
+-- purged yet; stream limits hold from the next entry on.
+CREATE FUNCTION ts_alter_tier(
+    name text, retention interval DEFAULT NULL, stream_entries bigint DEFAULT NULL, stream_age interval DEFAULT NULL)
+RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    altered tailstream.tiers;
 BEGIN
     PERFORM tailstream.require_unbound();
-    PERFORM tailstream.check_tier(name, retention);
-    UPDATE tailstream.tiers t SET retention = ts_alter_tier.retention WHERE t.id = tailstream.tier_id(ts_alter_tier.name);
+    IF num_nonnulls(retention, stream_entries, stream_age) = 0 THEN
+        RAISE EXCEPTION 'nothing to change of tier "%"', coalesce(name, 'NULL')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give retention, stream_entries or stream_age.';
+    END IF;
+    SELECT * INTO altered FROM tailstream.tiers t WHERE t.id = tailstream.tier_id(ts_alter_tier.name) FOR UPDATE;
+    altered.retention := coalesce(retention, altered.retention);
+    altered.stream_entries := coalesce(stream_entries, altered.stream_entries);
+    altered.stream_age := coalesce(stream_age, altered.stream_age);
+    PERFORM tailstream.check_tier(name, altered.retention, altered.stream_entries, altered.stream_age);
+    UPDATE tailstream.tiers t
+    SET retention = altered.retention, stream_entries = altered.stream_entries, stream_age = altered.stream_age
+    WHERE t.id = altered.id;
 END
 $body$;
 
@@ -77,17 +94,25 @@ BEGIN
 END
 $body$;
 
-CREATE FUNCTION tailstream.check_tier(name text, retention interval) RETURNS void
+CREATE FUNCTION tailstream.check_tier(name text, retention interval, stream_entries bigint, stream_age interval) RETURNS void
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    given record;
 BEGIN
     IF name IS NULL OR length(name) NOT BETWEEN 1 AND 63 THEN
         RAISE EXCEPTION 'a tier''s name has 1 to 63 characters' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    IF retention IS NULL OR retention <= interval '0' OR retention > interval '36500 days'
-       OR extract(year FROM retention) <> 0 OR extract(month FROM retention) <> 0 THEN
-        RAISE EXCEPTION 'tier "%": retention % is not usable', name, coalesce(retention::text, 'NULL')
-            USING ERRCODE = 'invalid_parameter_value',
-                  HINT = 'Give a positive length in days, hours, minutes or seconds, up to 36500 days; months and years differ in length.';
+    FOR given IN SELECT * FROM (VALUES ('retention', retention), ('stream_age', stream_age)) AS v(argument, length) LOOP
+        IF given.length IS NULL OR given.length <= interval '0' OR given.length > interval '36500 days'
+           OR extract(year FROM given.length) <> 0 OR extract(month FROM given.length) <> 0 THEN
+            RAISE EXCEPTION 'tier "%": % % is not usable', name, given.argument, coalesce(given.length::text, 'NULL')
+                USING ERRCODE = 'invalid_parameter_value',
+                      HINT = 'Give a positive length in days, hours, minutes or seconds, up to 36500 days; months and years differ in length.';
+        END IF;
+    END LOOP;
+    IF stream_entries IS NULL OR stream_entries < 1 THEN
+        RAISE EXCEPTION 'tier "%": stream_entries % is not usable', name, coalesce(stream_entries::text, 'NULL')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give a positive number.';
     END IF;
 END
 $body$;

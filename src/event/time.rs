@@ -120,6 +120,13 @@ pub(super) fn write_json(out: &mut String, micros: i64) {
     debug_assert!(written.is_ok(), "writing to a string cannot fail");
 }
 
+/// An instant as text: what `write_json` appends, without quotes.
+pub fn rfc3339(micros: i64) -> String {
+    let mut text = String::with_capacity(32);
+    write_json(&mut text, micros);
+    text.trim_matches('"').to_owned()
+}
+
 /// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
 ///
 /// Counts in eras of 400 years that begin in March, so that the leap day comes last.

@@ -9,6 +9,7 @@ use crate::event::{Clock, Event, EventError, Format, OnInvalid, decode};
 use crate::session::binding;
 use crate::tier::lookup::Tier;
 use crate::tier::{cache, to_unix_time};
+use crate::worker::commit;
 use crate::{replay, settings};
 
 /// Bits of an event's id that count events within a batch.
@@ -66,6 +67,7 @@ pub fn ingest(request: &Request) -> Result<Outcome> {
     let stored = Stored { org, tier: tier.id };
     store(&stored, &decoded.events, &outcome, received_at, key)?;
     ledger::quarantine(org, &outcome, received_at, &decoded.rejected)?;
+    commit::wake_sequencer();
     Ok(outcome)
 }
 

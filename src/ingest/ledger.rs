@@ -8,12 +8,12 @@ use pgrx::pg_sys::BuiltinOid::{
 use pgrx::prelude::*;
 use pgrx::{IntoDatum, pg_sys};
 
-use super::arg;
 use super::batch::Outcome;
 use super::lane::Stored;
 use crate::error::{Error, Result};
 use crate::event::{Event, Rejection};
 use crate::settings;
+use crate::statement::arg;
 use crate::statement::{LatestQuery, Statement};
 use crate::tier::to_postgres_time;
 

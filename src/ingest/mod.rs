@@ -6,15 +6,20 @@ mod ledger;
 mod locks;
 mod row;
 
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::{IntoDatum, pg_sys};
 
 use crate::call::{composite_result, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::event::{Format, OnInvalid};
+use crate::metrics;
+use crate::metrics::counter::{Counter, Timer};
 use crate::session::binding;
 use batch::{Outcome, Request};
 
+pub use batch::now;
 pub use lane::chunk;
 
 pg_function! {
@@ -37,7 +42,10 @@ pg_function! {
 /// `fcinfo` must come from PostgreSQL, for one of the two functions above.
 unsafe fn ingest(fcinfo: pg_sys::FunctionCallInfo, format: Format) -> pg_sys::Datum {
     // SAFETY: the caller's promise.
-    let outcome = unsafe { report(request(fcinfo, format).and_then(|request| batch::ingest(&request))) };
+    let request = report(unsafe { request(fcinfo, format) });
+    let began = Instant::now();
+    let outcome = report(batch::ingest(&request));
+    count(&outcome, began.elapsed());
     let mut columns = outcome_columns(&outcome);
     // SAFETY: both functions return these five columns.
     unsafe { composite_result(fcinfo, &mut columns) }
@@ -66,6 +74,18 @@ unsafe fn request<'a>(fcinfo: pg_sys::FunctionCallInfo, format: Format) -> Resul
     })
 }
 
+fn count(outcome: &Outcome, took: Duration) {
+    metrics::observe(Timer::Ingest, took);
+    if outcome.duplicate {
+        metrics::count_at_commit(Counter::IngestDuplicates, 1);
+        return;
+    }
+    metrics::count_at_commit(Counter::IngestBatches, 1);
+    metrics::count_at_commit(Counter::IngestEvents, outcome.accepted.unsigned_abs().into());
+    metrics::count_at_commit(Counter::IngestRejected, outcome.rejected.unsigned_abs().into());
+    metrics::count_at_commit(Counter::IngestExpired, outcome.expired.unsigned_abs().into());
+}
+
 fn outcome_columns(outcome: &Outcome) -> [pg_sys::Datum; 5] {
     [
         pg_sys::Datum::from(outcome.batch_id),
@@ -92,9 +112,4 @@ fn lock_org_for_ingest(org: &str) {
 #[pg_extern(sql = false)]
 fn try_lock_purge() -> bool {
     report(locks::purging())
-}
-
-/// An SPI argument.
-fn arg<T: IntoDatum>(value: T) -> pgrx::datum::DatumWithOid<'static> {
-    pgrx::datum::DatumWithOid::from(value)
 }

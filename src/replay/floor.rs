@@ -4,6 +4,8 @@ use pgrx::{IntoDatum, pg_sys, varlena};
 
 use crate::call::{pg_function, text_argument};
 use crate::error::{Error, Result, report};
+use crate::metrics;
+use crate::metrics::counter::Counter;
 use crate::session::binding;
 use crate::tier::{cache, retention};
 
@@ -167,6 +169,7 @@ pg_function! {
         // SAFETY: as above.
         let (org, start) = unsafe { (text_argument(fcinfo, 0), time_argument(fcinfo)) };
         report(check_start(org, start));
+        metrics::count(Counter::Replays, 1);
         // SAFETY: as above.
         pg_sys::Datum::from(unsafe { look_up_floor(fcinfo) })
     }

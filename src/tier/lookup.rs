@@ -73,6 +73,13 @@ pub fn schema() -> Result<pg_sys::Oid> {
     if schema == pg_sys::InvalidOid { Err(Error::StorageMissing) } else { Ok(schema) }
 }
 
+/// Error unless the extension is installed in this database.
+pub fn extension() -> Result<()> {
+    // SAFETY: a catalog look-up by name.
+    let extension = unsafe { pg_sys::get_extension_oid(c"tailstream".as_ptr(), true) };
+    if extension == pg_sys::InvalidOid { Err(Error::StorageMissing) } else { Ok(()) }
+}
+
 /// A relation of our schema.
 pub fn relation(schema: pg_sys::Oid, name: &CStr) -> Result<pg_sys::Oid> {
     // SAFETY: a catalog look-up by name.
@@ -106,6 +113,17 @@ pub fn role_setting(name: &str) -> Option<String> {
         }
     });
     found.map(|(_, value)| value)
+}
+
+/// All databases of the server. Needs no database itself.
+pub fn databases() -> Vec<(pg_sys::Oid, String)> {
+    let mut found = Vec::new();
+    scan(pg_sys::DatabaseRelationId, None, |row| {
+        if let (Some(oid), Some(name)) = (row.value::<pg_sys::Oid>(1), row.value::<&CStr>(2)) {
+            found.push((oid, name.to_string_lossy().into_owned()));
+        }
+    });
+    found
 }
 
 /// One row under the scan.

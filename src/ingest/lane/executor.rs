@@ -8,11 +8,11 @@ use pgrx::pg_sys::BuiltinOid::{
 use pgrx::pg_sys::{self, BuiltinOid};
 use pgrx::prelude::*;
 
-use super::super::arg;
 use super::Rows;
 use crate::error::{Error, Result, spi};
 use crate::event::Event;
 use crate::statement::Statement;
+use crate::statement::arg;
 use crate::tier::to_postgres_time;
 
 /// Rows per statement: their values are held three times while it runs.

@@ -1,11 +1,13 @@
 //! SQL that is prepared once in a session and run many times.
 
+pub mod raw;
+
 use std::cell::{Cell, OnceCell};
 use std::mem::ManuallyDrop;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
-use pgrx::{PgBuiltInOids, PgOid, Spi, pg_sys};
+use pgrx::{IntoDatum, PgBuiltInOids, PgOid, Spi, pg_sys};
 
 use crate::error::{Error, Result, spi};
 
@@ -41,6 +43,11 @@ impl Statement {
         let plan = client.prepare_mut(self.sql, &types).map_err(spi(self.what))?.keep();
         Ok(self.plan.get_or_init(|| ManuallyDrop::new(plan)))
     }
+}
+
+/// An SPI argument.
+pub fn arg<T: IntoDatum>(value: T) -> DatumWithOid<'static> {
+    DatumWithOid::from(value)
 }
 
 /// A query that sees what is committed at the moment it runs, whatever the isolation level of the

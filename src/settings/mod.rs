@@ -1,6 +1,10 @@
 //! Every setting of the extension, with its unit, range, default and the reason for that default.
 
+mod secret;
+
 use std::ffi::CString;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use pgrx::pg_sys;
@@ -41,6 +45,33 @@ static REJECTED_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(7 * 24 * 360
 /// Milliseconds, 1 to 1 minute, default 100: readers queue behind a waiting purge, so this is what one may add to a query.
 static PURGE_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(100);
 
+/// Names separated by commas, default none: a worker in a database nobody named would only be in the way there.
+static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Always empty, see `secret`. Default none: the sequencer works without Redis.
+static REDIS_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// A path, default none. A password in a file is out of reach of every view, dump and log of PostgreSQL.
+static REDIS_PASSWORD_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// A path, default none: the certificates that the system trusts.
+static REDIS_CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Milliseconds, 100 to 10 minutes, default 5 seconds: longer than Redis needs to fork for a snapshot of many gigabytes,
+/// short enough to notice one that hangs.
+static REDIS_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+
+/// Default on; without a URL it does nothing.
+static MIRROR_ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
+
+/// `{org}` stands for the org id, `{database}` for the database's name.
+static STREAM_KEY: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"tailstream:stream:{org}"));
+
+/// The place where the next worker that passes dies, and at which pass: "name:3". For tests.
+#[cfg(feature = "failpoints")]
+static FAILPOINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
 /// Registers all settings with PostgreSQL.
 pub fn init() {
     // SAFETY: the hook is guarded and only marks plans as stale.
@@ -58,6 +89,7 @@ pub fn init() {
         );
     }
     define_ingest_settings();
+    define_mirror_settings();
     GucRegistry::define_int_guc(
         c"tailstream.rejected_retention",
         c"How long quarantined events are kept.",
@@ -121,6 +153,84 @@ fn define_ingest_settings() {
     );
 }
 
+fn define_mirror_settings() {
+    #[cfg(feature = "failpoints")]
+    GucRegistry::define_string_guc(
+        c"tailstream.failpoint",
+        c"Where the next worker dies.",
+        c"For tests.",
+        &FAILPOINT,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"tailstream.databases",
+        c"The databases that have a sequencer and a mirror.",
+        c"Names separated by commas.",
+        &DATABASES,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    // SAFETY: the hooks are guarded and keep to PostgreSQL's rules for such hooks.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            c"tailstream.redis_url",
+            c"The Redis server that events are mirrored to.",
+            c"redis://host:port/number, rediss:// for TLS, redis+unix:///path. Empty: no mirror.",
+            &REDIS_URL,
+            GucContext::Sighup,
+            GucFlags::SUPERUSER_ONLY,
+            Some(secret::check),
+            Some(secret::assign),
+            Some(secret::show),
+        );
+    }
+    let files = [
+        (
+            c"tailstream.redis_password_file",
+            c"The file that holds the password for Redis.",
+            c"Its first line counts; it wins against a password in tailstream.redis_url.",
+            &REDIS_PASSWORD_FILE,
+        ),
+        (
+            c"tailstream.redis_ca_file",
+            c"The file with the certificates that vouch for Redis.",
+            c"PEM; for rediss:// URLs. Empty: those that the system trusts.",
+            &REDIS_CA_FILE,
+        ),
+    ];
+    for (name, short, long, setting) in files {
+        let flags = GucFlags::SUPERUSER_ONLY;
+        GucRegistry::define_string_guc(name, short, long, setting, GucContext::Sighup, flags);
+    }
+    GucRegistry::define_int_guc(
+        c"tailstream.redis_timeout",
+        c"How long an answer of Redis is waited for.",
+        c"After that the connection counts as lost.",
+        &REDIS_TIMEOUT,
+        100,
+        600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_bool_guc(
+        c"tailstream.mirror_enabled",
+        c"Whether events go to Redis at all.",
+        c"Switched on again the mirror continues with new events.",
+        &MIRROR_ENABLED,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"tailstream.stream_key",
+        c"The key of an org's stream.",
+        c"{org} stands for the org id, {database} for the database.",
+        &STREAM_KEY,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+}
+
 /// Plans and remembered floors may carry what a session may see, so none survives a change.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn org_assigned(_new: *const core::ffi::c_char, _extra: *mut core::ffi::c_void) {
@@ -150,4 +260,47 @@ pub fn auto_register_orgs() -> bool {
 
 pub fn ingest_lane() -> IngestLane {
     INGEST_LANE.get()
+}
+
+/// The databases that have workers.
+pub fn databases() -> Vec<String> {
+    let list = DATABASES.get().unwrap_or_default().to_string_lossy().into_owned();
+    list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// With its password, if there is one in it.
+pub fn redis_url() -> String {
+    secret::redis_url()
+}
+
+pub fn redis_password_file() -> Option<PathBuf> {
+    path(&REDIS_PASSWORD_FILE)
+}
+
+pub fn redis_ca_file() -> Option<PathBuf> {
+    path(&REDIS_CA_FILE)
+}
+
+fn path(setting: &GucSetting<Option<CString>>) -> Option<PathBuf> {
+    setting
+        .get()
+        .filter(|path| !path.is_empty())
+        .map(|path| PathBuf::from(path.to_string_lossy().into_owned()))
+}
+
+pub fn redis_timeout() -> Duration {
+    Duration::from_millis(REDIS_TIMEOUT.get().unsigned_abs().into())
+}
+
+#[cfg(feature = "failpoints")]
+pub fn failpoint() -> String {
+    FAILPOINT.get().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+pub fn mirror_enabled() -> bool {
+    MIRROR_ENABLED.get()
+}
+
+pub fn stream_key() -> String {
+    STREAM_KEY.get().unwrap_or_default().to_string_lossy().into_owned()
 }

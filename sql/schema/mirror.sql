@@ -1,0 +1,161 @@
+-- Has the mirror make an org's stream again, or remove it if the org is gone.
+CREATE FUNCTION tailstream.request_rebuild(org text, reason text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+    INSERT INTO tailstream.mirror_rebuilds AS r (org_id, reason) VALUES (org, request_rebuild.reason)
+    ON CONFLICT (org_id) DO UPDATE SET request = DEFAULT, reason = excluded.reason, requested_at = excluded.requested_at
+$body$;
+
+-- ts_set_mirror: whether an org's events go to its Redis Stream, from the next commit on. Switched on again the stream
+-- continues with new events; with `backfill` it is made again with what was committed since so long ago.
+CREATE FUNCTION ts_set_mirror(org text, mirrored boolean, backfill interval DEFAULT NULL) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
+BEGIN
+    PERFORM tailstream.require_unbound();
+    PERFORM tailstream.permitted_org(org);
+    IF mirrored IS NULL THEN
+        RAISE EXCEPTION 'argument "mirrored" is NULL' USING ERRCODE = 'null_value_not_allowed';
+    ELSIF backfill IS NOT NULL AND NOT mirrored THEN
+        RAISE EXCEPTION 'a stream that is switched off cannot be filled'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave out "backfill", or switch it on.';
+    ELSIF backfill < interval '0' THEN
+        RAISE EXCEPTION 'backfill % is negative', backfill
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'It is how far back from now to begin.';
+    END IF;
+    INSERT INTO tailstream.orgs AS o (org_id, tier, mirrored)
+    VALUES (org, tailstream.tier_id('standard'), ts_set_mirror.mirrored)
+    ON CONFLICT (org_id) DO UPDATE SET
+        mirrored = excluded.mirrored,
+        mirror_snapshot = CASE WHEN excluded.mirrored AND NOT o.mirrored THEN pg_current_snapshot() ELSE o.mirror_snapshot END,
+        mirror_from = CASE WHEN excluded.mirrored AND NOT o.mirrored THEN NULL ELSE o.mirror_from END
+    WHERE o.mirrored <> excluded.mirrored;
+    IF backfill IS NOT NULL THEN
+        UPDATE tailstream.orgs o SET mirror_snapshot = NULL, mirror_from = clock_timestamp() - backfill WHERE o.org_id = org;
+        PERFORM tailstream.request_rebuild(org, 'backfill');
+    END IF;
+END
+$body$;
+
+-- What the mirror of this database is doing, from shared memory.
+CREATE FUNCTION tailstream.mirror_progress()
+RETURNS TABLE (state text, connected_since timestamptz, next_seq bigint, next_offset integer, last_error text,
+               last_error_at timestamptz, entries_sent bigint, entries_resent bigint, entries_expired bigint, retries bigint)
+LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'mirror_progress_wrapper';
+
+-- Error unless tailstream is preloaded and this database is in tailstream.databases.
+CREATE FUNCTION tailstream.require_workers() RETURNS void
+LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'require_workers_wrapper';
+
+-- ts_mirror_status: one row on the mirror of this database. The backlog counts what is committed and neither sent
+-- nor passed over yet.
+CREATE FUNCTION ts_mirror_status(
+    OUT database text, OUT state text, OUT connected_since timestamptz, OUT backlog_batches bigint, OUT backlog_events bigint,
+    OUT oldest_unmirrored interval, OUT orgs_to_rebuild bigint, OUT last_error text, OUT last_error_at timestamptz,
+    OUT entries_sent bigint, OUT entries_resent bigint, OUT entries_expired bigint, OUT retries bigint)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    progress record;
+    head     record;
+    behind   record;
+    unplaced record;
+    seen     pg_snapshot;
+BEGIN
+    PERFORM tailstream.require_unbound();
+    PERFORM tailstream.require_workers();
+    SELECT * INTO progress FROM tailstream.mirror_progress();
+    database := current_database();
+    state := progress.state;
+    connected_since := progress.connected_since;
+    last_error := progress.last_error;
+    last_error_at := progress.last_error_at;
+    entries_sent := progress.entries_sent;
+    entries_resent := progress.entries_resent;
+    entries_expired := progress.entries_expired;
+    retries := progress.retries;
+    orgs_to_rebuild := (SELECT count(*) FROM tailstream.mirror_rebuilds);
+
+    SELECT p.seq, p.events_before + p.event_count AS events INTO head FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1;
+    SELECT p.seq, p.placed_at, p.events_before + CASE WHEN p.seq = progress.next_seq THEN progress.next_offset ELSE 0 END AS events
+    INTO behind FROM tailstream.positions p WHERE p.seq >= progress.next_seq ORDER BY p.seq LIMIT 1;
+    seen := tailstream.sequenced_snapshot();
+    SELECT count(*) AS batches, coalesce(sum(b.event_count), 0) AS events, min(b.received_at) AS oldest
+    INTO unplaced FROM tailstream.batches b
+    WHERE b.event_count > 0 AND (seen IS NULL OR b.xid >= pg_snapshot_xmax(seen) OR b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))));
+    backlog_batches := unplaced.batches + coalesce(head.seq - behind.seq + 1, 0);
+    backlog_events := unplaced.events + coalesce(head.events - behind.events, 0);
+    oldest_unmirrored := greatest(interval '0', clock_timestamp() - least(behind.placed_at, unplaced.oldest));
+END
+$body$;
+
+-- ts_mirror_status(org): one row on the stream of an org.
+CREATE FUNCTION ts_mirror_status(
+    org text, OUT org_id text, OUT stream_key text, OUT mirrored boolean, OUT state text, OUT backlog_batches bigint,
+    OUT backlog_events bigint, OUT oldest_unmirrored interval, OUT stream_entries bigint, OUT stream_age interval)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    progress record;
+    rebuild  record;
+    behind   record;
+BEGIN
+    org_id := tailstream.permitted_org(org);
+    PERFORM tailstream.require_workers();
+    stream_key := tailstream.stream_key(org);
+    SELECT o.mirrored, t.stream_entries, t.stream_age INTO mirrored, stream_entries, stream_age
+    FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier WHERE o.org_id = org;
+    SELECT * INTO progress FROM tailstream.mirror_progress();
+    SELECT r.reason INTO rebuild FROM tailstream.mirror_rebuilds r WHERE r.org_id = org;
+    state := CASE WHEN NOT mirrored THEN 'off' WHEN rebuild.reason IS NOT NULL THEN 'rebuilding: ' || rebuild.reason
+                  ELSE progress.state END;
+    SELECT count(*) AS batches, coalesce(sum(p.event_count), 0) AS events, min(p.placed_at) AS oldest INTO behind
+    FROM tailstream.positions p, tailstream.orgs o
+    WHERE p.org_id = org AND o.org_id = org AND o.mirrored
+      AND (p.seq >= progress.next_seq OR rebuild.reason IS NOT NULL)
+      AND p.placed_at > clock_timestamp() - ts_mirror_status.stream_age
+      AND p.placed_at >= coalesce(o.mirror_from, '-infinity')
+      AND (o.mirror_snapshot IS NULL OR NOT pg_visible_in_snapshot(p.xid, o.mirror_snapshot));
+    backlog_batches := behind.batches;
+    backlog_events := behind.events;
+    oldest_unmirrored := clock_timestamp() - behind.oldest;
+END
+$body$;
+
+-- The key of an org's stream, from tailstream.stream_key.
+CREATE FUNCTION tailstream.stream_key(org text) RETURNS text
+LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'stream_key_wrapper';
+
+-- The positions whose events an org's stream should hold now, in order: not older than the tier's stream_age, and not
+-- what was left out when the mirror was off. Up to, not including, the mirror's own position.
+CREATE FUNCTION tailstream.mirrored_positions(org text, from_seq bigint, before_seq bigint)
+RETURNS TABLE (seq bigint, placed_at timestamptz, stream_seq bigint, batch_id bigint, tier smallint, event_count integer,
+               first_event_at timestamptz, last_event_at timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
+    SELECT p.seq, p.placed_at, p.stream_seq, p.batch_id, p.tier, p.event_count, p.first_event_at, p.last_event_at
+    FROM tailstream.orgs o
+    JOIN tailstream.tiers t ON t.id = o.tier
+    JOIN tailstream.positions p ON p.org_id = o.org_id
+    WHERE o.org_id = org AND o.mirrored AND p.event_count > 0 AND p.seq >= from_seq AND p.seq < before_seq
+      AND p.placed_at > clock_timestamp() - t.stream_age
+      AND p.placed_at >= coalesce(o.mirror_from, '-infinity')
+      AND (o.mirror_snapshot IS NULL OR NOT pg_visible_in_snapshot(p.xid, o.mirror_snapshot))
+      AND p.seq > (SELECT m.after_seq FROM tailstream.mirror m)
+    ORDER BY p.seq
+$body$;
+
+-- Where an org's stream begins, seen from a position: with the oldest event that trimming by count leaves. `skipped`
+-- events of that position are before it.
+CREATE FUNCTION tailstream.stream_start(org text, before_seq bigint) RETURNS TABLE (seq bigint, skipped integer)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT newest.seq, greatest(newest.newer + newest.event_count - limits.entries, 0)::integer
+    FROM (SELECT t.stream_entries AS entries FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier
+          WHERE o.org_id = org) limits
+    CROSS JOIN LATERAL (
+        SELECT m.seq, m.event_count, sum(m.event_count) OVER (ORDER BY m.seq DESC) - m.event_count AS newer
+        FROM tailstream.mirrored_positions(org, 0, before_seq) m) newest
+    WHERE newest.newer < limits.entries ORDER BY newest.seq LIMIT 1
+$body$;
+
+-- ts_mirror_verify: compares an org's stream with the table, as far as the stream's limits go and the mirror has come.
+-- One row for each finding; `matching` is always there.
+CREATE FUNCTION ts_mirror_verify(org text)
+RETURNS TABLE (finding text, entries bigint, first_stream_id text, last_stream_id text, detail text)
+LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'ts_mirror_verify_wrapper';

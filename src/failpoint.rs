@@ -1,0 +1,25 @@
+//! Places at which a test can have a process die, as `kill -9` would. Without the feature `failpoints` there are none.
+
+/// Ends the process with SIGKILL if `tailstream.failpoint` names this place.
+#[cfg(feature = "failpoints")]
+pub fn failpoint(place: &str) {
+    use std::cell::Cell;
+    thread_local! {
+        /// How often this place was passed since it was named.
+        static PASSED: Cell<u32> = const { Cell::new(0) };
+    }
+    let setting = crate::settings::failpoint();
+    let (name, times) = setting.split_once(':').unwrap_or((&setting, "1"));
+    if name != place {
+        return;
+    }
+    PASSED.set(PASSED.get() + 1);
+    if times.parse() == Ok(PASSED.get()) {
+        // SAFETY: the process's own pid.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    }
+}
+
+/// Nothing.
+#[cfg(not(feature = "failpoints"))]
+pub fn failpoint(_place: &str) {}

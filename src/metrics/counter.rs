@@ -1,0 +1,208 @@
+//! What is counted and timed.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Something that is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counter {
+    IngestBatches,
+    IngestEvents,
+    IngestRejected,
+    IngestExpired,
+    IngestDuplicates,
+    Replays,
+    PurgeRuns,
+    PurgeChunks,
+    PurgeEvents,
+    PurgeRescued,
+    SequencerLooks,
+    SequencerBatches,
+    MirrorEntries,
+    MirrorResent,
+    MirrorExpired,
+    MirrorPipelines,
+    MirrorRetries,
+    MirrorRebuilds,
+}
+
+impl Counter {
+    pub const COUNT: usize = 18;
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::IngestBatches,
+        Self::IngestEvents,
+        Self::IngestRejected,
+        Self::IngestExpired,
+        Self::IngestDuplicates,
+        Self::Replays,
+        Self::PurgeRuns,
+        Self::PurgeChunks,
+        Self::PurgeEvents,
+        Self::PurgeRescued,
+        Self::SequencerLooks,
+        Self::SequencerBatches,
+        Self::MirrorEntries,
+        Self::MirrorResent,
+        Self::MirrorExpired,
+        Self::MirrorPipelines,
+        Self::MirrorRetries,
+        Self::MirrorRebuilds,
+    ];
+
+    /// Its name in the style of Prometheus, and what it counts.
+    pub fn describe(self) -> (&'static str, &'static str) {
+        match self {
+            Self::IngestBatches => ("tailstream_ingest_batches_total", "Batches committed."),
+            Self::IngestEvents => ("tailstream_ingest_events_total", "Events committed."),
+            Self::IngestRejected => ("tailstream_ingest_rejected_events_total", "Invalid events put aside."),
+            Self::IngestExpired => (
+                "tailstream_ingest_expired_events_total",
+                "Events that were older than their org's retention on arrival.",
+            ),
+            Self::IngestDuplicates => (
+                "tailstream_ingest_duplicate_batches_total",
+                "Batches that came again with their idempotency key.",
+            ),
+            Self::Replays => ("tailstream_replays_total", "Calls of ts_replay that began to read."),
+            Self::PurgeRuns => (
+                "tailstream_purge_runs_total",
+                "Calls of ts_apply_retention that were not kept off by another.",
+            ),
+            Self::PurgeChunks => ("tailstream_purge_chunks_dropped_total", "Chunks of events dropped."),
+            Self::PurgeEvents => (
+                "tailstream_purge_events_dropped_total",
+                "Events dropped with their chunks, from statistics.",
+            ),
+            Self::PurgeRescued => {
+                ("tailstream_purge_events_rescued_total", "Events copied into their org's present tier.")
+            }
+            Self::SequencerLooks => {
+                ("tailstream_sequencer_looks_total", "Looks of the sequencer at the ledger.")
+            }
+            Self::SequencerBatches => {
+                ("tailstream_sequencer_batches_total", "Batches that were given their place.")
+            }
+            Self::MirrorEntries => ("tailstream_mirror_entries_total", "Entries that Redis has confirmed."),
+            Self::MirrorResent => (
+                "tailstream_mirror_resent_entries_total",
+                "Entries sent again: after a failure, or to make a stream again.",
+            ),
+            Self::MirrorExpired => (
+                "tailstream_mirror_expired_events_total",
+                "Events not sent because they were older than their stream's age limit.",
+            ),
+            Self::MirrorPipelines => {
+                ("tailstream_mirror_pipelines_total", "Transactions that Redis has confirmed.")
+            }
+            Self::MirrorRetries => {
+                ("tailstream_mirror_retries_total", "Attempts that failed and were, or will be, repeated.")
+            }
+            Self::MirrorRebuilds => {
+                ("tailstream_mirror_rebuilds_total", "Streams made again from the table.")
+            }
+        }
+    }
+}
+
+/// Something that is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    Ingest,
+    SequencerLook,
+    MirrorLag,
+    MirrorPipeline,
+}
+
+impl Timer {
+    pub const COUNT: usize = 4;
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Ingest, Self::SequencerLook, Self::MirrorLag, Self::MirrorPipeline];
+
+    /// Its name in the style of Prometheus, and what it times.
+    pub fn describe(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Ingest => {
+                ("tailstream_ingest_duration_seconds", "Time of a call of ts_ingest, without the commit.")
+            }
+            Self::SequencerLook => {
+                ("tailstream_sequencer_look_duration_seconds", "Time of a look that found anything.")
+            }
+            Self::MirrorLag => (
+                "tailstream_mirror_lag_seconds",
+                "From a batch's place in the order to Redis's confirmation of its last entry.",
+            ),
+            Self::MirrorPipeline => (
+                "tailstream_mirror_pipeline_duration_seconds",
+                "Time of a transaction in Redis, as seen from here.",
+            ),
+        }
+    }
+}
+
+/// Upper bounds in seconds; the last bucket has none.
+pub const BOUNDS: [f64; 15] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// How often something took how long.
+#[derive(Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BOUNDS.len() + 1],
+    microseconds: AtomicU64,
+}
+
+impl Histogram {
+    pub fn observe(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.microseconds.fetch_add(took.as_micros() as u64, Relaxed);
+    }
+
+    /// For every bound, and for all: how many were not longer.
+    pub fn cumulative(&self) -> [u64; BOUNDS.len() + 1] {
+        let mut sum = 0;
+        std::array::from_fn(|bucket| {
+            sum += self.buckets[bucket].load(Relaxed);
+            sum
+        })
+    }
+
+    pub fn sum_seconds(&self) -> f64 {
+        self.microseconds.load(Relaxed) as f64 / 1e6
+    }
+
+    pub fn clear(&self) {
+        for bucket in &self.buckets {
+            bucket.store(0, Relaxed);
+        }
+        self.microseconds.store(0, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_and_timer_has_its_own_name() {
+        let mut names: Vec<_> = Counter::ALL.iter().map(|counter| counter.describe().0).collect();
+        names.extend(Timer::ALL.iter().map(|timer| timer.describe().0));
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(Counter::ALL.iter().enumerate().all(|(index, counter)| *counter as usize == index));
+        assert!(Timer::ALL.iter().enumerate().all(|(index, timer)| *timer as usize == index));
+    }
+
+    #[test]
+    fn a_bound_belongs_to_its_bucket() {
+        let histogram = Histogram::default();
+        histogram.observe(Duration::from_micros(100));
+        histogram.observe(Duration::from_micros(101));
+        histogram.observe(Duration::from_secs(60));
+        let cumulative = histogram.cumulative();
+        assert_eq!((cumulative[0], cumulative[1], cumulative[14], cumulative[15]), (1, 2, 2, 3));
+        assert!((histogram.sum_seconds() - 60.000_201).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,341 @@
+//! What the server's processes share: counters, and what the workers of each database are doing.
+//!
+//! Nearly all of it is atomics, so that nobody ever waits or holds a lock where something may be raised.
+//! Only the texts are behind one, and held for a copy. All of it starts from nothing with the server.
+
+use std::cell::Cell;
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed,
+};
+
+use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
+
+use super::counter::{Counter, Histogram, Timer};
+
+/// More databases than that in one server share nothing here: theirs are not counted and get no workers.
+const MAX_DATABASES: usize = 64;
+/// Bytes of a worker's last error that are kept.
+const MAX_ERROR: usize = 400;
+
+/// The workers of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    Sequencer = 0,
+    Mirror = 1,
+}
+
+impl Role {
+    pub const ALL: [Self; 2] = [Self::Sequencer, Self::Mirror];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sequencer => "sequencer",
+            Self::Mirror => "mirror",
+        }
+    }
+}
+
+/// What a worker is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not running.
+    Stopped = 0,
+    /// There is nothing it could do: no extension, no URL, or it is switched off.
+    Off = 1,
+    Running = 2,
+    /// Waiting for Redis to answer for the first time since it was lost.
+    Connecting = 3,
+    /// The last attempt failed; the next one follows after a pause.
+    Failing = 4,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Off => "off",
+            Self::Running => "running",
+            Self::Connecting => "connecting",
+            Self::Failing => "failing",
+        }
+    }
+
+    fn from(number: i32) -> Self {
+        let all = [Self::Off, Self::Running, Self::Connecting, Self::Failing];
+        all.into_iter().find(|state| *state as i32 == number).unwrap_or(Self::Stopped)
+    }
+}
+
+/// One worker.
+#[derive(Default)]
+pub struct WorkerCell {
+    pid: AtomicI32,
+    latch: AtomicPtr<pg_sys::Latch>,
+    state: AtomicI32,
+}
+
+impl WorkerCell {
+    /// To be called by the worker itself.
+    pub fn enter(&self) {
+        // SAFETY: the process's own latch, which lies in shared memory.
+        unsafe {
+            self.latch.store(pg_sys::MyLatch, Relaxed);
+            self.pid.store(pg_sys::MyProcPid, Relaxed);
+        }
+    }
+
+    pub fn leave(&self) {
+        self.latch.store(std::ptr::null_mut(), Relaxed);
+        self.state.store(State::Stopped as i32, Relaxed);
+        self.pid.store(0, Relaxed);
+    }
+
+    /// 0 if it does not run.
+    pub fn pid(&self) -> i32 {
+        self.pid.load(Relaxed)
+    }
+
+    pub fn state(&self) -> State {
+        State::from(self.state.load(Relaxed))
+    }
+
+    pub fn set_state(&self, state: State) {
+        self.state.store(state as i32, Relaxed);
+    }
+
+    /// Has it look for work. A latch that has gone to another process since does no harm there.
+    pub fn wake(&self) {
+        let latch = self.latch.load(Relaxed);
+        if !latch.is_null() {
+            // SAFETY: latches lie in shared memory as long as the server runs.
+            unsafe { pg_sys::SetLatch(latch) };
+        }
+    }
+}
+
+/// Where the mirror is.
+#[derive(Default)]
+pub struct Progress {
+    /// The last position that the sequencer gave; 0 while it gave none.
+    placed_seq: AtomicI64,
+    /// The position the mirror sends next; 0 while it does not know.
+    next_seq: AtomicI64,
+    /// Events of that position it has sent.
+    next_offset: AtomicI32,
+    /// PostgreSQL's microseconds; 0 without connection.
+    connected_since: AtomicI64,
+}
+
+impl Progress {
+    pub fn placed_seq(&self) -> i64 {
+        self.placed_seq.load(Relaxed)
+    }
+
+    pub fn set_placed_seq(&self, seq: i64) {
+        self.placed_seq.store(seq, Relaxed);
+    }
+
+    /// Position and offset that the mirror sends next.
+    pub fn cursor(&self) -> (i64, i32) {
+        (self.next_seq.load(Relaxed), self.next_offset.load(Relaxed))
+    }
+
+    pub fn set_cursor(&self, seq: i64, offset: i32) {
+        self.next_offset.store(offset, Relaxed);
+        self.next_seq.store(seq, Relaxed);
+    }
+
+    pub fn connected_since(&self) -> i64 {
+        self.connected_since.load(Relaxed)
+    }
+
+    pub fn set_connected_since(&self, time: i64) {
+        self.connected_since.store(time, Relaxed);
+    }
+}
+
+/// One database.
+#[derive(Default)]
+pub struct Slot {
+    /// Oid of the database; 0 if the slot is free.
+    database: AtomicU32,
+    /// Somebody drops the database: no workers.
+    paused: AtomicBool,
+    workers: [WorkerCell; 2],
+    pub progress: Progress,
+    counters: [AtomicU64; Counter::COUNT],
+    histograms: [Histogram; Timer::COUNT],
+}
+
+impl Slot {
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Relaxed)
+    }
+
+    pub fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Relaxed);
+    }
+
+    pub fn worker(&self, role: Role) -> &WorkerCell {
+        &self.workers[role as usize]
+    }
+
+    pub fn count(&self, counter: Counter, amount: u64) {
+        self.counters[counter as usize].fetch_add(amount, Relaxed);
+    }
+
+    pub fn counted(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].load(Relaxed)
+    }
+
+    pub fn histogram(&self, timer: Timer) -> &Histogram {
+        &self.histograms[timer as usize]
+    }
+
+    fn clear(&self) {
+        for counter in &self.counters {
+            counter.store(0, Relaxed);
+        }
+        for histogram in &self.histograms {
+            histogram.clear();
+        }
+        self.progress.set_placed_seq(0);
+        self.progress.set_cursor(0, 0);
+        self.progress.set_connected_since(0);
+        self.set_paused(false);
+    }
+}
+
+struct Shared {
+    slots: [Slot; MAX_DATABASES],
+    launcher: WorkerCell,
+}
+
+// SAFETY: atomics alone, and pointers into shared memory.
+unsafe impl PGRXSharedMemory for Shared {}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { slots: std::array::from_fn(|_| Slot::default()), launcher: WorkerCell::default() }
+    }
+}
+
+/// The last error of a worker, kept until the next one.
+#[derive(Default)]
+struct Note {
+    /// PostgreSQL's microseconds.
+    at: i64,
+    text: heapless::String<MAX_ERROR>,
+}
+
+#[derive(Default)]
+struct Notes {
+    of_workers: heapless::Vec<[Note; 2], MAX_DATABASES>,
+}
+
+// SAFETY: plain memory of a fixed size, read and written under the lock around it.
+unsafe impl PGRXSharedMemory for Notes {}
+
+impl Notes {
+    fn empty() -> Self {
+        let mut notes = Self::default();
+        while notes.of_workers.push(Default::default()).is_ok() {}
+        notes
+    }
+}
+
+// SAFETY: nobody else has these names.
+static SHARED: PgAtomic<Shared> = unsafe { PgAtomic::new(c"tailstream") };
+// SAFETY: as above.
+static NOTES: PgLwLock<Notes> = unsafe { PgLwLock::new(c"tailstream_errors") };
+
+thread_local! {
+    /// Whether there is shared memory: the library was there when the server started.
+    static PRELOADED: Cell<bool> = const { Cell::new(false) };
+    /// This process's database, once it was looked up.
+    static OWN: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Reserves the memory; while the server starts.
+pub fn reserve() {
+    PRELOADED.set(true);
+    pg_shmem_init!(SHARED);
+    pg_shmem_init!(NOTES = Notes::empty());
+}
+
+pub fn is_preloaded() -> bool {
+    PRELOADED.get()
+}
+
+fn slots() -> &'static [Slot] {
+    if is_preloaded() { &SHARED.get().slots } else { &[] }
+}
+
+/// The cell of the process that starts the workers.
+pub fn launcher() -> Option<&'static WorkerCell> {
+    is_preloaded().then(|| &SHARED.get().launcher)
+}
+
+/// The slot of a database, if it has one.
+pub fn find(database: pg_sys::Oid) -> Option<&'static Slot> {
+    slots().iter().find(|slot| slot.database.load(Relaxed) == database.to_u32())
+}
+
+/// The slot of a database; takes a free one if it has none. `None` without shared memory, or if all are taken.
+pub fn claim(database: pg_sys::Oid) -> Option<&'static Slot> {
+    find(database).or_else(|| {
+        let free = slots()
+            .iter()
+            .find(|slot| slot.database.compare_exchange(0, database.to_u32(), Relaxed, Relaxed).is_ok())?;
+        // Two processes may have taken one each; the first counts, the launcher frees the other.
+        find(database).or(Some(free))
+    })
+}
+
+/// The slot of this process's database.
+pub fn own() -> Option<&'static Slot> {
+    if let Some(index) = OWN.get() {
+        return slots().get(index);
+    }
+    // SAFETY: reads one variable.
+    let slot = claim(unsafe { pg_sys::MyDatabaseId })?;
+    OWN.set(slots().iter().position(|other| std::ptr::eq(other, slot)));
+    Some(slot)
+}
+
+/// Frees the slots of databases that are gone, and those that came twice.
+pub fn release_unless(exists: impl Fn(pg_sys::Oid) -> bool) {
+    let mut seen = Vec::new();
+    for slot in slots() {
+        let number = slot.database.load(Relaxed);
+        let stale = number != 0 && (seen.contains(&number) || !exists(pg_sys::Oid::from(number)));
+        let idle = Role::ALL.iter().all(|role| slot.worker(*role).pid() == 0);
+        if stale && idle {
+            slot.clear();
+            slot.database.store(0, Relaxed);
+        }
+        seen.push(number);
+    }
+}
+
+/// Writes down what went wrong.
+pub fn note_error(slot: &'static Slot, role: Role, at: i64, message: &str) {
+    let mut text = heapless::String::new();
+    for character in message.chars() {
+        if text.push(character).is_err() {
+            break;
+        }
+    }
+    let Some(index) = slots().iter().position(|other| std::ptr::eq(other, slot)) else { return };
+    if let Some(note) = NOTES.exclusive().of_workers.get_mut(index) {
+        note[role as usize] = Note { at, text };
+    }
+}
+
+/// The last error and when it was, in PostgreSQL's microseconds.
+pub fn last_error(slot: &'static Slot, role: Role) -> Option<(String, i64)> {
+    let index = slots().iter().position(|other| std::ptr::eq(other, slot))?;
+    let notes = NOTES.share();
+    let note = &notes.of_workers.get(index)?[role as usize];
+    (note.at != 0).then(|| (note.text.as_str().to_owned(), note.at))
+}

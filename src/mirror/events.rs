@@ -1,0 +1,219 @@
+//! Reads the events of a batch back, as entries of a stream.
+//!
+//! The batch's tier and event times tell the chunks, so each is asked by itself with a plan of its own: a query of
+//! the hypertable would be planned over all chunks, or executed over all. If that does not bring all events (they
+//! were copied into another tier, or are gone) the hypertable is asked.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use core::ffi::CStr;
+
+use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::prelude::*;
+use pgrx::{pg_sys, spi::Spi};
+
+use super::part::Entry;
+use crate::error::{Error, Result};
+use crate::event::{EventColumns, Inet, encode};
+use crate::statement::arg;
+use crate::statement::raw::{RawPlan, RawRow};
+use crate::tier::to_unix_time;
+
+/// Plans kept; beyond it all are made anew.
+const MAX_PLANS: usize = 256;
+
+const COLUMNS: &str = "id, created_at, host, method, path, status, response_time, response_size, user_agent, referrer, \
+                       ip_address, metadata";
+const CONDITION: &str = "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND id >= $4 AND id < $5";
+
+/// A batch that has its place.
+#[derive(Debug, Clone)]
+pub struct Position {
+    pub seq: i64,
+    /// Milliseconds since the Unix epoch.
+    pub ms: i64,
+    pub stream_seq: i64,
+    pub batch_id: i64,
+    pub tier: i16,
+    pub events: i32,
+    pub first: TimestampWithTimeZone,
+    pub last: TimestampWithTimeZone,
+}
+
+/// A chunk of events and the time range it takes, in PostgreSQL's microseconds.
+#[derive(Debug, Clone, Copy)]
+struct Chunk {
+    relation: pg_sys::Oid,
+    tier: i16,
+    start: i64,
+    end: i64,
+}
+
+thread_local! {
+    static CHUNKS: RefCell<Vec<Chunk>> = const { RefCell::new(Vec::new()) };
+    /// By chunk; the hypertable has no number.
+    static PLANS: RefCell<HashMap<u32, RawPlan>> = RefCell::default();
+}
+
+/// The entries for the events `offset` to `end` of a batch, in their order. Those that are gone are left out.
+pub fn read(org: &str, position: &Position, offset: i32, end: i32) -> Result<Vec<Entry>> {
+    let ids = (position.batch_id << 16) + i64::from(offset)..(position.batch_id << 16) + i64::from(end);
+    let (first, last) = (micros(position.first), micros(position.last));
+    let wanted = (end - offset) as usize;
+    let mut entries = Vec::with_capacity(wanted);
+    let values = |first: i64, last: i64| -> Result<[pg_sys::Datum; 5]> {
+        let org = org.into_datum().ok_or(Error::Internal("an org without id"))?;
+        Ok([org, first.into(), last.into(), ids.start.into(), ids.end.into()])
+    };
+    for chunk in chunks_of(position.tier, first, last)? {
+        if !exists(chunk.relation) {
+            CHUNKS.with_borrow_mut(|chunks| chunks.retain(|other| other.relation != chunk.relation));
+            continue;
+        }
+        run(
+            chunk.relation,
+            values(first.max(chunk.start), last.min(chunk.end - 1))?,
+            position,
+            &mut entries,
+        )?;
+    }
+    if entries.len() < wanted {
+        entries.clear();
+        run(pg_sys::InvalidOid, values(first, last)?, position, &mut entries)?;
+    }
+    entries.sort_unstable_by_key(|entry| entry.event_id);
+    entries.dedup_by_key(|entry| entry.event_id);
+    Ok(entries)
+}
+
+/// Whether an org's event has, or had, this stream id.
+pub fn was_placed(org: &str, (ms, seq): (i64, i64)) -> Result<bool> {
+    let found = Spi::get_one_with_args::<bool>(
+        "SELECT EXISTS (SELECT FROM tailstream.positions
+                        WHERE org_id = $1 AND placed_at = to_timestamp($2 / 1000.0)
+                          AND stream_seq <= $3 AND $3 < stream_seq + event_count)",
+        &[arg(org.to_owned()), arg(ms), arg(seq)],
+    );
+    found.map_err(crate::error::spi("looking for a position")).map(|found| found == Some(true))
+}
+
+fn micros(time: TimestampWithTimeZone) -> i64 {
+    pg_sys::TimestampTz::from(time)
+}
+
+/// Whether the relation is still there; it then stays until the end of the transaction.
+fn exists(relation: pg_sys::Oid) -> bool {
+    // SAFETY: takes a lock as any SELECT does, and keeps it.
+    unsafe {
+        let opened = pg_sys::try_relation_open(relation, pg_sys::AccessShareLock as i32);
+        if !opened.is_null() {
+            pg_sys::relation_close(opened, pg_sys::NoLock as i32);
+        }
+        !opened.is_null()
+    }
+}
+
+/// The known chunks of a tier in this range of time; looks for new ones if the first or the last event has none.
+fn chunks_of(tier: i16, first: i64, last: i64) -> Result<Vec<Chunk>> {
+    let find = || {
+        CHUNKS.with_borrow(|chunks| {
+            let touches = |chunk: &&Chunk| chunk.tier == tier && chunk.start <= last && first < chunk.end;
+            chunks.iter().filter(touches).copied().collect::<Vec<_>>()
+        })
+    };
+    let covers =
+        |found: &[Chunk], time: i64| found.iter().any(|chunk| chunk.start <= time && time < chunk.end);
+    let found = find();
+    if covers(&found, first) && covers(&found, last) {
+        return Ok(found);
+    }
+    let chunks = all_chunks()?;
+    CHUNKS.set(chunks);
+    Ok(find())
+}
+
+fn all_chunks() -> Result<Vec<Chunk>> {
+    let sql = "SELECT chunk::oid, tier, range_start, range_end FROM tailstream.chunks('tailstream.events', 'created_at')
+               WHERE tier IS NOT NULL AND range_start IS NOT NULL AND range_end IS NOT NULL";
+    let spi = crate::error::spi;
+    Spi::connect(|client| {
+        let mut chunks = Vec::new();
+        for row in client.select(sql, None, &[]).map_err(spi("looking for chunks"))? {
+            let relation = row.get::<pg_sys::Oid>(1).map_err(spi("looking for chunks"))?;
+            let tier = row.get::<i16>(2).map_err(spi("looking for chunks"))?;
+            let start = row.get::<TimestampWithTimeZone>(3).map_err(spi("looking for chunks"))?;
+            let end = row.get::<TimestampWithTimeZone>(4).map_err(spi("looking for chunks"))?;
+            if let (Some(relation), Some(tier), Some(start), Some(end)) = (relation, tier, start, end) {
+                chunks.push(Chunk { relation, tier, start: micros(start), end: micros(end) });
+            }
+        }
+        Ok(chunks)
+    })
+}
+
+fn run(
+    chunk: pg_sys::Oid,
+    values: [pg_sys::Datum; 5],
+    position: &Position,
+    entries: &mut Vec<Entry>,
+) -> Result<()> {
+    Spi::connect_mut(|_| {
+        let plan = plan(chunk)?;
+        plan.each(values, |row| entries.push(entry(&row, position)))
+    })
+}
+
+fn plan(chunk: pg_sys::Oid) -> Result<RawPlan> {
+    let number = chunk.to_u32();
+    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&number).copied()) {
+        return Ok(plan);
+    }
+    let table = if chunk == pg_sys::InvalidOid { "tailstream.events".to_owned() } else { name_of(chunk)? };
+    let sql = format!("SELECT {COLUMNS} FROM {table} WHERE {CONDITION}");
+    let plan = RawPlan::new(&sql, &[TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID])?;
+    PLANS.with_borrow_mut(|plans| {
+        if plans.len() >= MAX_PLANS {
+            plans.drain().for_each(|(_, plan)| plan.free());
+        }
+        plans.insert(number, plan);
+    });
+    Ok(plan)
+}
+
+/// The qualified name of a relation.
+fn name_of(relation: pg_sys::Oid) -> Result<String> {
+    let name = Spi::get_one_with_args::<String>("SELECT $1::regclass::text", &[arg(relation)]);
+    name.map_err(crate::error::spi("naming a chunk"))?.ok_or(Error::Internal("a chunk without name"))
+}
+
+fn entry(row: &RawRow<'_>, position: &Position) -> Entry {
+    let event_id = row.int8(0).unwrap_or_default();
+    let created_at = to_unix_time(row.int8(1).unwrap_or_default());
+    let printed = |column: usize, output: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum| {
+        let value = row.datum(column)?;
+        // SAFETY: output functions take one value of their type and return a C string.
+        let text = unsafe { pgrx::direct_function_call::<&CStr>(output, &[Some(value)]) };
+        text.and_then(|text| text.to_str().ok())
+    };
+    let data = encode(&EventColumns {
+        created_at,
+        host: row.text(2),
+        method: row.text(3),
+        path: row.text(4),
+        status: row.int4(5),
+        response_time: row.int4(6),
+        response_size: row.int8(7),
+        user_agent: row.text(8),
+        referrer: row.text(9),
+        ip_address: printed(10, pg_sys::inet_out).and_then(Inet::parse),
+        metadata: printed(11, pg_sys::jsonb_out),
+    });
+    Entry {
+        ms: position.ms,
+        seq: position.stream_seq + (event_id & 0xffff),
+        event_id,
+        time: crate::event::rfc3339(created_at),
+        data,
+    }
+}

@@ -1,0 +1,222 @@
+//! Turns positions into parts: in the order of the sequencer, a bounded piece at a time.
+
+use std::cell::RefCell;
+
+use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::prelude::*;
+use pgrx::spi::SpiHeapTupleData;
+
+use super::events::{self, Position};
+use super::key::Template;
+use super::marker::Cursor;
+use super::orgs::{Mirrored, Orgs};
+use super::part::{Entry, MAX_EVENTS, Part};
+use crate::error::{Error, Result, spi};
+use crate::ingest;
+use crate::statement::{Statement, arg};
+use crate::tier::to_postgres_time;
+
+/// Positions looked at in one transaction.
+const MAX_POSITIONS: i64 = 1_000;
+
+thread_local! {
+    static NEXT: Statement = const { Statement::new(
+        "reading positions",
+        "SELECT seq, (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq, batch_id, tier, event_count,
+                first_event_at, last_event_at, org_id, xid::text::bigint
+         FROM tailstream.positions WHERE seq >= $1 AND placed_at >= $2 ORDER BY seq LIMIT $3",
+        &[INT8OID, TIMESTAMPTZOID, INT8OID]) };
+    static OF_ORG: Statement = const { Statement::new(
+        "reading an org's positions",
+        "SELECT seq, (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq, batch_id, tier, event_count,
+                first_event_at, last_event_at
+         FROM tailstream.mirrored_positions($1, $2, $3) LIMIT $4",
+        &[TEXTOID, INT8OID, INT8OID, INT8OID]) };
+    static PENDING: Statement = const { Statement::new(
+        "counting events",
+        "SELECT coalesce(sum(m.event_count - CASE WHEN m.seq = $2 THEN $3 ELSE 0 END), 0)::bigint
+         FROM tailstream.mirrored_positions($1, $2, 9223372036854775807) m",
+        &[TEXTOID, INT8OID, INT4OID]) };
+    /// The org whose events are being read: should that fail, it concerns this one.
+    static READING: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Where reading goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reading {
+    pub cursor: Cursor,
+    /// Nothing at the cursor or behind was placed earlier: milliseconds since the Unix epoch.
+    pub placed_ms: i64,
+    /// The org of the position that the cursor stands in, if it stands in one.
+    pub inside: Option<String>,
+}
+
+/// What the next part is made from.
+pub struct Source<'a> {
+    pub orgs: &'a mut Orgs,
+    pub template: &'a Template,
+    /// Orgs whose streams are made again, and so are left out.
+    pub rebuilding: &'a dyn Fn(&str) -> bool,
+    /// Everything up to this position is left out.
+    pub after_seq: i64,
+}
+
+/// The org that could not be read, after an error.
+pub fn take_failed() -> Option<String> {
+    READING.with_borrow_mut(Option::take)
+}
+
+/// The next part, and whether there may be more behind it. In a transaction with a snapshot.
+pub fn next(source: &mut Source<'_>, reading: &mut Reading) -> Result<(Part, bool)> {
+    let mut part = Part::default();
+    let now_ms = ingest::now() / 1_000;
+    let positions = positions(reading)?;
+    let more = positions.len() as i64 == MAX_POSITIONS;
+    for (position, org, xid) in &positions {
+        let from = if position.seq == reading.cursor.seq { reading.cursor.offset } else { 0 };
+        let mirrored = source.orgs.get(org)?.filter(|mirrored| mirrored.includes(*xid, position.ms));
+        let mut stopped_at = None;
+        if let Some(mirrored) = mirrored
+            && position.seq > source.after_seq
+            && position.events > 0
+            && !(source.rebuilding)(org)
+        {
+            if position.ms <= now_ms - mirrored.stream_age {
+                part.expired += (position.events - from) as u64;
+            } else {
+                let key = source.template.key(org);
+                stopped_at = add(&mut part, org, &key, &mirrored, position, from)?;
+            }
+        }
+        reading.placed_ms = position.ms;
+        reading.inside = stopped_at.map(|_| org.clone());
+        reading.cursor = match stopped_at {
+            Some(offset) => Cursor { seq: position.seq, offset },
+            None => Cursor::before(position.seq + 1),
+        };
+        if stopped_at.is_some() || part.is_full() {
+            part.end = reading.clone();
+            return Ok((part, true));
+        }
+    }
+    part.end = reading.clone();
+    Ok((part, more))
+}
+
+/// The next part of one org's stream made again, from the cursor up to, not including, a position.
+/// A part without commands means that there is nothing left.
+pub fn next_of(
+    org: &str,
+    source: &mut Source<'_>,
+    cursor: &mut Cursor,
+    before: i64,
+    clear: bool,
+) -> Result<Part> {
+    let mut part = Part::default();
+    let key = source.template.key(org);
+    if clear {
+        part.clear(org, &key);
+    }
+    let Some(mirrored) = source.orgs.get(org)?.filter(Mirrored::is_on) else { return Ok(part) };
+    for position in &of_org(org, cursor.seq, before, MAX_POSITIONS)? {
+        let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
+        let stopped_at = add(&mut part, org, &key, &mirrored, position, from)?;
+        *cursor = match stopped_at {
+            Some(offset) => Cursor { seq: position.seq, offset },
+            None => Cursor::before(position.seq + 1),
+        };
+        if stopped_at.is_some() || part.is_full() {
+            break;
+        }
+    }
+    Ok(part)
+}
+
+/// Adds a batch's events from an offset on, as many as there is room for; returns where it stopped if not at the end.
+fn add(
+    part: &mut Part,
+    org: &str,
+    key: &str,
+    mirrored: &Mirrored,
+    position: &Position,
+    from: i32,
+) -> Result<Option<i32>> {
+    let room = MAX_EVENTS.saturating_sub(part.entries).max(1) as i32;
+    let end = position.events.min(from.saturating_add(room));
+    READING.set(Some(org.to_owned()));
+    let entries = events::read(org, position, from, end)?;
+    READING.set(None);
+    if !entries.is_empty() {
+        part.add(org, key, &entries, mirrored.stream_entries);
+    }
+    Ok((end < position.events).then_some(end))
+}
+
+/// An org's mirrored positions from one on, before another.
+fn of_org(org: &str, from: i64, before: i64, most: i64) -> Result<Vec<Position>> {
+    let arguments = [arg(org.to_owned()), arg(from), arg(before), arg(most)];
+    Spi::connect_mut(|client| {
+        let rows = OF_ORG.with(|statement| statement.run(client, &arguments))?;
+        rows.map(|row| position(&row)).collect()
+    })
+}
+
+fn positions(reading: &Reading) -> Result<Vec<(Position, String, u64)>> {
+    let since = TimestampWithTimeZone::try_from(to_postgres_time(reading.placed_ms * 1_000))
+        .map_err(|_| Error::Internal("a time out of range"))?;
+    let arguments = [arg(reading.cursor.seq), arg(since), arg(MAX_POSITIONS)];
+    Spi::connect_mut(|client| {
+        let rows = NEXT.with(|statement| statement.run(client, &arguments))?;
+        rows.map(|row| Ok((position(&row)?, column(&row, 9)?, column::<i64>(&row, 10)? as u64))).collect()
+    })
+}
+
+fn position(row: &SpiHeapTupleData<'_>) -> Result<Position> {
+    Ok(Position {
+        seq: column(row, 1)?,
+        ms: column(row, 2)?,
+        stream_seq: column(row, 3)?,
+        batch_id: column(row, 4)?,
+        tier: column(row, 5)?,
+        events: column(row, 6)?,
+        first: column(row, 7)?,
+        last: column(row, 8)?,
+    })
+}
+
+fn column<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData<'_>, number: usize) -> Result<T> {
+    row.get::<T>(number).map_err(spi("reading a position"))?.ok_or(Error::Internal("a NULL in a position"))
+}
+
+/// The entries that the next positions of an org should have, up to where the mirror has come. Empty at the end.
+pub fn expected(org: &str, cursor: &mut Cursor, before: i64, sent: Cursor) -> Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    while entries.len() < MAX_EVENTS {
+        let Some(position) = of_org(org, cursor.seq, before, 1)?.pop() else { break };
+        let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
+        let all = if position.seq == sent.seq { sent.offset } else { position.events };
+        let end = all.min(from + MAX_EVENTS as i32);
+        entries.extend(events::read(org, &position, from, end)?);
+        *cursor = if end < all {
+            Cursor { seq: position.seq, offset: end }
+        } else {
+            Cursor::before(position.seq + 1)
+        };
+    }
+    Ok(entries)
+}
+
+/// The stream id of the event that a cursor of this org stands before.
+pub fn stream_id(org: &str, cursor: Cursor) -> Result<Option<(i64, i64)>> {
+    let position = of_org(org, cursor.seq, cursor.seq + 1, 1)?.pop();
+    Ok(position.map(|position| (position.ms, position.stream_seq + i64::from(cursor.offset))))
+}
+
+/// Events of an org that are placed and not sent.
+pub fn pending(org: &str, sent: Cursor) -> Result<i64> {
+    let arguments = [arg(org.to_owned()), arg(sent.seq), arg(sent.offset)];
+    Spi::connect_mut(|client| {
+        let row = PENDING.with(|pending| pending.run(client, &arguments))?.first();
+        row.get::<i64>(1).map_err(spi("counting events")).map(Option::unwrap_or_default)
+    })
+}

@@ -1,0 +1,103 @@
+//! What the mirror has to know of an org: whether it is mirrored, since when, and how much of its stream is kept.
+
+use std::collections::HashMap;
+
+use pgrx::pg_sys::BuiltinOid::TEXTOID;
+use pgrx::prelude::*;
+
+use crate::error::{Result, spi};
+use crate::sequencer::Snapshot;
+use crate::statement::{Statement, arg};
+use crate::tier::cache;
+
+/// Beyond it the memory is cleared.
+const MAX_ORGS: usize = 100_000;
+
+thread_local! {
+    static FIND: Statement = const { Statement::new(
+        "reading an org's mirror",
+        "SELECT o.mirrored, o.mirror_snapshot::text, (extract(epoch FROM o.mirror_from) * 1000)::bigint, t.stream_entries,
+                (extract(epoch FROM t.stream_age) * 1000)::bigint
+         FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier WHERE o.org_id = $1",
+        &[TEXTOID]) };
+}
+
+/// One org.
+#[derive(Debug, Clone)]
+pub struct Mirrored {
+    on: bool,
+    /// What was committed in it is left out.
+    snapshot: Option<Snapshot>,
+    /// What was placed before is left out: milliseconds since the Unix epoch.
+    from_ms: i64,
+    pub stream_entries: i64,
+    /// Milliseconds.
+    pub stream_age: i64,
+}
+
+impl Mirrored {
+    /// Whether a batch belongs in the stream, whatever its age.
+    pub fn includes(&self, xid: u64, placed_ms: i64) -> bool {
+        self.on
+            && placed_ms >= self.from_ms
+            && !self.snapshot.as_ref().is_some_and(|snapshot| snapshot.sees(xid))
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+}
+
+/// Remembers orgs until something about any of them changes.
+#[derive(Default)]
+pub struct Orgs {
+    generation: u64,
+    known: HashMap<String, Option<Mirrored>>,
+}
+
+impl Orgs {
+    /// Forgets all if anything has changed; returns whether it has. In a transaction.
+    pub fn refresh(&mut self) -> Result<bool> {
+        // Asking for a tier has the cache watch the tables.
+        cache::default_tier()?;
+        let generation = cache::generation();
+        let changed = generation != self.generation;
+        if changed || self.known.len() > MAX_ORGS {
+            self.known.clear();
+        }
+        self.generation = generation;
+        Ok(changed)
+    }
+
+    /// `None` if there is no such org. In a transaction.
+    pub fn get(&mut self, org: &str) -> Result<Option<Mirrored>> {
+        if let Some(known) = self.known.get(org) {
+            return Ok(known.clone());
+        }
+        let found = find(org)?;
+        // An org that registers itself tells nobody.
+        if found.is_some() {
+            self.known.insert(org.to_owned(), found.clone());
+        }
+        Ok(found)
+    }
+}
+
+fn find(org: &str) -> Result<Option<Mirrored>> {
+    let reading = || spi("reading an org's mirror");
+    Spi::connect_mut(|client| {
+        let table = FIND.with(|find| find.run(client, &[arg(org.to_owned())]))?;
+        if table.is_empty() {
+            return Ok(None);
+        }
+        let row = table.first();
+        let snapshot = row.get::<String>(2).map_err(reading())?;
+        Ok(Some(Mirrored {
+            on: row.get(1).map_err(reading())?.unwrap_or(false),
+            snapshot: snapshot.and_then(|text| text.parse().ok()),
+            from_ms: row.get(3).map_err(reading())?.unwrap_or(i64::MIN),
+            stream_entries: row.get(4).map_err(reading())?.unwrap_or(1),
+            stream_age: row.get(5).map_err(reading())?.unwrap_or(0),
+        }))
+    })
+}

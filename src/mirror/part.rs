@@ -1,0 +1,191 @@
+//! A part of the backlog, as one Redis transaction.
+//!
+//! MULTI … EXEC makes it all or nothing, and the marker goes with it. The marker is watched from the last answer
+//! on: if anything touched it meanwhile (another mirror that was believed dead, FLUSHALL), nothing is written.
+
+use redis::{Pipeline, Value};
+
+use super::feed::Reading;
+use super::marker::Marker;
+
+/// Events in one transaction: Redis serves nobody else while it runs.
+pub const MAX_EVENTS: usize = 1_000;
+/// Bytes after which a transaction is full; one event may be larger.
+pub const MAX_BYTES: usize = 1 << 20;
+
+/// One event on its way.
+pub struct Entry {
+    pub ms: i64,
+    pub seq: i64,
+    pub event_id: i64,
+    /// RFC 3339 with microseconds.
+    pub time: String,
+    /// The event as JSON.
+    pub data: String,
+}
+
+impl Entry {
+    pub fn stream_id(&self) -> String {
+        format!("{}-{}", self.ms, self.seq)
+    }
+}
+
+/// Whose command it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Org(usize),
+    Mirror,
+}
+
+/// Commands of one transaction.
+#[derive(Default)]
+pub struct Part {
+    commands: Pipeline,
+    owners: Vec<Owner>,
+    orgs: Vec<String>,
+    pub entries: usize,
+    pub bytes: usize,
+    /// Where reading goes on behind it.
+    pub end: Reading,
+    /// Events passed over because they were too old.
+    pub expired: u64,
+}
+
+impl Part {
+    pub fn is_full(&self) -> bool {
+        self.entries >= MAX_EVENTS || self.bytes >= MAX_BYTES
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.owners.is_empty()
+    }
+
+    /// Without entries: it only moves the marker.
+    pub fn ending_at(end: Reading) -> Self {
+        Self { end, ..Self::default() }
+    }
+
+    fn owner(&mut self, org: &str) -> Owner {
+        let known = self.orgs.iter().rposition(|other| other == org);
+        Owner::Org(known.unwrap_or_else(|| {
+            self.orgs.push(org.to_owned());
+            self.orgs.len() - 1
+        }))
+    }
+
+    /// Removes what is under the key.
+    pub fn clear(&mut self, org: &str, key: &str) {
+        let owner = self.owner(org);
+        self.commands.cmd("DEL").arg(key);
+        self.owners.push(owner);
+    }
+
+    /// Adds entries of one org in their order; the last one trims the stream to so many.
+    pub fn add(&mut self, org: &str, key: &str, entries: &[Entry], most: i64) {
+        let owner = self.owner(org);
+        for (index, entry) in entries.iter().enumerate() {
+            let command = self.commands.cmd("XADD").arg(key);
+            if index + 1 == entries.len() {
+                command.arg("MAXLEN").arg("~").arg(most);
+            }
+            command.arg(entry.stream_id());
+            command.arg("id").arg(entry.event_id).arg("ts").arg(&entry.time).arg("data").arg(&entry.data);
+            self.owners.push(owner);
+            self.entries += 1;
+            self.bytes += key.len() + entry.data.len() + 120;
+        }
+    }
+
+    /// The bytes to send and how many replies there will be.
+    pub fn pack(&self, key: &str, marker: &Marker) -> (Vec<u8>, usize) {
+        let mut all = redis::pipe();
+        all.cmd("MULTI");
+        let mut bytes = all.get_packed_pipeline();
+        bytes.extend(self.commands.get_packed_pipeline());
+        let mut end = redis::pipe();
+        end.cmd("SET").arg(key).arg(marker.to_string()).cmd("EXEC");
+        end.cmd("WATCH").arg(key).cmd("GET").arg(key);
+        bytes.extend(end.get_packed_pipeline());
+        (bytes, self.owners.len() + 5)
+    }
+
+    /// What the replies to `pack` mean.
+    pub fn outcome(&self, replies: &[Value], marker: &Marker) -> Outcome {
+        let [multi, queued @ .., set, exec, _watch, now] = replies else {
+            return Outcome::Refused("an answer that fits no question".into());
+        };
+        if let Value::ServerError(error) = multi {
+            return Outcome::Refused(error.to_string());
+        }
+        let owners = self.owners.iter().copied().chain([Owner::Mirror]);
+        let refusals = queued.iter().chain([set]).zip(owners.clone());
+        let failed = self.failures(refusals);
+        match (exec, failed) {
+            (_, Err(message)) => Outcome::Refused(message),
+            (_, Ok(failed)) if !failed.is_empty() => Outcome::Aborted(failed),
+            (Value::Nil, _) => Outcome::Overtaken,
+            (Value::Array(results), _) => match self.failures(results.iter().zip(owners)) {
+                Err(message) => Outcome::Refused(message),
+                Ok(_) if text(now).as_deref() != Some(&*marker.to_string()) => Outcome::Overtaken,
+                Ok(failed) => Outcome::Done(failed),
+            },
+            (Value::ServerError(error), _) => Outcome::Refused(error.to_string()),
+            _ => Outcome::Refused("an answer to EXEC that is no list".into()),
+        }
+    }
+
+    /// The orgs whose commands failed for their own reason; the message if the server refused anything as such.
+    fn failures<'v>(
+        &self,
+        replies: impl Iterator<Item = (&'v Value, Owner)>,
+    ) -> Result<Vec<(String, String)>, String> {
+        let mut failed: Vec<(String, String)> = Vec::new();
+        for (reply, owner) in replies {
+            let Value::ServerError(error) = reply else { continue };
+            match owner {
+                Owner::Org(index) if is_of_key(error.code(), error.details()) => {
+                    let org = &self.orgs[index];
+                    if !failed.iter().any(|(other, _)| other == org) {
+                        failed.push((org.clone(), error.to_string()));
+                    }
+                }
+                _ => return Err(error.to_string()),
+            }
+        }
+        Ok(failed)
+    }
+}
+
+/// What became of a part.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Written, but for these orgs, each with what Redis says.
+    Done(Vec<(String, String)>),
+    /// Nothing was written because of these orgs.
+    Aborted(Vec<(String, String)>),
+    /// Nothing was written, or something was since: the marker is not what it was.
+    Overtaken,
+    /// Nothing was written, and nothing would be for now.
+    Refused(String),
+}
+
+/// Whether an error is about the key in question and not about the server.
+fn is_of_key(code: &str, details: Option<&str>) -> bool {
+    match code {
+        "WRONGTYPE" | "NOPERM" => true,
+        "ERR" => details.is_some_and(|details| details.contains("XADD") || details.contains("stream")),
+        _ => false,
+    }
+}
+
+/// The text of a reply that is one.
+pub fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+        Value::SimpleString(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! What the replies of Redis are taken for.
+
+use super::super::marker::Cursor;
+use super::*;
+
+fn replies(text: &str) -> Vec<Value> {
+    let mut bytes = text.as_bytes();
+    let mut parser = redis::Parser::new();
+    let mut replies = Vec::new();
+    while !bytes.is_empty() {
+        replies.push(parser.parse_value(&mut bytes).unwrap());
+    }
+    replies
+}
+
+fn marker() -> Marker {
+    Marker { epoch: "e".into(), timeline: 1, cursor: Cursor { seq: 5, offset: 0 } }
+}
+
+/// One entry each of two orgs.
+fn part() -> Part {
+    let entry = |seq| Entry { ms: 10, seq, event_id: seq, time: "t".into(), data: "{}".into() };
+    let mut part = Part::default();
+    part.add("a", "s:a", &[entry(0)], 100);
+    part.add("b", "s:b", &[entry(1)], 100);
+    part
+}
+
+fn outcome(text: &str) -> Outcome {
+    part().outcome(&replies(text), &marker())
+}
+
+const QUEUED: &str = "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n";
+const MARKER: &str = "+OK\r\n$9\r\n1 e 1 5 0\r\n";
+
+#[test]
+fn the_commands_are_as_many_as_the_replies() {
+    let (bytes, count) = part().pack("m", &marker());
+    let text = String::from_utf8(bytes).unwrap();
+    assert_eq!(text.matches("\r\n*").count() + 1, count);
+    assert!(text.contains("XADD\r\n$3\r\ns:a\r\n$6\r\nMAXLEN\r\n$1\r\n~\r\n$3\r\n100\r\n$4\r\n10-0\r\n"));
+}
+
+#[test]
+fn a_part_that_was_written_is_done() {
+    let text = format!("{QUEUED}*3\r\n$4\r\n10-0\r\n$4\r\n10-1\r\n+OK\r\n{MARKER}");
+    assert_eq!(outcome(&text), Outcome::Done(vec![]));
+}
+
+#[test]
+fn a_broken_key_concerns_its_org_alone() {
+    let wrong = "WRONGTYPE Operation against a key holding the wrong kind of value";
+    let text = format!("{QUEUED}*3\r\n-{wrong}\r\n$4\r\n10-1\r\n+OK\r\n{MARKER}");
+    let Outcome::Done(failed) = outcome(&text) else { panic!() };
+    assert_eq!((failed.len(), &*failed[0].0), (1, "a"));
+    let smaller = "ERR The ID specified in XADD is equal or smaller than the target stream top item";
+    let text = format!("{QUEUED}*3\r\n$4\r\n10-0\r\n-{smaller}\r\n+OK\r\n{MARKER}");
+    let Outcome::Done(failed) = outcome(&text) else { panic!() };
+    assert_eq!(&*failed[0].0, "b");
+    let text = format!(
+        "+OK\r\n+QUEUED\r\n-NOPERM No permissions to access a key\r\n+QUEUED\r\n-EXECABORT Transaction discarded\r\n{MARKER}"
+    );
+    let Outcome::Aborted(failed) = outcome(&text) else { panic!() };
+    assert_eq!(&*failed[0].0, "b");
+}
+
+#[test]
+fn a_server_that_takes_nothing_refuses() {
+    for error in [
+        "OOM command not allowed",
+        "MISCONF Redis is configured",
+        "READONLY You can't write",
+        "LOADING Redis is",
+    ] {
+        let text = format!(
+            "+OK\r\n-{error}\r\n-{error}\r\n-{error}\r\n-EXECABORT Transaction discarded\r\n{MARKER}"
+        );
+        let Outcome::Refused(message) = outcome(&text) else { panic!("{error}") };
+        assert!(message.contains(error.split(' ').next().unwrap()), "{message}");
+    }
+    let text = format!("{QUEUED}-MISCONF Redis is configured\r\n{MARKER}");
+    assert!(matches!(outcome(&text), Outcome::Refused(_)));
+}
+
+#[test]
+fn a_marker_that_changed_means_overtaken() {
+    assert_eq!(outcome(&format!("{QUEUED}*-1\r\n{MARKER}")), Outcome::Overtaken);
+    let flushed = format!("{QUEUED}*3\r\n$4\r\n10-0\r\n$4\r\n10-1\r\n+OK\r\n+OK\r\n$-1\r\n");
+    assert_eq!(outcome(&flushed), Outcome::Overtaken);
+    assert!(matches!(part().outcome(&[], &marker()), Outcome::Refused(_)));
+}

@@ -1,0 +1,332 @@
+//! The mirror's course: connect, see where Redis stands, send, and see again.
+//!
+//! One order is under way at a time. While Redis works on a part the next one is read and made ready.
+
+mod rebuilding;
+mod resume;
+mod sending;
+mod upkeep;
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys;
+use redis::{Pipeline, Value};
+
+use super::feed::Reading;
+use super::key::{self, Template};
+use super::link::{Link, Target};
+use super::marker::{Cursor, Marker};
+use super::orgs::Orgs;
+use super::part::{self, Part};
+use super::rebuild::Rebuilds;
+use super::state::{self, LastEntry, Request};
+use super::status;
+use crate::error::{Error, Result};
+use crate::failpoint::failpoint;
+use crate::metrics::counter::{Counter, Timer};
+use crate::metrics::shared::{Slot, State};
+use crate::worker::transaction::{self, Isolation};
+use crate::{ingest, settings, tier};
+
+/// How often Redis is asked whether it is what it was while there is nothing to send.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// What a step came to.
+pub struct Turn {
+    pub state: State,
+    /// Something was achieved since the last failure.
+    pub settled: bool,
+    /// How long to wait unless woken; `None` for as long as usual.
+    pub pause: Option<Duration>,
+}
+
+/// What the settings ask for.
+#[derive(Clone, PartialEq, Eq)]
+struct Wish {
+    target: Target,
+    template: Template,
+}
+
+/// What the next answer is the answer to.
+enum Awaited {
+    Connection,
+    /// Whether the marker is what it should be.
+    Marker,
+    /// Whether the last entries sent are there.
+    Tail(Vec<LastEntry>),
+    NewEpoch(Marker),
+    Part {
+        part: Part,
+        marker: Marker,
+        since: Instant,
+        resent: bool,
+        rebuild: Option<Request>,
+    },
+    /// What is under the key of a stream to be made again.
+    Kind(Request),
+    Sweep,
+    Heartbeat,
+}
+
+pub struct Pump {
+    slot: &'static Slot,
+    link: Link,
+    wish: Option<Wish>,
+    connected: bool,
+    awaited: Option<Awaited>,
+    /// No attempt before.
+    retry_at: Option<Instant>,
+    marker_key: String,
+    /// What Redis holds; `None` until that is known.
+    marker: Option<Marker>,
+    after_seq: i64,
+    orgs: Orgs,
+    rebuilds: Rebuilds,
+    reading: Reading,
+    ready: Option<Part>,
+    /// There may be something to read.
+    more: bool,
+    /// Everything before was made ready once: what is sent again is before it.
+    furthest: Cursor,
+    orders: u32,
+    sweep: Option<String>,
+    sweep_at: Instant,
+    heartbeat_at: Instant,
+    /// Redis has taken something since the last failure.
+    proven: bool,
+    settled: bool,
+    /// An epoch that was begun here and not in Redis yet.
+    new_epoch: Option<Marker>,
+    /// It is noted in the table that the mirror is switched off.
+    pause_noted: bool,
+}
+
+impl Pump {
+    pub fn new(slot: &'static Slot) -> std::io::Result<Self> {
+        let now = Instant::now();
+        // SAFETY: reads the control file's copy in shared memory, and one variable.
+        let (system, database) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId) };
+        Ok(Self {
+            slot,
+            link: Link::start()?,
+            wish: None,
+            connected: false,
+            awaited: None,
+            retry_at: None,
+            marker_key: key::marker(system, database.to_u32()),
+            marker: None,
+            after_seq: 0,
+            orgs: Orgs::default(),
+            rebuilds: Rebuilds::default(),
+            reading: Reading::default(),
+            ready: None,
+            more: true,
+            furthest: Cursor::default(),
+            orders: 0,
+            sweep: None,
+            sweep_at: now,
+            heartbeat_at: now,
+            proven: false,
+            settled: false,
+            new_epoch: None,
+            pause_noted: false,
+        })
+    }
+
+    /// Does what there is to do now, short of waiting.
+    pub fn step(&mut self) -> Result<Turn> {
+        self.settled = false;
+        let wish = self.heed_settings()?;
+        if self.link.is_busy() {
+            let Some(answer) = self.link.answer() else {
+                self.make_ready()?;
+                return Ok(self.turn(None));
+            };
+            let awaited = self.awaited.take();
+            if wish.is_none() || wish != self.wish {
+                // An answer to what nobody wants to know any more.
+                self.disconnect();
+                return Ok(self.turn(Some(Duration::ZERO)));
+            }
+            match answer {
+                Ok(replies) => self.answered(awaited, replies)?,
+                Err(message) => {
+                    self.disconnect();
+                    return Err(Error::Redis(message));
+                }
+            }
+        } else if wish != self.wish {
+            self.disconnect();
+            self.wish = wish;
+            self.new_epoch = None;
+            self.retry_at = None;
+        }
+        if self.wish.is_none() {
+            return Ok(Turn { state: State::Off, settled: true, pause: None });
+        }
+        if self.link.is_busy() {
+            return Ok(self.turn(Some(Duration::ZERO)));
+        }
+        let now = Instant::now();
+        if let Some(pause) =
+            self.retry_at.map(|at| at.saturating_duration_since(now)).filter(|pause| !pause.is_zero())
+        {
+            return Ok(self.turn(Some(pause)));
+        }
+        self.retry_at = None;
+        let pause = self.next_order(now)?;
+        Ok(self.turn(pause))
+    }
+
+    fn turn(&self, pause: Option<Duration>) -> Turn {
+        let state = if self.marker.is_some() { State::Running } else { State::Connecting };
+        Turn { state, settled: self.settled, pause }
+    }
+
+    /// Waits that long before the next attempt, and then asks Redis again where it stands.
+    pub fn failed(&mut self, pause: Duration) {
+        self.slot.count(Counter::MirrorRetries, 1);
+        self.retry_at = Some(Instant::now() + pause);
+        self.proven = false;
+        self.forget_marker();
+    }
+
+    /// The extension is gone.
+    pub fn forget(&mut self) {
+        self.disconnect();
+        self.wish = None;
+    }
+
+    fn disconnect(&mut self) {
+        self.connected = false;
+        self.slot.progress.set_connected_since(0);
+        self.forget_marker();
+    }
+
+    fn forget_marker(&mut self) {
+        self.marker = None;
+        self.ready = None;
+        self.rebuilds.restart();
+    }
+
+    /// What is wanted now. Also notes in the table when the mirror is switched off and on.
+    fn heed_settings(&mut self) -> Result<Option<Wish>> {
+        let enabled = settings::mirror_enabled();
+        let target = Target::from_settings();
+        let known =
+            self.wish.is_some() && enabled && target.as_ref() == self.wish.as_ref().map(|wish| &wish.target);
+        if known && self.wish.as_ref().is_some_and(|wish| wish.template.is_of(&settings::stream_key())) {
+            return Ok(self.wish.clone());
+        }
+        if (enabled && target.is_none()) || (!enabled && self.pause_noted) {
+            return Ok(None);
+        }
+        let wish = transaction::run(Isolation::ReadCommitted, || {
+            tier::lookup::extension()?;
+            transaction::with_snapshot(|| {
+                if enabled {
+                    state::resume()?;
+                } else {
+                    state::pause()?;
+                }
+                let (true, Some(target)) = (enabled, target) else { return Ok(None) };
+                let template = status::template()?;
+                Ok(Some(Wish { target, template }))
+            })
+        })?;
+        self.pause_noted = !enabled;
+        Ok(wish)
+    }
+
+    /// Gives the next order, if there is anything to do. Returns how long to wait if not.
+    fn next_order(&mut self, now: Instant) -> Result<Option<Duration>> {
+        let Some(wish) = &self.wish else { return Ok(None) };
+        if !self.connected {
+            self.link.connect(wish.target.clone());
+            self.awaited = Some(Awaited::Connection);
+            return Ok(None);
+        }
+        if self.marker.is_none() {
+            let mut commands = redis::pipe();
+            // A watch that was touched stays so until it is taken back.
+            commands.cmd("UNWATCH").cmd("WATCH").arg(&self.marker_key).cmd("GET").arg(&self.marker_key);
+            self.ask(Awaited::Marker, &commands);
+            return Ok(None);
+        }
+        // However much there is to send, streams to be made again and streams to be trimmed have their turn.
+        self.orders = self.orders.wrapping_add(1);
+        let rebuild_first = self.orders.is_multiple_of(2);
+        if rebuild_first && self.order_rebuild(now)? {
+            return Ok(None);
+        }
+        if self.orders.is_multiple_of(32) && self.sweep_at <= now && self.order_sweep()? {
+            return Ok(None);
+        }
+        self.make_ready()?;
+        if let Some(part) = self.ready.take_if(|part| !part.is_empty()) {
+            self.send(part, None);
+            // The next one is made ready while this one is on its way.
+            return Ok(Some(Duration::ZERO));
+        }
+        if !rebuild_first && self.order_rebuild(now)? {
+            return Ok(None);
+        }
+        if self.sweep_at <= now && self.order_sweep()? {
+            return Ok(None);
+        }
+        if self.heartbeat_at <= now {
+            self.order_heartbeat(now);
+            return Ok(None);
+        }
+        if self.more {
+            return Ok(Some(Duration::ZERO));
+        }
+        let next = self.heartbeat_at.min(self.sweep_at).saturating_duration_since(now);
+        Ok(Some(self.rebuilds.next_due(now).map_or(next, |due| due.min(next)).max(Duration::from_millis(1))))
+    }
+
+    /// Sends commands that write nothing, or that may be lost.
+    fn ask(&mut self, awaited: Awaited, commands: &Pipeline) {
+        self.link.run((commands.get_packed_pipeline(), commands.len()));
+        self.awaited = Some(awaited);
+    }
+
+    fn answered(&mut self, awaited: Option<Awaited>, replies: Vec<Value>) -> Result<()> {
+        match awaited {
+            None => Ok(()),
+            Some(Awaited::Connection) => {
+                self.connected = true;
+                self.slot.progress.set_connected_since(tier::to_postgres_time(ingest::now()));
+                Ok(())
+            }
+            Some(Awaited::Marker) => self.compare(&replies),
+            Some(Awaited::Tail(expected)) => self.check_tail(&expected, &replies),
+            Some(Awaited::NewEpoch(marker)) => {
+                self.settle(&Part::default(), &replies, marker)?;
+                if self.marker.is_some() {
+                    self.new_epoch = None;
+                    self.start_sending();
+                }
+                Ok(())
+            }
+            Some(Awaited::Part { part, marker, since, resent, rebuild }) => {
+                failpoint("mirror-answered");
+                self.slot.histogram(Timer::MirrorPipeline).observe(since.elapsed());
+                let failed = self.settle(&part, &replies, marker)?;
+                self.count(&part, resent, rebuild.is_some());
+                self.part_done(part, rebuild.is_some(), failed)
+            }
+            Some(Awaited::Kind(request)) => self.rebuild(request, &replies),
+            Some(Awaited::Sweep) => Ok(()),
+            Some(Awaited::Heartbeat) => {
+                let held = replies.first().and_then(part::text);
+                if held == self.marker.as_ref().map(Marker::to_string) {
+                    self.settled = true;
+                } else {
+                    self.forget_marker();
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! After connecting: what does Redis have, and where does that leave us?
+
+use std::time::Instant;
+
+use redis::Value;
+
+use super::super::feed::Reading;
+use super::super::key::Template;
+use super::super::marker::{Cursor, Marker};
+use super::super::orgs::Mirrored;
+use super::super::part::{self, Part};
+use super::super::state::{self, LastEntry};
+use super::{Awaited, Pump};
+use crate::error::{Error, Result};
+use crate::failpoint::failpoint;
+use crate::worker::transaction::{self, Isolation};
+use crate::{ingest, tier};
+
+impl Pump {
+    /// Sees where Redis stands.
+    pub(super) fn compare(&mut self, replies: &[Value]) -> Result<()> {
+        if let Some(Value::ServerError(error)) =
+            replies.iter().find(|reply| matches!(reply, Value::ServerError(_)))
+        {
+            return Err(Error::Redis(error.to_string()));
+        }
+        let held = replies.last().and_then(part::text).and_then(|text| text.parse::<Marker>().ok());
+        let Some(template) = self.wish.as_ref().map(|wish| wish.template.clone()) else { return Ok(()) };
+        failpoint("mirror-compared");
+        let (durable, requests) = transaction::run(Isolation::ReadCommitted, || {
+            tier::lookup::extension()?;
+            transaction::with_snapshot(|| {
+                self.orgs.refresh()?;
+                Ok((state::load()?, state::rebuilds()?))
+            })
+        })?;
+        self.after_seq = durable.after_seq;
+        self.rebuilds.update(requests);
+        let trusted = held.filter(|held| {
+            Some(&held.epoch) == durable.epoch.as_ref()
+                && held.timeline == state::timeline()
+                && durable.stream_key == template.text()
+                && held.cursor.seq <= durable.last_seq + 1
+        });
+        match trusted {
+            Some(held) => self.resume_from(held),
+            None => self.begin_epoch(&template),
+        }
+    }
+
+    /// Redis has what the marker says, or nearly: the orgs of the last part are looked at themselves.
+    pub(super) fn resume_from(&mut self, held: Marker) -> Result<()> {
+        let (expected, inside) = transaction::run(Isolation::ReadCommitted, || {
+            transaction::with_snapshot(|| {
+                let mut tail = state::tail(held.cursor)?;
+                let now_ms = ingest::now() / 1_000;
+                let mut kept = Vec::new();
+                for last in tail.drain(..) {
+                    let org = self.orgs.get(&last.org)?;
+                    let is_kept =
+                        |org: &Mirrored| org.includes(last.xid, last.ms) && last.ms > now_ms - org.stream_age;
+                    if org.as_ref().is_some_and(is_kept) && !self.rebuilds.contains(&last.org) {
+                        kept.push(last);
+                    }
+                }
+                let inside = if held.cursor.offset > 0 { state::org_at(held.cursor.seq)? } else { None };
+                Ok((kept, inside))
+            })
+        })?;
+        self.reading = Reading { cursor: held.cursor, placed_ms: 0, inside };
+        self.marker = Some(held);
+        let Some(wish) = self.wish.as_ref().filter(|_| !expected.is_empty()) else {
+            self.start_sending();
+            return Ok(());
+        };
+        let mut commands = redis::pipe();
+        for last in &expected {
+            commands.cmd("XREVRANGE").arg(wish.template.key(&last.org)).arg("+").arg("-").arg("COUNT").arg(1);
+        }
+        self.ask(Awaited::Tail(expected), &commands);
+        Ok(())
+    }
+
+    /// A part may have been written but for an org whose key was broken, and nobody was left to note that.
+    pub(super) fn check_tail(&mut self, expected: &[LastEntry], replies: &[Value]) -> Result<()> {
+        let mut lost = Vec::new();
+        for (last, reply) in expected.iter().zip(replies) {
+            let found = match reply {
+                Value::Array(entries) => match entries.first() {
+                    Some(Value::Array(entry)) => entry.first().and_then(part::text),
+                    _ => None,
+                },
+                _ => None,
+            };
+            if found != Some(format!("{}-{}", last.ms, last.seq)) {
+                lost.push((last.org.clone(), "the last entry of its stream is not there".to_owned()));
+            }
+        }
+        self.start_sending();
+        self.set_aside(lost)
+    }
+
+    pub(super) fn start_sending(&mut self) {
+        self.more = true;
+        // Soon: with nothing to send it shows whether Redis takes anything.
+        self.heartbeat_at = Instant::now();
+        self.publish();
+    }
+
+    /// Redis is not what it was, or never was ours: everything of the present is sent anew.
+    pub(super) fn begin_epoch(&mut self, template: &Template) -> Result<()> {
+        let marker = match self.new_epoch.take() {
+            // Redis refused it the last time.
+            Some(marker) if marker.timeline == state::timeline() => marker,
+            _ => {
+                let (marker, requests) = transaction::run(Isolation::ReadCommitted, || {
+                    transaction::with_snapshot(|| {
+                        Ok((state::begin_epoch(template.text())?, state::rebuilds()?))
+                    })
+                })?;
+                failpoint("mirror-new-epoch");
+                pgrx::log!(
+                    "tailstream mirror: begins a new epoch, {} streams to be made again",
+                    requests.len()
+                );
+                self.rebuilds.update(requests);
+                marker
+            }
+        };
+        self.new_epoch = Some(marker.clone());
+        self.reading = Reading { cursor: marker.cursor, placed_ms: 0, inside: None };
+        self.furthest = Cursor::default();
+        self.link.run(Part::default().pack(&self.marker_key, &marker));
+        self.awaited = Some(Awaited::NewEpoch(marker));
+        Ok(())
+    }
+}

@@ -1,0 +1,176 @@
+//! Parts of the backlog: made ready, sent, confirmed.
+
+use std::time::{Duration, Instant};
+
+use redis::Value;
+
+use super::super::feed::{self, Source};
+use super::super::marker::Marker;
+use super::super::part::{Outcome, Part};
+use super::super::state::{self, Request};
+use super::{Awaited, HEARTBEAT, Pump};
+use crate::error::{Error, Result};
+use crate::failpoint::failpoint;
+use crate::metrics::counter::{Counter, Timer};
+use crate::worker::process;
+use crate::worker::transaction::{self, Isolation};
+use crate::{ingest, tier};
+
+impl Pump {
+    /// Reads the next part, unless one is ready or nothing was placed since.
+    pub(super) fn make_ready(&mut self) -> Result<()> {
+        if self.marker.is_none() || self.ready.as_ref().is_some_and(|part| !part.is_empty()) {
+            return Ok(());
+        }
+        if !self.more && self.slot.progress.placed_seq() < self.reading.cursor.seq {
+            return Ok(());
+        }
+        let Some(wish) = &self.wish else { return Ok(()) };
+        let (template, after_seq) = (wish.template.clone(), self.after_seq);
+        let mut reading = self.reading.clone();
+        let result = transaction::run(Isolation::ReadCommitted, || {
+            tier::lookup::extension()?;
+            transaction::with_snapshot(|| {
+                if self.orgs.refresh()? {
+                    self.rebuilds.update(state::rebuilds()?);
+                    self.sweep_at = Instant::now();
+                }
+                let rebuilds = &self.rebuilds;
+                let mut source = Source {
+                    orgs: &mut self.orgs,
+                    template: &template,
+                    rebuilding: &|org| rebuilds.contains(org),
+                    after_seq,
+                };
+                feed::next(&mut source, &mut reading)
+            })
+        });
+        match result {
+            Ok((part, more)) => {
+                self.slot.count(Counter::MirrorExpired, part.expired);
+                (self.reading, self.more) = (reading, more);
+                self.ready = Some(part);
+                self.publish();
+                Ok(())
+            }
+            Err(error) => match feed::take_failed() {
+                // One org's events cannot be read: the others go on without it.
+                Some(org) => self.set_aside(vec![(org, error.to_string())]),
+                None => Err(error),
+            },
+        }
+    }
+
+    /// Everything that had to be sent before the last part was read is sent, unless it is ready or under way.
+    pub(super) fn publish(&self) {
+        let under_way = matches!(self.awaited, Some(Awaited::Part { rebuild: None, .. }));
+        let ready = self.ready.as_ref().is_some_and(|part| !part.is_empty());
+        let cursor = match &self.marker {
+            Some(marker) if under_way || ready => marker.cursor,
+            _ => self.reading.cursor,
+        };
+        self.slot.progress.set_cursor(cursor.seq, cursor.offset);
+    }
+
+    pub(super) fn send(&mut self, part: Part, rebuild: Option<Request>) {
+        let Some(current) = &self.marker else { return };
+        let cursor = if rebuild.is_some() { current.cursor } else { part.end.cursor };
+        let marker = Marker { cursor, ..current.clone() };
+        let resent = rebuild.is_some() || part.end.cursor <= self.furthest;
+        if rebuild.is_none() {
+            self.furthest = self.furthest.max(part.end.cursor);
+        }
+        failpoint("mirror-before-send");
+        self.link.run(part.pack(&self.marker_key, &marker));
+        failpoint("mirror-sent");
+        self.awaited = Some(Awaited::Part { part, marker, since: Instant::now(), resent, rebuild });
+    }
+
+    /// Takes over the marker of a part that was written. Returns the orgs it was not written for.
+    pub(super) fn settle(
+        &mut self,
+        part: &Part,
+        replies: &[Value],
+        marker: Marker,
+    ) -> Result<Vec<(String, String)>> {
+        match part.outcome(replies, &marker) {
+            Outcome::Done(failed) => {
+                self.marker = Some(marker);
+                (self.proven, self.settled) = (true, true);
+                self.heartbeat_at = Instant::now() + HEARTBEAT;
+                self.publish();
+                Ok(failed)
+            }
+            Outcome::Aborted(failed) => {
+                // Nothing of it was written: once these orgs are set aside it is read again without them.
+                self.set_aside(failed)?;
+                self.forget_marker();
+                Ok(Vec::new())
+            }
+            Outcome::Overtaken => {
+                self.forget_marker();
+                Ok(Vec::new())
+            }
+            Outcome::Refused(message) => Err(Error::Redis(message)),
+        }
+    }
+
+    pub(super) fn count(&self, part: &Part, resent: bool, rebuild: bool) {
+        if self.marker.is_none() {
+            return;
+        }
+        self.slot.count(Counter::MirrorEntries, part.entries as u64);
+        self.slot.count(Counter::MirrorPipelines, 1);
+        if resent {
+            self.slot.count(Counter::MirrorResent, part.entries as u64);
+        }
+        if !rebuild && part.entries > 0 {
+            let lag = (ingest::now() / 1_000 - part.end.placed_ms).max(0).unsigned_abs();
+            self.slot.histogram(Timer::MirrorLag).observe(Duration::from_millis(lag));
+        }
+    }
+
+    pub(super) fn part_done(
+        &mut self,
+        part: Part,
+        rebuild: bool,
+        failed: Vec<(String, String)>,
+    ) -> Result<()> {
+        if rebuild {
+            for (org, message) in failed {
+                self.rebuild_failed(&org, &message);
+            }
+            return Ok(());
+        }
+        if !failed.is_empty() {
+            // What was made ready meanwhile may have more of them.
+            self.ready = None;
+            self.reading = part.end;
+            self.more = true;
+        }
+        self.set_aside(failed)
+    }
+
+    /// These orgs go their own way until their streams were made again.
+    pub(super) fn set_aside(&mut self, failed: Vec<(String, String)>) -> Result<()> {
+        if failed.is_empty() {
+            return Ok(());
+        }
+        for (org, message) in &failed {
+            pgrx::log!("tailstream mirror: the stream of org \"{org}\" has to be made again: {message}");
+        }
+        let requests = transaction::run(Isolation::ReadCommitted, || {
+            transaction::with_snapshot(|| {
+                for (org, _) in &failed {
+                    state::request_rebuild(org, "failed")?;
+                }
+                state::rebuilds()
+            })
+        })?;
+        self.rebuilds.update(requests);
+        for (org, _) in &failed {
+            self.rebuilds.failed(org, Instant::now(), process::random());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! What is done now and then: trimming, and seeing whether Redis is still what it was.
+
+use std::time::{Duration, Instant};
+
+use super::super::part::Part;
+use super::super::state;
+use super::{Awaited, HEARTBEAT, Pump};
+use crate::error::Result;
+use crate::tier;
+use crate::worker::transaction::{self, Isolation};
+
+/// How often every stream is trimmed, besides what each new entry does.
+const SWEEP: Duration = Duration::from_secs(60);
+
+impl Pump {
+    /// Trims the next streams; begins anew after the last. Returns whether that gave an order.
+    pub(super) fn order_sweep(&mut self) -> Result<bool> {
+        let Some(wish) = &self.wish else { return Ok(false) };
+        let after = self.sweep.take().unwrap_or_default();
+        let limits = transaction::run(Isolation::ReadCommitted, || {
+            tier::lookup::extension()?;
+            transaction::with_snapshot(|| state::limits(&after))
+        })?;
+        let Some(last) = limits.last() else {
+            self.sweep_at = Instant::now() + SWEEP;
+            return Ok(false);
+        };
+        self.sweep = Some(last.org.clone());
+        let mut commands = redis::pipe();
+        for stream in &limits {
+            let key = wish.template.key(&stream.org);
+            commands.cmd("XTRIM").arg(&key).arg("MAXLEN").arg("~").arg(stream.entries);
+            commands.cmd("XTRIM").arg(&key).arg("MINID").arg("~").arg(stream.oldest_ms);
+        }
+        self.ask(Awaited::Sweep, &commands);
+        Ok(true)
+    }
+
+    /// Asks whether Redis is what it was. Where positions without entries were passed it moves the marker on, and
+    /// after a failure it writes it in any case, to see whether that works.
+    pub(super) fn order_heartbeat(&mut self, now: Instant) {
+        self.heartbeat_at = now + HEARTBEAT;
+        let behind = self.marker.as_ref().is_some_and(|marker| marker.cursor != self.reading.cursor);
+        if !self.proven || behind {
+            self.send(Part::ending_at(self.reading.clone()), None);
+            return;
+        }
+        let mut commands = redis::pipe();
+        commands.cmd("GET").arg(&self.marker_key);
+        self.ask(Awaited::Heartbeat, &commands);
+    }
+}

@@ -1,0 +1,86 @@
+//! Streams that are made again from the table, one at a time and beside the others.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::marker::Cursor;
+use super::state::Request;
+use crate::worker::backoff::Backoff;
+
+/// One stream to be made again.
+#[derive(Debug)]
+pub struct Rebuild {
+    pub request: Request,
+    backoff: Backoff,
+    retry_at: Option<Instant>,
+    /// Where it goes on; `None` before the first part.
+    pub cursor: Option<Cursor>,
+}
+
+/// All of them, by org.
+#[derive(Debug, Default)]
+pub struct Rebuilds {
+    by_org: HashMap<String, Rebuild>,
+    /// The one that is being worked on.
+    current: Option<String>,
+}
+
+impl Rebuilds {
+    pub fn contains(&self, org: &str) -> bool {
+        self.by_org.contains_key(org)
+    }
+
+    /// Takes over what the table says. A request that came again begins anew.
+    pub fn update(&mut self, requests: Vec<Request>) {
+        let mut before = std::mem::take(&mut self.by_org);
+        for request in requests {
+            let known = before.remove(&request.org).filter(|known| known.request == request);
+            let fresh = || Rebuild {
+                request: request.clone(),
+                backoff: Backoff::default(),
+                retry_at: None,
+                cursor: None,
+            };
+            let rebuild = known.unwrap_or_else(fresh);
+            self.by_org.insert(rebuild.request.org.clone(), rebuild);
+        }
+        self.current = self.current.take().filter(|org| self.by_org.contains_key(org));
+    }
+
+    /// The next one that is due: the one begun, else any.
+    pub fn due(&mut self, now: Instant) -> Option<&mut Rebuild> {
+        let is_due = |rebuild: &Rebuild| rebuild.retry_at.is_none_or(|at| at <= now);
+        let begun = self.current.take().filter(|org| self.by_org.get(org).is_some_and(is_due));
+        let next = || self.by_org.iter().find(|(_, rebuild)| is_due(rebuild)).map(|(org, _)| org.clone());
+        self.current = begun.or_else(next);
+        self.by_org.get_mut(self.current.as_ref()?)
+    }
+
+    pub fn get(&mut self, org: &str) -> Option<&mut Rebuild> {
+        self.by_org.get_mut(org)
+    }
+
+    /// Has it begin again after a pause.
+    pub fn failed(&mut self, org: &str, now: Instant, random: u64) {
+        if let Some(rebuild) = self.by_org.get_mut(org) {
+            rebuild.cursor = None;
+            rebuild.retry_at = Some(now + rebuild.backoff.next(random));
+        }
+        self.current = None;
+    }
+
+    /// Redis was lost: what was begun has to begin again.
+    pub fn restart(&mut self) {
+        for rebuild in self.by_org.values_mut() {
+            rebuild.cursor = None;
+        }
+    }
+
+    /// How long until one is due again.
+    pub fn next_due(&self, now: Instant) -> Option<Duration> {
+        let due = |rebuild: &Rebuild| {
+            rebuild.retry_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
+        };
+        self.by_org.values().map(due).min()
+    }
+}

@@ -1,0 +1,222 @@
+//! What the mirror keeps in tables: the epoch, where it was switched off, and which streams are to be made again.
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTOID};
+use pgrx::prelude::*;
+
+use super::marker::{Cursor, Marker};
+use crate::error::{Error, Result, spi};
+use crate::statement::{Statement, arg};
+
+thread_local! {
+    static LOAD: Statement = const { Statement::new(
+        "reading the mirror's state",
+        "SELECT (SELECT m.epoch FROM tailstream.mirror m), coalesce((SELECT m.stream_key FROM tailstream.mirror m), ''),
+                coalesce((SELECT m.after_seq FROM tailstream.mirror m), 0),
+                coalesce((SELECT p.seq FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1), 0)",
+        &[]) };
+    static PAUSE: Statement = const { Statement::new(
+        "switching the mirror off",
+        "INSERT INTO tailstream.mirror AS m (epoch, stream_key, paused) VALUES ('', '', true)
+         ON CONFLICT (only_row) DO UPDATE SET paused = true WHERE NOT m.paused", &[]) };
+    static RESUME: Statement = const { Statement::new(
+        "switching the mirror on",
+        "UPDATE tailstream.mirror SET paused = false,
+                after_seq = coalesce((SELECT p.seq FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1), 0)
+         WHERE paused", &[]) };
+    static ADOPT: Statement = const { Statement::new(
+        "beginning a new epoch",
+        "INSERT INTO tailstream.mirror (epoch, stream_key) VALUES (gen_random_uuid()::text, $1)
+         ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, stream_key = excluded.stream_key", &[TEXTOID]) };
+    static LOST: Statement = const { Statement::new(
+        "listing streams to make again",
+        "INSERT INTO tailstream.mirror_rebuilds (org_id, reason)
+         SELECT DISTINCT p.org_id, 'lost'
+         FROM tailstream.positions p
+         JOIN tailstream.orgs o ON o.org_id = p.org_id AND o.mirrored
+         JOIN tailstream.tiers t ON t.id = o.tier
+         WHERE p.placed_at > clock_timestamp() - t.stream_age AND p.event_count > 0
+           AND p.placed_at > clock_timestamp() - (SELECT max(stream_age) FROM tailstream.tiers)
+           AND p.seq > (SELECT m.after_seq FROM tailstream.mirror m)
+         ON CONFLICT (org_id) DO NOTHING", &[]) };
+    static REBUILDS: Statement = const { Statement::new(
+        "reading streams to make again", "SELECT org_id, request, reason FROM tailstream.mirror_rebuilds", &[]) };
+    static REQUEST: Statement = const { Statement::new(
+        "asking for a stream to be made again", "SELECT tailstream.request_rebuild($1, $2)", &[TEXTOID, TEXTOID]) };
+    static REBUILT: Statement = const { Statement::new(
+        "noting that a stream was made again",
+        "DELETE FROM tailstream.mirror_rebuilds WHERE org_id = $1 AND request = $2", &[TEXTOID, INT8OID]) };
+    static START: Statement = const { Statement::new(
+        "looking where a stream begins", "SELECT seq, skipped FROM tailstream.stream_start($1, $2)", &[TEXTOID, INT8OID]) };
+    static TAIL: Statement = const { Statement::new(
+        "reading what was sent last",
+        "SELECT DISTINCT ON (org_id) org_id, xid::text::bigint, (extract(epoch FROM placed_at) * 1000)::bigint,
+                stream_seq + CASE WHEN seq = $1 THEN $2 ELSE event_count END - 1
+         FROM tailstream.positions
+         WHERE seq > $1 - 1000 AND (seq < $1 OR seq = $1 AND $2 > 0) AND event_count > 0 ORDER BY org_id, seq DESC",
+        &[INT8OID, INT4OID]) };
+    static ORG_AT: Statement = const { Statement::new(
+        "reading a position", "SELECT max(org_id) FROM tailstream.positions WHERE seq = $1", &[INT8OID]) };
+    static SWEEP: Statement = const { Statement::new(
+        "listing streams to trim",
+        "SELECT o.org_id, t.stream_entries, (extract(epoch FROM clock_timestamp() - t.stream_age) * 1000)::bigint
+         FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier
+         WHERE o.org_id > $1 ORDER BY o.org_id LIMIT 500", &[TEXTOID]) };
+}
+
+/// The row of `tailstream.mirror`, and the last position.
+#[derive(Debug, Clone, Default)]
+pub struct Durable {
+    /// `None` before the first connection.
+    pub epoch: Option<String>,
+    pub stream_key: String,
+    pub after_seq: i64,
+    pub last_seq: i64,
+}
+
+/// A stream to be made again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub org: String,
+    pub number: i64,
+    pub reason: String,
+}
+
+/// The last entry of an org's stream, as it should be.
+#[derive(Debug, Clone)]
+pub struct LastEntry {
+    pub org: String,
+    pub xid: u64,
+    pub ms: i64,
+    pub seq: i64,
+}
+
+/// A stream and how much of it is kept.
+pub struct Limits {
+    pub org: String,
+    pub entries: i64,
+    /// Older ids go: milliseconds since the Unix epoch.
+    pub oldest_ms: i64,
+}
+
+pub fn load() -> Result<Durable> {
+    let reading = || spi("reading the mirror's state");
+    Spi::connect_mut(|client| {
+        let row = LOAD.with(|load| load.run(client, &[]))?.first();
+        Ok(Durable {
+            epoch: row.get::<String>(1).map_err(reading())?.filter(|epoch| !epoch.is_empty()),
+            stream_key: row.get(2).map_err(reading())?.unwrap_or_default(),
+            after_seq: row.get(3).map_err(reading())?.unwrap_or_default(),
+            last_seq: row.get(4).map_err(reading())?.unwrap_or_default(),
+        })
+    })
+}
+
+/// Notes that the mirror is switched off for all orgs.
+pub fn pause() -> Result<()> {
+    Spi::connect_mut(|client| PAUSE.with(|pause| pause.run(client, &[]).map(drop)))
+}
+
+/// Notes that it is on again, from the present position on.
+pub fn resume() -> Result<()> {
+    Spi::connect_mut(|client| RESUME.with(|resume| resume.run(client, &[]).map(drop)))
+}
+
+/// Begins a new epoch: all streams of the present are made again.
+pub fn begin_epoch(stream_key: &str) -> Result<Marker> {
+    Spi::connect_mut(|client| {
+        ADOPT.with(|adopt| adopt.run(client, &[arg(stream_key.to_owned())]).map(drop))?;
+        LOST.with(|lost| lost.run(client, &[]).map(drop))
+    })?;
+    let durable = load()?;
+    let epoch = durable.epoch.ok_or(Error::Internal("an epoch that was just begun is not there"))?;
+    Ok(Marker { epoch, timeline: timeline(), cursor: Cursor::before(durable.last_seq + 1) })
+}
+
+/// The server's timeline.
+pub fn timeline() -> u32 {
+    // SAFETY: reads shared memory; the server is no standby where workers run.
+    unsafe { pg_sys::GetWALInsertionTimeLine() }
+}
+
+pub fn rebuilds() -> Result<Vec<Request>> {
+    let reading = || spi("reading streams to make again");
+    Spi::connect_mut(|client| {
+        let rows = REBUILDS.with(|statement| statement.run(client, &[]))?;
+        rows.map(|row| {
+            Ok(Request {
+                org: row.get(1).map_err(reading())?.unwrap_or_default(),
+                number: row.get(2).map_err(reading())?.unwrap_or_default(),
+                reason: row.get(3).map_err(reading())?.unwrap_or_default(),
+            })
+        })
+        .collect()
+    })
+}
+
+pub fn request_rebuild(org: &str, reason: &str) -> Result<()> {
+    let arguments = [arg(org.to_owned()), arg(reason.to_owned())];
+    Spi::connect_mut(|client| REQUEST.with(|request| request.run(client, &arguments).map(drop)))
+}
+
+/// The stream follows the others again, unless it was asked for once more.
+pub fn rebuilt(request: &Request) -> Result<()> {
+    let arguments = [arg(request.org.clone()), arg(request.number)];
+    Spi::connect_mut(|client| REBUILT.with(|rebuilt| rebuilt.run(client, &arguments).map(drop)))
+}
+
+/// Where an org's stream begins, seen from a position; `None` if it has nothing in it.
+pub fn stream_start(org: &str, before: i64) -> Result<Option<Cursor>> {
+    let looking = || spi("looking where a stream begins");
+    let arguments = [arg(org.to_owned()), arg(before)];
+    Spi::connect_mut(|client| {
+        let rows = START.with(|start| start.run(client, &arguments))?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let row = rows.first();
+        let (seq, offset) = (row.get(1).map_err(looking())?, row.get(2).map_err(looking())?);
+        Ok(seq.zip(offset).map(|(seq, offset)| Cursor { seq, offset }))
+    })
+}
+
+/// The last entries of the orgs that were sent last before the cursor.
+pub fn tail(cursor: Cursor) -> Result<Vec<LastEntry>> {
+    let reading = || spi("reading what was sent last");
+    Spi::connect_mut(|client| {
+        let rows = TAIL.with(|tail| tail.run(client, &[arg(cursor.seq), arg(cursor.offset)]))?;
+        rows.map(|row| {
+            Ok(LastEntry {
+                org: row.get(1).map_err(reading())?.unwrap_or_default(),
+                xid: row.get::<i64>(2).map_err(reading())?.unwrap_or_default() as u64,
+                ms: row.get(3).map_err(reading())?.unwrap_or_default(),
+                seq: row.get(4).map_err(reading())?.unwrap_or_default(),
+            })
+        })
+        .collect()
+    })
+}
+
+/// The org whose batch has this position.
+pub fn org_at(seq: i64) -> Result<Option<String>> {
+    Spi::connect_mut(|client| {
+        let row = ORG_AT.with(|org_at| org_at.run(client, &[arg(seq)]))?.first();
+        row.get::<String>(1).map_err(spi("reading a position"))
+    })
+}
+
+/// The limits of the next orgs behind this one, in the order of their ids.
+pub fn limits(after: &str) -> Result<Vec<Limits>> {
+    let reading = || spi("listing streams to trim");
+    Spi::connect_mut(|client| {
+        let rows = SWEEP.with(|sweep| sweep.run(client, &[arg(after.to_owned())]))?;
+        rows.map(|row| {
+            Ok(Limits {
+                org: row.get(1).map_err(reading())?.unwrap_or_default(),
+                entries: row.get(2).map_err(reading())?.unwrap_or_default(),
+                oldest_ms: row.get(3).map_err(reading())?.unwrap_or_default(),
+            })
+        })
+        .collect()
+    })
+}

@@ -1,0 +1,59 @@
+//! What the mirror is doing, for `ts_mirror_status()`.
+
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+
+use super::key::Template;
+use crate::error::{Error, Result, report};
+use crate::metrics::counter::Counter;
+use crate::metrics::shared::{self, Role};
+use crate::{metrics, settings};
+
+/// `tailstream.mirror_progress()`
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn mirror_progress() -> TableIterator<
+    'static,
+    (
+        name!(state, &'static str),
+        name!(connected_since, Option<TimestampWithTimeZone>),
+        name!(next_seq, Option<i64>),
+        name!(next_offset, i32),
+        name!(last_error, Option<String>),
+        name!(last_error_at, Option<TimestampWithTimeZone>),
+        name!(entries_sent, i64),
+        name!(entries_resent, i64),
+        name!(entries_expired, i64),
+        name!(retries, i64),
+    ),
+> {
+    let Some(slot) = shared::own() else { return report(Err(Error::NotPreloaded)) };
+    let (next_seq, next_offset) = slot.progress.cursor();
+    let (error, at) = shared::last_error(slot, Role::Mirror).unzip();
+    let counted = |counter| slot.counted(counter) as i64;
+    TableIterator::once((
+        slot.worker(Role::Mirror).state().name(),
+        metrics::time(slot.progress.connected_since()),
+        Some(next_seq).filter(|seq| *seq != 0),
+        next_offset,
+        error,
+        at.and_then(metrics::time),
+        counted(Counter::MirrorEntries),
+        counted(Counter::MirrorResent),
+        counted(Counter::MirrorExpired),
+        counted(Counter::MirrorRetries),
+    ))
+}
+
+/// `tailstream.stream_key(org text)`
+#[pg_extern(sql = false)]
+fn stream_key(org: &str) -> String {
+    report(template()).key(org)
+}
+
+/// The template that the settings give.
+pub fn template() -> Result<Template> {
+    let template = Template::new(&settings::stream_key(), &metrics::database_name());
+    template.ok_or_else(|| Error::Worker("tailstream.stream_key has no {org} in it".to_owned()))
+}

@@ -1,0 +1,207 @@
+//! `ts_mirror_verify()`: a stream against the table, event by event.
+//!
+//! What should be in the stream: the org's newest events in the order of the sequencer, as many as its tier's limits
+//! leave, up to where the mirror has come. What is older may still be there, trimming is lazy, and is not judged.
+
+use std::collections::BTreeMap;
+
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+use redis::{Connection, Value};
+
+use super::events;
+use super::feed;
+use super::link::{Target, describe};
+use super::marker::Cursor;
+use super::part::{Entry, text};
+use super::{state, status};
+use crate::error::{Error, Result, report};
+use crate::metrics::shared;
+use crate::session::binding;
+
+/// Entries asked for at a time.
+const PAGE: usize = 1_000;
+
+type Id = (i64, i64);
+
+/// What was found, and where: how many entries, the first and the last of them.
+#[derive(Default)]
+struct Findings {
+    by_kind: BTreeMap<&'static str, (i64, Id, Id)>,
+}
+
+impl Findings {
+    fn add(&mut self, kind: &'static str, id: Id) {
+        let (count, first, last) = self.by_kind.entry(kind).or_insert((0, id, id));
+        (*count, *first, *last) = (*count + 1, id.min(*first), id.max(*last));
+    }
+}
+
+fn explain(kind: &str) -> &'static str {
+    match kind {
+        "matching" => "in the stream as in the table",
+        "missing" => "in the table and not in the stream",
+        "extra" => "in the stream and never in the table",
+        "different" => "in the stream with other contents than in the table",
+        "expired" => "in the stream, and purged or erased from the table since",
+        "pending" => "in the table and not sent yet",
+        _ => "the stream is being made again",
+    }
+}
+
+/// `ts_mirror_verify(org text)`
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn ts_mirror_verify(
+    org: Option<&str>,
+) -> TableIterator<
+    'static,
+    (
+        name!(finding, &'static str),
+        name!(entries, i64),
+        name!(first_stream_id, Option<String>),
+        name!(last_stream_id, Option<String>),
+        name!(detail, &'static str),
+    ),
+> {
+    let mut findings = report(verify(org)).by_kind;
+    let matching = findings.remove("matching");
+    let row = |(kind, (entries, first, last)): (&'static str, (i64, Id, Id))| {
+        let id = |(ms, seq): Id| (entries > 0 && ms > 0).then(|| format!("{ms}-{seq}"));
+        (kind, entries, id(first), id(last), explain(kind))
+    };
+    let all = [("matching", matching.unwrap_or_default())].into_iter().chain(findings);
+    TableIterator::new(all.map(row).collect::<Vec<_>>())
+}
+
+fn verify(org: Option<&str>) -> Result<Findings> {
+    let org = binding::valid_org(org)?;
+    binding::require_org(org)?;
+    crate::metrics::workers_here()?;
+    let slot = shared::own().ok_or(Error::NotPreloaded)?;
+    let target = Target::from_settings().ok_or(Error::NoRedis)?;
+    let key = status::template()?.key(org);
+    let mut connection = target.connect().map_err(Error::Redis)?;
+    let mut findings = Findings::default();
+    let (seq, offset) = slot.progress.cursor();
+    let sent = Cursor { seq, offset };
+    if state::rebuilds()?.iter().any(|request| request.org == org) {
+        findings.by_kind.insert("rebuilding", (1, (0, 0), (0, 0)));
+    }
+    // A batch that is being sent counts up to where it came.
+    let before = if offset > 0 { seq + 1 } else { seq };
+    if let Some(mut cursor) = state::stream_start(org, before)? {
+        let mut last = None;
+        loop {
+            pgrx::check_for_interrupts!();
+            let expected = feed::expected(org, &mut cursor, before, sent)?;
+            let Some(until) = expected.last().map(id_of) else { break };
+            let from = last.or_else(|| expected.first().map(|entry| before_id(id_of(entry))));
+            let found = stream(&mut connection, &key, from.unwrap_or_default(), until)?;
+            compare(org, expected, found, &mut findings)?;
+            last = Some(until);
+        }
+    }
+    forgive_trimmed(org, &mut connection, &key, &mut findings)?;
+    let pending = feed::pending(org, sent)?;
+    if pending > 0 {
+        findings.by_kind.insert("pending", (pending, (0, 0), (0, 0)));
+    }
+    Ok(findings)
+}
+
+fn id_of(entry: &Entry) -> Id {
+    (entry.ms, entry.seq)
+}
+
+/// The largest id that is smaller.
+fn before_id((ms, seq): Id) -> Id {
+    if seq > 0 { (ms, seq - 1) } else { (ms - 1, i64::MAX) }
+}
+
+fn compare(org: &str, expected: Vec<Entry>, found: Vec<Found>, findings: &mut Findings) -> Result<()> {
+    let mut found: BTreeMap<Id, Found> = found.into_iter().map(|entry| (entry.id, entry)).collect();
+    for entry in expected {
+        let id = id_of(&entry);
+        let kind = match found.remove(&id) {
+            None => "missing",
+            Some(found) if found.is(&entry) => "matching",
+            Some(_) => "different",
+        };
+        findings.add(kind, id);
+    }
+    for (id, _) in found {
+        let known = events::was_placed(org, id)?;
+        findings.add(if known { "expired" } else { "extra" }, id);
+    }
+    Ok(())
+}
+
+/// An entry that was trimmed while this looked is not missing.
+fn forgive_trimmed(org: &str, connection: &mut Connection, key: &str, findings: &mut Findings) -> Result<()> {
+    let Some((_, first, last)) = findings.by_kind.get("missing").copied() else { return Ok(()) };
+    let oldest = stream_from(connection, key, (0, 0), (i64::MAX, i64::MAX), 1)?.first().map(|entry| entry.id);
+    let slot = shared::own().ok_or(Error::NotPreloaded)?;
+    let start = state::stream_start(org, slot.progress.cursor().0)?;
+    let start = start.map(|start| feed::stream_id(org, start)).transpose()?.flatten();
+    if oldest.is_some_and(|oldest| last < oldest) && start.is_some_and(|start| last < start) && first <= last
+    {
+        findings.by_kind.remove("missing");
+    }
+    Ok(())
+}
+
+/// An entry as Redis has it.
+struct Found {
+    id: Id,
+    fields: Vec<String>,
+}
+
+impl Found {
+    fn is(&self, entry: &Entry) -> bool {
+        let id = entry.event_id.to_string();
+        self.fields.iter().map(String::as_str).eq(["id", &id, "ts", &entry.time, "data", &entry.data])
+    }
+}
+
+/// The entries behind one id up to another.
+fn stream(connection: &mut Connection, key: &str, after: Id, until: Id) -> Result<Vec<Found>> {
+    let mut found: Vec<Found> = Vec::new();
+    loop {
+        let after = found.last().map_or(after, |entry| entry.id);
+        let page = stream_from(connection, key, after, until, PAGE)?;
+        let full = page.len() == PAGE;
+        found.extend(page);
+        if !full {
+            return Ok(found);
+        }
+    }
+}
+
+fn stream_from(
+    connection: &mut Connection,
+    key: &str,
+    after: Id,
+    until: Id,
+    most: usize,
+) -> Result<Vec<Found>> {
+    let reply: Value = redis::cmd("XRANGE")
+        .arg(key)
+        .arg(format!("({}-{}", after.0, after.1))
+        .arg(format!("{}-{}", until.0, until.1))
+        .arg("COUNT")
+        .arg(most)
+        .query(connection)
+        .map_err(|error| Error::Redis(describe(&error)))?;
+    let Value::Array(entries) = reply else { return Err(Error::Redis("an answer that is no list".into())) };
+    entries.iter().map(|entry| parse(entry).ok_or(Error::Redis("an entry that is none".into()))).collect()
+}
+
+fn parse(entry: &Value) -> Option<Found> {
+    let Value::Array(parts) = entry else { return None };
+    let [id, Value::Array(fields)] = parts.as_slice() else { return None };
+    let id = text(id)?;
+    let (ms, seq) = id.split_once('-')?;
+    let fields = fields.iter().map(|field| text(field).unwrap_or_default()).collect();
+    Some(Found { id: (ms.parse().ok()?, seq.parse().ok()?), fields })
+}

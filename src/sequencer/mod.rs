@@ -1,0 +1,126 @@
+//! The sequencer: gives each batch its place in one total order once its transaction has committed.
+
+mod horizon;
+mod ledger;
+mod place;
+
+use std::time::{Duration, Instant};
+
+use pgrx::{pg_guard, pg_sys};
+
+use crate::error::{Error, Result};
+use crate::failpoint::failpoint;
+use crate::metrics::counter::{Counter, Timer};
+use crate::metrics::shared::{Role, Slot, State};
+use crate::tier::lookup;
+use crate::worker::process;
+use crate::worker::report::Reporter;
+use crate::worker::transaction::{self, Isolation};
+use horizon::Horizon;
+
+pub use horizon::Snapshot;
+
+/// Batches placed by one transaction.
+const LIMIT: usize = 2_000;
+/// How often it looks without being woken.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What it knows between looks; read anew after an error.
+struct Order {
+    positions: pg_sys::Oid,
+    horizon: Horizon,
+    counter: place::Counter,
+}
+
+/// What a look came to.
+struct Look {
+    placed: usize,
+    /// There is more.
+    stopped: bool,
+}
+
+/// The sequencer's main function.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn tailstream_sequencer_main(argument: pg_sys::Datum) {
+    let slot = process::begin(argument);
+    process::report_activity(c"giving batches their place");
+    let mut reporter = Reporter::new(slot, Role::Sequencer);
+    let mut order = None;
+    loop {
+        let pause = match look(&mut order, slot) {
+            Ok(look) => {
+                reporter.succeeded(State::Running);
+                if look.placed > 0 {
+                    slot.worker(Role::Mirror).wake();
+                }
+                if look.stopped { None } else { Some(INTERVAL) }
+            }
+            Err(Error::StorageMissing) => {
+                order = None;
+                reporter.succeeded(State::Off);
+                Some(INTERVAL)
+            }
+            Err(error) => {
+                order = None;
+                Some(reporter.failed(&error.to_string()))
+            }
+        };
+        match pause {
+            Some(pause) => process::wait(pause),
+            None => process::serve_interrupts(),
+        };
+    }
+}
+
+/// Places what is new, and writes that down in the same transaction.
+fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
+    let began = Instant::now();
+    // A failed transaction must leave nothing behind here either.
+    let mut next = order.take();
+    let look = transaction::run(Isolation::RepeatableRead, || {
+        let positions = own_positions()?;
+        // ts_erase_org() takes a lock that waits for this one and makes this one wait; the snapshot comes after it.
+        // SAFETY: a lock as any INSERT takes it.
+        unsafe { pg_sys::LockRelationOid(positions, pg_sys::RowExclusiveLock as i32) };
+        transaction::with_snapshot(|| {
+            let known = next.take().filter(|order: &Order| order.positions == positions);
+            let mut order = match known {
+                Some(order) => order,
+                None => ledger::load(positions)?,
+            };
+            let look = place_new(&mut order)?;
+            next = Some(order);
+            Ok(look)
+        })
+    })?;
+    *order = next;
+    if let (Some(order), true) = (&order, look.placed > 0) {
+        slot.progress.set_placed_seq(order.counter.seq - 1);
+    }
+    slot.count(Counter::SequencerLooks, 1);
+    if look.placed > 0 {
+        slot.count(Counter::SequencerBatches, look.placed as u64);
+        slot.histogram(Timer::SequencerLook).observe(began.elapsed());
+    }
+    failpoint("sequencer-committed");
+    Ok(look)
+}
+
+fn place_new(order: &mut Order) -> Result<Look> {
+    let now = ledger::snapshot()?;
+    let (rows, complete) = order.horizon.look(&now, LIMIT, &mut ledger::Reader)?;
+    if !rows.is_empty() {
+        failpoint("sequencer-found");
+        order.counter.advance(crate::ingest::now() / 1_000);
+        ledger::place(&rows, order)?;
+        failpoint("sequencer-placed");
+    }
+    Ok(Look { placed: rows.len(), stopped: !complete })
+}
+
+/// The table of positions, if the extension is there.
+fn own_positions() -> Result<pg_sys::Oid> {
+    lookup::extension()?;
+    lookup::relation(lookup::schema()?, c"positions")
+}

@@ -1,0 +1,110 @@
+//! A setting that holds credentials, and tells them to nobody.
+//!
+//! PostgreSQL shows a setting's value in `pg_settings`, in SHOW and, when a reload changes it, in its log. So
+//! what PostgreSQL holds of `tailstream.redis_url` is always empty; the value itself goes past it, from the
+//! check hook to the assign hook, and is shown with the password masked.
+
+use core::ffi::{CStr, c_char, c_void};
+use std::cell::RefCell;
+use std::ffi::CString;
+
+use pgrx::{pg_guard, pg_sys};
+
+thread_local! {
+    static REDIS_URL: RefCell<Secret> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Secret {
+    value: String,
+    shown: CString,
+}
+
+/// The value as it was set.
+pub fn redis_url() -> String {
+    REDIS_URL.with_borrow(|secret| secret.value.clone())
+}
+
+/// Takes the value away from PostgreSQL. Whatever it is, it is accepted: a refusal would print it.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn check(
+    value: *mut *mut c_char,
+    extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: PostgreSQL passes a string of its own that the hook may change, and frees `extra` as it made it.
+    unsafe {
+        if !(*value).is_null() && **value != 0 {
+            *extra = copy(CStr::from_ptr(*value)).cast();
+            std::ptr::write_bytes(*value, 0, libc::strlen(*value));
+        }
+        true
+    }
+}
+
+/// # Safety
+/// Only for `extra` of a check hook.
+unsafe fn copy(value: &CStr) -> *mut c_char {
+    let bytes = value.to_bytes_with_nul();
+    // SAFETY: as large as what is copied there; allocated as this version of PostgreSQL frees it.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let place = libc::malloc(bytes.len()).cast::<c_char>();
+        #[cfg(not(feature = "pg15"))]
+        let place = pg_sys::guc_malloc(pg_sys::LOG as i32, bytes.len()).cast::<c_char>();
+        if !place.is_null() {
+            std::ptr::copy_nonoverlapping(value.as_ptr(), place, bytes.len());
+        }
+        place
+    }
+}
+
+/// Takes the value over.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn assign(_value: *const c_char, extra: *mut c_void) {
+    // SAFETY: what the check hook left, or nothing.
+    let value = match unsafe { extra.cast::<c_char>().as_ref() } {
+        Some(value) => unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned(),
+        None => String::new(),
+    };
+    let shown = CString::new(masked(&value)).unwrap_or_default();
+    REDIS_URL.set(Secret { value, shown });
+}
+
+/// What SHOW prints.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn show() -> *const c_char {
+    // The string stays where it is until the next assignment.
+    REDIS_URL.with_borrow(|secret| secret.shown.as_ptr())
+}
+
+/// The URL without its password, and without anything that may hold one.
+pub fn masked(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return if url.is_empty() { String::new() } else { "***".into() };
+    };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    match rest.rsplit_once('@') {
+        None => format!("{scheme}://{rest}"),
+        Some((credentials, place)) => {
+            let user = credentials.split_once(':').map_or("", |(user, _)| user);
+            format!("{scheme}://{user}:***@{place}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_url_has_no_password() {
+        assert_eq!(masked(""), "");
+        assert_eq!(masked("redis://127.0.0.1:6379/1"), "redis://127.0.0.1:6379/1");
+        assert_eq!(masked("redis://:secret@host:1"), "redis://:***@host:1");
+        assert_eq!(masked("rediss://ann:se@cr/et:@host/2"), "rediss://ann:***@host/2");
+        assert_eq!(masked("redis+unix:///run/redis?pass=secret"), "redis+unix:///run/redis");
+        assert_eq!(masked("redis://token@host"), "redis://:***@host");
+        assert_eq!(masked("secret"), "***");
+    }
+}

@@ -1,0 +1,164 @@
+//! Makes room for commands that want a database to themselves.
+//!
+//! DROP DATABASE, ALTER DATABASE … RENAME and CREATE DATABASE … TEMPLATE fail while anybody is connected,
+//! and our workers always are. So they leave when such a command comes, and come back if the database is
+//! still there after it. COMMIT PREPARED passes here too: it makes rows visible without telling anybody.
+
+use core::ffi::{CStr, c_char};
+use std::time::{Duration, Instant};
+
+use pgrx::{is_a, pg_guard, pg_sys};
+
+use super::commit;
+use crate::metrics::shared::{self, Role, Slot};
+
+/// Workers leave at once, or after the statement they are in.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
+
+/// Installs the hook; while the server starts.
+pub fn install() {
+    // SAFETY: PostgreSQL's hooks are plain variables of a single-threaded process.
+    unsafe {
+        PREVIOUS = pg_sys::ProcessUtility_hook;
+        pg_sys::ProcessUtility_hook = Some(process_utility);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn process_utility(
+    statement: *mut pg_sys::PlannedStmt,
+    text: *const c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    destination: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: the arguments are PostgreSQL's own and passed on as they came.
+    unsafe {
+        let command = (*statement).utilityStmt;
+        let _paused = wanted_alone(command).and_then(Pause::begin);
+        match PREVIOUS {
+            Some(next) => {
+                next(
+                    statement,
+                    text,
+                    read_only_tree,
+                    context,
+                    parameters,
+                    environment,
+                    destination,
+                    completion,
+                );
+            }
+            None => pg_sys::standard_ProcessUtility(
+                statement,
+                text,
+                read_only_tree,
+                context,
+                parameters,
+                environment,
+                destination,
+                completion,
+            ),
+        }
+        if commits_prepared(command) {
+            commit::wake_sequencer();
+        }
+    }
+}
+
+/// The name of the database that the command wants to be alone with.
+unsafe fn wanted_alone(command: *mut pg_sys::Node) -> Option<*const c_char> {
+    // SAFETY: the node says what it is.
+    unsafe {
+        if is_a(command, pg_sys::NodeTag::T_DropdbStmt) {
+            return Some((*command.cast::<pg_sys::DropdbStmt>()).dbname);
+        }
+        if is_a(command, pg_sys::NodeTag::T_RenameStmt) {
+            let rename = command.cast::<pg_sys::RenameStmt>();
+            return ((*rename).renameType == pg_sys::ObjectType::OBJECT_DATABASE)
+                .then_some((*rename).subname);
+        }
+        if is_a(command, pg_sys::NodeTag::T_CreatedbStmt) {
+            let options =
+                pgrx::PgList::<pg_sys::DefElem>::from_pg((*command.cast::<pg_sys::CreatedbStmt>()).options);
+            let template = options
+                .iter_ptr()
+                .find(|option| CStr::from_ptr((**option).defname).to_bytes() == b"template")?;
+            return (!(*template).arg.is_null()).then(|| pg_sys::defGetString(template).cast_const());
+        }
+        None
+    }
+}
+
+unsafe fn commits_prepared(command: *mut pg_sys::Node) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        is_a(command, pg_sys::NodeTag::T_TransactionStmt)
+            && (*command.cast::<pg_sys::TransactionStmt>()).kind
+                == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED
+    }
+}
+
+/// Keeps the workers of a database away until it is dropped.
+struct Pause {
+    slot: &'static Slot,
+}
+
+impl Pause {
+    /// Sends the workers away, if there are any and the user owns the database.
+    fn begin(name: *const c_char) -> Option<Self> {
+        // SAFETY: a name from the parser; catalog look-ups inside a transaction.
+        let database = unsafe { pg_sys::get_database_oid(name, true) };
+        if database == pg_sys::InvalidOid || !is_owner(database) {
+            return None;
+        }
+        let slot = shared::find(database)?;
+        slot.set_paused(true);
+        let pause = Self { slot };
+        let began = Instant::now();
+        while Role::ALL.iter().any(|role| pause.dismiss(*role)) && began.elapsed() < PATIENCE {
+            let wake_up = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+            // SAFETY: the process's own latch; a cancelled command ends here, and the pause with it.
+            unsafe {
+                pg_sys::WaitLatch(pg_sys::MyLatch, wake_up as i32, 5, pg_sys::PG_WAIT_EXTENSION);
+                pg_sys::ResetLatch(pg_sys::MyLatch);
+                pg_sys::check_for_interrupts!();
+            }
+        }
+        Some(pause)
+    }
+
+    /// Whether the worker still runs.
+    fn dismiss(&self, role: Role) -> bool {
+        let pid = self.slot.worker(role).pid();
+        if pid != 0 {
+            // SAFETY: a process of this server; SIGTERM is how it is told to end.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        }
+        pid != 0
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.slot.set_paused(false);
+        if let Some(launcher) = shared::launcher() {
+            launcher.wake();
+        }
+    }
+}
+
+fn is_owner(database: pg_sys::Oid) -> bool {
+    // SAFETY: catalog look-ups inside a transaction.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        return pg_sys::pg_database_ownercheck(database, pg_sys::GetUserId());
+        #[cfg(not(feature = "pg15"))]
+        return pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, database, pg_sys::GetUserId());
+    }
+}

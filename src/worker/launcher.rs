@@ -1,0 +1,112 @@
+//! The process that starts the workers of each database, and starts them again.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use pgrx::bgworkers::{BackgroundWorkerBuilder, BackgroundWorkerStatus, DynamicBackgroundWorker};
+use pgrx::{pg_guard, pg_sys};
+
+use super::process;
+use super::transaction::{self, Isolation};
+use crate::metrics::shared::{self, Role};
+use crate::settings;
+use crate::tier::lookup;
+
+/// How often it looks by itself: databases come and go without telling it.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// A worker that ended is not started again before.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Has PostgreSQL start it, on a standby only once that is promoted.
+pub fn register() {
+    BackgroundWorkerBuilder::new("tailstream launcher")
+        .set_type("tailstream launcher")
+        .set_library("tailstream")
+        .set_function("tailstream_launcher_main")
+        .enable_spi_access()
+        .set_restart_time(Some(PAUSE))
+        .load();
+}
+
+/// The launcher's main function.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn tailstream_launcher_main(_argument: pg_sys::Datum) {
+    process::attach_signals();
+    // SAFETY: without a database: it reads what all of them share.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(pg_sys::InvalidOid, pg_sys::InvalidOid, 0) };
+    if let Some(launcher) = shared::launcher() {
+        launcher.enter();
+    }
+    let mut workers = HashMap::new();
+    loop {
+        if let Err(error) = transaction::run(Isolation::ReadCommitted, || {
+            let all = lookup::databases();
+            shared::release_unless(|database| all.iter().any(|(oid, _)| *oid == database));
+            let names = settings::databases();
+            let wanted = all.into_iter().filter(|(_, name)| names.contains(name));
+            Ok(wanted.map(|(oid, _)| oid).collect::<Vec<_>>())
+        })
+        .map(|wanted| keep_running(&mut workers, &wanted))
+        {
+            pgrx::log!("tailstream launcher: {error}");
+        }
+        process::wait(INTERVAL);
+    }
+}
+
+struct Started {
+    handle: DynamicBackgroundWorker,
+    at: Instant,
+}
+
+fn keep_running(workers: &mut HashMap<(u32, Role), Started>, wanted: &[pg_sys::Oid]) {
+    let gone: Vec<_> = workers
+        .keys()
+        .copied()
+        .filter(|(database, _)| !wanted.contains(&pg_sys::Oid::from(*database)))
+        .collect();
+    for key in gone {
+        if let Some(started) = workers.remove(&key) {
+            started.handle.terminate();
+        }
+    }
+    for database in wanted {
+        let Some(slot) = shared::claim(*database) else { continue };
+        for role in Role::ALL {
+            let key = (database.to_u32(), role);
+            let runs = workers.get(&key).is_some_and(|started| {
+                !matches!(started.handle.pid(), Err(BackgroundWorkerStatus::Stopped))
+                    || started.at.elapsed() < PAUSE
+            });
+            if !runs
+                && !slot.is_paused()
+                && let Some(handle) = start(*database, role)
+            {
+                workers.insert(key, Started { handle, at: Instant::now() });
+            }
+        }
+    }
+}
+
+fn start(database: pg_sys::Oid, role: Role) -> Option<DynamicBackgroundWorker> {
+    let function = match role {
+        Role::Sequencer => "tailstream_sequencer_main",
+        Role::Mirror => "tailstream_mirror_main",
+    };
+    let kind = format!("tailstream {}", role.name());
+    // SAFETY: reads one variable.
+    let own_pid = unsafe { pg_sys::MyProcPid };
+    let started = BackgroundWorkerBuilder::new(&format!("{kind} of database {}", database.to_u32()))
+        .set_type(&kind)
+        .set_library("tailstream")
+        .set_function(function)
+        .set_argument(Some(process::argument(database, role)))
+        .enable_spi_access()
+        .set_notify_pid(own_pid)
+        .load_dynamic();
+    if started.is_err() {
+        pgrx::warning!("tailstream: no {} could be started; raise max_worker_processes", role.name());
+    }
+    started.ok()
+}

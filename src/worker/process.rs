@@ -1,0 +1,130 @@
+//! What every worker process does the same way: begin, wait, hear signals, end.
+
+use core::ffi::{CStr, c_int};
+use std::time::Duration;
+
+use pgrx::{pg_guard, pg_sys};
+
+use crate::metrics::shared::{self, Role};
+
+unsafe extern "C-unwind" {
+    /// PostgreSQL's own handler: the next interrupt check ends the process. Called by the system, so without a guard.
+    fn die(signal: c_int);
+    /// PostgreSQL's own, as above.
+    fn SignalHandlerForConfigReload(signal: c_int);
+}
+
+/// Takes the signals over that PostgreSQL sends to workers.
+pub fn attach_signals() {
+    // SAFETY: PostgreSQL's own handlers for its own signals, before anything else is done.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        {
+            pg_sys::pqsignal(libc::SIGTERM, Some(die));
+            pg_sys::pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
+        }
+        #[cfg(feature = "pg18")]
+        {
+            pg_sys::pqsignal_be(libc::SIGTERM, Some(die));
+            pg_sys::pqsignal_be(libc::SIGHUP, Some(SignalHandlerForConfigReload));
+        }
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+}
+
+/// Waits until woken or for `timeout`, then serves what PostgreSQL asks of every process. Ends the process when told
+/// to. Returns whether the configuration was read again.
+pub fn wait(timeout: Duration) -> bool {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    let milliseconds = timeout.as_millis().clamp(1, 3_600_000) as core::ffi::c_long;
+    // SAFETY: the process's own latch and flags, in the order PostgreSQL's own workers use them.
+    unsafe {
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as c_int, milliseconds, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    serve_interrupts()
+}
+
+/// Serves what has come meanwhile, without waiting.
+pub fn serve_interrupts() -> bool {
+    // SAFETY: flags that signal handlers set; the file is read outside of any transaction.
+    unsafe {
+        if (&raw const pg_sys::ProcDiePending).read_volatile() != 0 {
+            pg_sys::proc_exit(0);
+        }
+        pg_sys::check_for_interrupts!();
+        let reload = (&raw const pg_sys::ConfigReloadPending).read_volatile() != 0;
+        if reload {
+            (&raw mut pg_sys::ConfigReloadPending).write_volatile(0);
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+        reload
+    }
+}
+
+/// Shows in `pg_stat_activity` what the process is doing.
+pub fn report_activity(text: &CStr) {
+    // SAFETY: copies the text.
+    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, text.as_ptr()) };
+}
+
+/// A setting of this process alone.
+pub fn set(name: &CStr, value: &CStr) {
+    // SAFETY: two C strings that live through the call.
+    unsafe {
+        let (context, source) = (pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_OVERRIDE);
+        pg_sys::SetConfigOption(name.as_ptr(), value.as_ptr(), context, source);
+    }
+}
+
+/// What the worker's main function was given: a database and a role in it.
+pub fn assignment(argument: pg_sys::Datum) -> (pg_sys::Oid, Role) {
+    let number = argument.value() as u64;
+    let role = if number >> 32 == Role::Mirror as u64 { Role::Mirror } else { Role::Sequencer };
+    (pg_sys::Oid::from(number as u32), role)
+}
+
+pub fn argument(database: pg_sys::Oid, role: Role) -> pg_sys::Datum {
+    pg_sys::Datum::from(u64::from(database.to_u32()) | (role as u64) << 32)
+}
+
+/// Connects the process to its database and enters it in shared memory until it ends. Without a free slot there is
+/// nothing to do, and the process ends.
+pub fn begin(argument: pg_sys::Datum) -> &'static shared::Slot {
+    let (database, role) = assignment(argument);
+    attach_signals();
+    // SAFETY: once, before anything that needs a database.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0) };
+    let Some(slot) = shared::own() else {
+        pgrx::warning!("tailstream: more databases than one server has room for");
+        // SAFETY: ends the process in the orderly way.
+        unsafe { pg_sys::proc_exit(0) }
+    };
+    slot.worker(role).enter();
+    // SAFETY: runs when the process ends, however that comes about short of a crash, which resets shared memory.
+    unsafe { pg_sys::before_shmem_exit(Some(leave), argument) };
+    // What a role or a database sets is meant for people's sessions.
+    set(c"statement_timeout", c"0");
+    set(c"lock_timeout", c"0");
+    set(c"idle_in_transaction_session_timeout", c"0");
+    set(c"search_path", c"pg_catalog");
+    set(c"timezone", c"UTC");
+    set(c"synchronous_commit", c"local");
+    slot
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn leave(_code: c_int, argument: pg_sys::Datum) {
+    let (_, role) = assignment(argument);
+    if let Some(slot) = shared::own() {
+        slot.worker(role).leave();
+    }
+}
+
+/// A number nobody can foresee, for jitter.
+pub fn random() -> u64 {
+    let mut bytes = [0_u8; 8];
+    // SAFETY: as many bytes as there are.
+    unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) };
+    u64::from_ne_bytes(bytes)
+}
