@@ -97,7 +97,11 @@ BEGIN
             idempotency_key text COLLATE "C",
             accepted        integer,
             rejected        integer,
-            expired         integer
+            expired         integer,
+            -- A hint where in the heap the events are, if that is one place.
+            chunk           oid,
+            first_block     integer,
+            last_block      integer
         );
         CREATE INDEX batches_org_id_idempotency_key_idx
             ON tailstream.batches (org_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
@@ -124,7 +128,11 @@ BEGIN
             -- On the last row of each look at the ledger: what had been seen by then.
             snapshot       pg_snapshot,
             -- Transactions of which that look took only a part: "xid/batch_id" of the last one, separated by blanks.
-            partial        text
+            partial        text,
+            -- As in the ledger.
+            chunk          oid,
+            first_block    integer,
+            last_block     integer
         );
         CREATE INDEX positions_seq_idx ON tailstream.positions (seq);
         CREATE INDEX positions_org_id_seq_idx ON tailstream.positions (org_id, seq);

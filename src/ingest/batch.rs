@@ -84,8 +84,8 @@ fn store(
     let mut parts = events.chunks(1 << OFFSET_BITS);
     let mut part = parts.next().unwrap_or_default();
     loop {
-        lane::write(stored, batch_id << OFFSET_BITS, part)?;
-        ledger::record(stored, batch_id, received_at, part, call.take())?;
+        let spot = lane::write(stored, batch_id << OFFSET_BITS, part)?;
+        ledger::record(stored, batch_id, received_at, part, spot, call.take())?;
         part = match parts.next() {
             Some(next) => next,
             None => return Ok(()),

@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use pgrx::pg_sys::BuiltinOid::{
-    INT2OID, INT4ARRAYOID, INT4OID, INT8OID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID,
+    INT2OID, INT4ARRAYOID, INT4OID, INT8OID, OIDOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID,
 };
 use pgrx::prelude::*;
 use pgrx::{IntoDatum, pg_sys};
 
 use super::batch::Outcome;
 use super::lane::Stored;
+use super::lane::spot::Spot;
 use crate::error::{Error, Result};
 use crate::event::{Event, Rejection};
 use crate::settings;
@@ -30,10 +31,10 @@ thread_local! {
     static RECORD: Statement = const { Statement::new(
         "recording a batch",
         "INSERT INTO tailstream.batches (batch_id, received_at, xid, org_id, tier, event_count, first_event_at,
-             last_event_at, idempotency_key, accepted, rejected, expired)
-         VALUES ($1, $2, pg_catalog.pg_current_xact_id(), $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+             last_event_at, idempotency_key, accepted, rejected, expired, chunk, first_block, last_block)
+         VALUES ($1, $2, pg_catalog.pg_current_xact_id(), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         &[INT8OID, TIMESTAMPTZOID, TEXTOID, INT2OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID,
-          INT4OID, INT4OID, INT4OID],
+          INT4OID, INT4OID, INT4OID, OIDOID, INT4OID, INT4OID],
     ) };
     static REGISTER: Statement = const { Statement::new(
         "registering an org",
@@ -70,6 +71,7 @@ pub fn record(
     batch_id: i64,
     received_at: i64,
     events: &[Event],
+    spot: Option<Spot>,
     call: Option<(&Outcome, Option<&str>)>,
 ) -> Result<()> {
     let span = span(events);
@@ -86,6 +88,9 @@ pub fn record(
         arg(outcome.map(|outcome| outcome.accepted)),
         arg(outcome.map(|outcome| outcome.rejected)),
         arg(outcome.map(|outcome| outcome.expired)),
+        arg(spot.map(|spot| spot.chunk)),
+        arg(spot.map(|spot| spot.first)),
+        arg(spot.map(|spot| spot.last)),
     ];
     Spi::connect_mut(|client| RECORD.with(|record| record.run(client, &arguments)).map(drop))
 }

@@ -9,13 +9,16 @@ use std::collections::HashMap;
 
 use core::ffi::CStr;
 
-use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::PgBuiltInOids;
+use pgrx::pg_sys::BuiltinOid::{INETOID, INT4OID, INT8OID, JSONBOID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 use pgrx::{pg_sys, spi::Spi};
 
+use super::heap;
 use super::part::Entry;
 use crate::error::{Error, Result};
 use crate::event::{EventColumns, Inet, encode};
+use crate::ingest::Spot;
 use crate::statement::arg;
 use crate::statement::raw::{RawPlan, RawRow};
 use crate::tier::to_unix_time;
@@ -23,8 +26,21 @@ use crate::tier::to_unix_time;
 /// Plans kept; beyond it all are made anew.
 const MAX_PLANS: usize = 256;
 
-const COLUMNS: &str = "id, created_at, host, method, path, status, response_time, response_size, user_agent, referrer, \
-                       ip_address, metadata";
+/// What an entry is made of.
+const COLUMNS: [(&str, PgBuiltInOids); 12] = [
+    ("id", INT8OID),
+    ("created_at", TIMESTAMPTZOID),
+    ("host", TEXTOID),
+    ("method", TEXTOID),
+    ("path", TEXTOID),
+    ("status", INT4OID),
+    ("response_time", INT4OID),
+    ("response_size", INT8OID),
+    ("user_agent", TEXTOID),
+    ("referrer", TEXTOID),
+    ("ip_address", INETOID),
+    ("metadata", JSONBOID),
+];
 const CONDITION: &str = "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND id >= $4 AND id < $5";
 
 /// A batch that has its place.
@@ -39,6 +55,8 @@ pub struct Position {
     pub events: i32,
     pub first: TimestampWithTimeZone,
     pub last: TimestampWithTimeZone,
+    /// Where in the heap the events may be.
+    pub spot: Option<Spot>,
 }
 
 /// A chunk of events and the time range it takes, in PostgreSQL's microseconds.
@@ -66,7 +84,21 @@ pub fn read(org: &str, position: &Position, offset: i32, end: i32) -> Result<Vec
         let org = org.into_datum().ok_or(Error::Internal("an org without id"))?;
         Ok([org, first.into(), last.into(), ids.start.into(), ids.end.into()])
     };
-    for chunk in chunks_of(position.tier, first, last)? {
+    let chunks = chunks_of(position.tier, first, last)?;
+    // Any other relation may have got that number since the hint was written down.
+    if let Some(spot) = position.spot.filter(|spot| chunks.iter().any(|chunk| chunk.relation == spot.chunk)) {
+        heap::scan(&spot, &COLUMNS, |row| {
+            if row.int8(0).is_some_and(|id| ids.contains(&id)) {
+                entries.push(entry(row, position));
+            }
+        });
+        if entries.len() == wanted {
+            entries.sort_unstable_by_key(|entry| entry.event_id);
+            return Ok(entries);
+        }
+        entries.clear();
+    }
+    for chunk in chunks {
         if !exists(chunk.relation) {
             CHUNKS.with_borrow_mut(|chunks| chunks.retain(|other| other.relation != chunk.relation));
             continue;
@@ -170,7 +202,8 @@ fn plan(chunk: pg_sys::Oid) -> Result<RawPlan> {
         return Ok(plan);
     }
     let table = if chunk == pg_sys::InvalidOid { "tailstream.events".to_owned() } else { name_of(chunk)? };
-    let sql = format!("SELECT {COLUMNS} FROM {table} WHERE {CONDITION}");
+    let columns = COLUMNS.map(|(name, _)| name).join(", ");
+    let sql = format!("SELECT {columns} FROM {table} WHERE {CONDITION}");
     let plan = RawPlan::new(&sql, &[TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID])?;
     PLANS.with_borrow_mut(|plans| {
         if plans.len() >= MAX_PLANS {

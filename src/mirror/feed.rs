@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
@@ -12,24 +13,26 @@ use super::marker::Cursor;
 use super::orgs::{Mirrored, Orgs};
 use super::part::{Entry, MAX_EVENTS, Part};
 use crate::error::{Error, Result, spi};
-use crate::ingest;
+use crate::ingest::{self, Spot};
 use crate::statement::{Statement, arg};
 use crate::tier::to_postgres_time;
 
 /// Positions looked at in one transaction.
-const MAX_POSITIONS: i64 = 1_000;
+const MAX_POSITIONS: i64 = 1_024;
+/// Positions read at a time: most parts are full before.
+const PAGE: i64 = 64;
 
 thread_local! {
     static NEXT: Statement = const { Statement::new(
         "reading positions",
         "SELECT seq, (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq, batch_id, tier, event_count,
-                first_event_at, last_event_at, org_id, xid::text::bigint
+                first_event_at, last_event_at, chunk, first_block, last_block, org_id, xid::text::bigint
          FROM tailstream.positions WHERE seq >= $1 AND placed_at >= $2 ORDER BY seq LIMIT $3",
         &[INT8OID, TIMESTAMPTZOID, INT8OID]) };
     static OF_ORG: Statement = const { Statement::new(
         "reading an org's positions",
         "SELECT seq, (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq, batch_id, tier, event_count,
-                first_event_at, last_event_at
+                first_event_at, last_event_at, chunk, first_block, last_block
          FROM tailstream.mirrored_positions($1, $2, $3) LIMIT $4",
         &[TEXTOID, INT8OID, INT8OID, INT8OID]) };
     static PENDING: Statement = const { Statement::new(
@@ -70,37 +73,54 @@ pub fn take_failed() -> Option<String> {
 pub fn next(source: &mut Source<'_>, reading: &mut Reading) -> Result<(Part, bool)> {
     let mut part = Part::default();
     let now_ms = ingest::now() / 1_000;
-    let positions = positions(reading)?;
-    let more = positions.len() as i64 == MAX_POSITIONS;
-    for (position, org, xid) in &positions {
-        let from = if position.seq == reading.cursor.seq { reading.cursor.offset } else { 0 };
-        let mirrored = source.orgs.get(org)?.filter(|mirrored| mirrored.includes(*xid, position.ms));
-        let mut stopped_at = None;
-        if let Some(mirrored) = mirrored
-            && position.seq > source.after_seq
-            && position.events > 0
-            && !(source.rebuilding)(org)
-        {
-            if position.ms <= now_ms - mirrored.stream_age {
-                part.expired += (position.events - from) as u64;
-            } else {
-                let key = source.template.key(org);
-                stopped_at = add(&mut part, org, &key, &mirrored, position, from)?;
+    for _ in 0..MAX_POSITIONS / PAGE {
+        let positions = positions(reading)?;
+        for (position, org, xid) in &positions {
+            take(&mut part, source, reading, (position, org, *xid), now_ms)?;
+            if reading.inside.is_some() || part.is_full() {
+                part.end = reading.clone();
+                return Ok((part, true));
             }
         }
-        reading.placed_ms = position.ms;
-        reading.inside = stopped_at.map(|_| org.clone());
-        reading.cursor = match stopped_at {
-            Some(offset) => Cursor { seq: position.seq, offset },
-            None => Cursor::before(position.seq + 1),
-        };
-        if stopped_at.is_some() || part.is_full() {
+        if (positions.len() as i64) < PAGE {
             part.end = reading.clone();
-            return Ok((part, true));
+            return Ok((part, false));
         }
     }
     part.end = reading.clone();
-    Ok((part, more))
+    Ok((part, true))
+}
+
+/// Adds what there is room for of one position, and moves on.
+fn take(
+    part: &mut Part,
+    source: &mut Source<'_>,
+    reading: &mut Reading,
+    (position, org, xid): (&Position, &str, u64),
+    now_ms: i64,
+) -> Result<()> {
+    let from = if position.seq == reading.cursor.seq { reading.cursor.offset } else { 0 };
+    let mirrored = source.orgs.get(org)?.filter(|mirrored| mirrored.includes(xid, position.ms));
+    let mut stopped_at = None;
+    if let Some(mirrored) = mirrored
+        && position.seq > source.after_seq
+        && position.events > 0
+        && !(source.rebuilding)(org)
+    {
+        if position.ms <= now_ms - mirrored.stream_age {
+            part.expired += (position.events - from) as u64;
+        } else {
+            let key = source.template.key(org);
+            stopped_at = add(part, org, &key, &mirrored, position, from)?;
+        }
+    }
+    reading.placed_ms = position.ms;
+    reading.inside = stopped_at.map(|_| org.to_owned());
+    reading.cursor = match stopped_at {
+        Some(offset) => Cursor { seq: position.seq, offset },
+        None => Cursor::before(position.seq + 1),
+    };
+    Ok(())
 }
 
 /// The next part of one org's stream made again, from the cursor up to, not including, a position.
@@ -118,7 +138,7 @@ pub fn next_of(
         part.clear(org, &key);
     }
     let Some(mirrored) = source.orgs.get(org)?.filter(Mirrored::is_on) else { return Ok(part) };
-    for position in &of_org(org, cursor.seq, before, MAX_POSITIONS)? {
+    for position in &of_org(org, cursor.seq, before, PAGE)? {
         let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
         let stopped_at = add(&mut part, org, &key, &mirrored, position, from)?;
         *cursor = match stopped_at {
@@ -164,10 +184,10 @@ fn of_org(org: &str, from: i64, before: i64, most: i64) -> Result<Vec<Position>>
 fn positions(reading: &Reading) -> Result<Vec<(Position, String, u64)>> {
     let since = TimestampWithTimeZone::try_from(to_postgres_time(reading.placed_ms * 1_000))
         .map_err(|_| Error::Internal("a time out of range"))?;
-    let arguments = [arg(reading.cursor.seq), arg(since), arg(MAX_POSITIONS)];
+    let arguments = [arg(reading.cursor.seq), arg(since), arg(PAGE)];
     Spi::connect_mut(|client| {
         let rows = NEXT.with(|statement| statement.run(client, &arguments))?;
-        rows.map(|row| Ok((position(&row)?, column(&row, 9)?, column::<i64>(&row, 10)? as u64))).collect()
+        rows.map(|row| Ok((position(&row)?, column(&row, 12)?, column::<i64>(&row, 13)? as u64))).collect()
     })
 }
 
@@ -181,7 +201,16 @@ fn position(row: &SpiHeapTupleData<'_>) -> Result<Position> {
         events: column(row, 6)?,
         first: column(row, 7)?,
         last: column(row, 8)?,
+        spot: spot(row)?,
     })
+}
+
+fn spot(row: &SpiHeapTupleData<'_>) -> Result<Option<Spot>> {
+    let reading = || spi("reading a position");
+    let chunk = row.get::<pg_sys::Oid>(9).map_err(reading())?;
+    let first = row.get::<i32>(10).map_err(reading())?;
+    let last = row.get::<i32>(11).map_err(reading())?;
+    Ok(chunk.zip(first.zip(last)).map(|(chunk, (first, last))| Spot { chunk, first, last }))
 }
 
 fn column<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData<'_>, number: usize) -> Result<T> {

@@ -2,6 +2,7 @@
 
 mod events;
 mod feed;
+mod heap;
 mod key;
 mod link;
 mod marker;

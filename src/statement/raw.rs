@@ -54,11 +54,7 @@ impl RawPlan {
                 return Err(Error::Internal("more columns than a row has room for"));
             }
             for index in 0..count as usize {
-                let mut row = RawRow {
-                    values: [pg_sys::Datum::null(); MAX_COLUMNS],
-                    nulls: [true; MAX_COLUMNS],
-                    of: PhantomData,
-                };
+                let mut row = RawRow::empty();
                 let tuple = *(*table).vals.add(index);
                 pg_sys::heap_deform_tuple(
                     tuple,
@@ -82,6 +78,20 @@ pub struct RawRow<'a> {
 }
 
 impl RawRow<'_> {
+    /// All columns NULL.
+    pub fn empty() -> Self {
+        Self { values: [pg_sys::Datum::null(); MAX_COLUMNS], nulls: [true; MAX_COLUMNS], of: PhantomData }
+    }
+
+    /// Sets a column that is not NULL.
+    ///
+    /// # Safety
+    /// The value must live as long as the row.
+    pub unsafe fn set(&mut self, column: usize, value: pg_sys::Datum) {
+        self.values[column] = value;
+        self.nulls[column] = false;
+    }
+
     /// `None` for NULL.
     pub fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
         (!self.nulls[column]).then_some(self.values[column])

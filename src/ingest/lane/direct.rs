@@ -6,12 +6,14 @@
 
 use std::ops::Range;
 
+use pgrx::itemptr::item_pointer_get_both;
 use pgrx::memcxt::PgMemoryContexts;
 use pgrx::{PgTupleDesc, pg_sys};
 
 use super::super::row::{COLUMNS, Row};
 use super::Rows;
 use super::chunk::{self, Chunk};
+use super::spot::Spot;
 use crate::error::Result;
 use crate::tier::lookup;
 
@@ -24,21 +26,27 @@ const OWN_CONSTRAINTS: u16 = 2;
 /// Columns, from the first, that are NOT NULL and that every row has.
 const REQUIRED_COLUMNS: usize = 4;
 
-/// Inserts the rows, or returns false and has done nothing.
-pub fn insert(rows: &Rows, range: Range<usize>, chunk: &Chunk) -> Result<bool> {
+/// Inserts the rows and returns where they went, or returns `None` and has done nothing.
+pub fn insert(rows: &Rows, range: Range<usize>, chunk: &Chunk) -> Result<Option<Option<Spot>>> {
     let Some(hypertable) = Target::open(lookup::relation(lookup::schema()?, c"events")?) else {
-        return Ok(false);
+        return Ok(None);
     };
-    let Some(target) = Target::open(chunk.relation) else { return Ok(false) };
+    let Some(target) = Target::open(chunk.relation) else { return Ok(None) };
     // Taking the locks has delivered what others changed before: the range may be known no longer.
     let writable = chunk::is_known(chunk)
         && !hypertable.has_statement_triggers()
         && target.is_ordinary()
         && chunk::is_plain(chunk.relation)?;
-    if writable {
-        Writer::new(&target).write(rows, range)?;
+    if !writable {
+        return Ok(None);
     }
-    Ok(writable)
+    let mut writer = Writer::new(&target);
+    writer.write(rows, range)?;
+    Ok(Some(
+        writer
+            .blocks
+            .and_then(|(first, last)| Spot::at(chunk.relation, first)?.with(Spot::at(chunk.relation, last)?)),
+    ))
 }
 
 /// Makes what was written visible to later statements of the transaction.
@@ -113,6 +121,8 @@ struct Writer {
     indexes: *mut pg_sys::ResultRelInfo,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
     memory: PgMemoryContexts,
+    /// The first and the last block that rows went to.
+    blocks: Option<(u32, u32)>,
 }
 
 impl Writer {
@@ -125,7 +135,7 @@ impl Writer {
             pg_sys::InitResultRelInfo(indexes, target.relation, 0, std::ptr::null_mut(), 0);
             pg_sys::ExecOpenIndices(indexes, false);
             let memory = PgMemoryContexts::new("tailstream rows");
-            Self { relation: target.relation, state, indexes, slots: Vec::new(), memory }
+            Self { relation: target.relation, state, indexes, slots: Vec::new(), memory, blocks: None }
         }
     }
 
@@ -188,6 +198,9 @@ impl Writer {
             );
             pg_sys::MemoryContextSwitchTo(previous);
             for slot in &self.slots[..count] {
+                let block = item_pointer_get_both((**slot).tts_tid).0;
+                let (first, last) = self.blocks.unwrap_or((block, block));
+                self.blocks = Some((first.min(block), last.max(block)));
                 self.index(*slot);
                 pg_sys::ExecClearTuple(*slot);
             }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use pgrx::itemptr::item_pointer_get_both;
 use pgrx::pg_sys::BuiltinOid::{
     INT2OID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZARRAYOID,
 };
@@ -9,6 +10,7 @@ use pgrx::pg_sys::{self, BuiltinOid};
 use pgrx::prelude::*;
 
 use super::Rows;
+use super::spot::Spot;
 use crate::error::{Error, Result, spi};
 use crate::event::Event;
 use crate::statement::Statement;
@@ -52,29 +54,29 @@ const ARGUMENTS: &[BuiltinOid] = &[
 
 thread_local! {
     static INSERT_MANY: Statement = const { Statement::new(WHAT, insert!(), ARGUMENTS) };
-    /// Of a single row we want to know the chunk.
+    /// Of a single row we want to know the chunk and the place in it.
     static INSERT_ONE: Statement =
-        const { Statement::new(WHAT, concat!(insert!(), " RETURNING tableoid"), ARGUMENTS) };
+        const { Statement::new(WHAT, concat!(insert!(), " RETURNING tableoid, ctid"), ARGUMENTS) };
 }
 
-/// Inserts the rows; of a single row returns the chunk that it went to.
-pub fn insert(rows: &Rows, range: Range<usize>) -> Result<Option<pg_sys::Oid>> {
-    if range.len() == 1 {
-        return insert_one(rows, range.start).map(Some);
-    }
+/// Inserts the rows.
+pub fn insert(rows: &Rows, range: Range<usize>) -> Result<()> {
     for start in range.clone().step_by(PART) {
         let arguments = arguments(rows, start..range.end.min(start + PART))?;
         Spi::connect_mut(|client| INSERT_MANY.with(|insert| insert.run(client, &arguments)).map(drop))?;
     }
-    Ok(None)
+    Ok(())
 }
 
-fn insert_one(rows: &Rows, index: usize) -> Result<pg_sys::Oid> {
+/// Inserts one row; returns the chunk that it went to and its place there.
+pub fn insert_one(rows: &Rows, index: usize) -> Result<(pg_sys::Oid, Option<Spot>)> {
     let arguments = arguments(rows, index..index + 1)?;
     Spi::connect_mut(|client| {
-        let chunk =
-            INSERT_ONE.with(|insert| insert.run(client, &arguments))?.first().get_one::<pg_sys::Oid>();
-        chunk.map_err(spi(WHAT))?.ok_or(Error::Internal("an INSERT that stored nothing"))
+        let row = INSERT_ONE.with(|insert| insert.run(client, &arguments))?.first();
+        let chunk = row.get::<pg_sys::Oid>(1).map_err(spi(WHAT))?;
+        let chunk = chunk.ok_or(Error::Internal("an INSERT that stored nothing"))?;
+        let place = row.get::<pg_sys::ItemPointerData>(2).map_err(spi(WHAT))?;
+        Ok((chunk, place.and_then(|place| Spot::at(chunk, item_pointer_get_both(place).0))))
     })
 }
 

@@ -7,10 +7,12 @@
 pub mod chunk;
 mod direct;
 mod executor;
+pub mod spot;
 
 use crate::error::Result;
 use crate::event::Event;
 use crate::settings::{self, IngestLane};
+use spot::{Spot, Spots};
 
 /// Whose rows they are and where they go.
 #[derive(Debug, Clone, Copy)]
@@ -48,13 +50,14 @@ impl<'a, 'e> Rows<'a, 'e> {
     }
 }
 
-/// Writes the events of one batch; `first_id` is the id of the first.
-pub fn write(stored: &Stored, first_id: i64, events: &[Event]) -> Result<()> {
+/// Writes the events of one batch; `first_id` is the id of the first. Returns where they went, if that is one place.
+pub fn write(stored: &Stored, first_id: i64, events: &[Event]) -> Result<Option<Spot>> {
     let rows = Rows::new(stored, first_id, events);
     if settings::ingest_lane() == IngestLane::Executor || !chunk::direct_possible() {
         executor::insert(&rows, 0..rows.len())?;
-        return Ok(());
+        return Ok(None);
     }
+    let mut spots = Spots::None;
     let mut next = 0;
     while next < rows.len() {
         let time = rows.get(next).1.created_at;
@@ -62,20 +65,25 @@ pub fn write(stored: &Stored, first_id: i64, events: &[Event]) -> Result<()> {
             Some(chunk) => {
                 let end = next
                     + rows.order[next..].partition_point(|&at| events[at as usize].created_at < chunk.end);
-                if !direct::insert(&rows, next..end, &chunk)? {
-                    chunk::forget(chunk.relation);
-                    executor::insert(&rows, next..end)?;
+                match direct::insert(&rows, next..end, &chunk)? {
+                    Some(written) => spots.add(written),
+                    None => {
+                        chunk::forget(chunk.relation);
+                        executor::insert(&rows, next..end)?;
+                        spots = Spots::Scattered;
+                    }
                 }
                 end
             }
             None => {
                 // Nobody has told this session of a chunk for this row: the executor finds or makes it.
-                if let Some(relation) = executor::insert(&rows, next..next + 1)? {
-                    chunk::learn(stored.tier, relation)?;
-                }
+                let (relation, spot) = executor::insert_one(&rows, next)?;
+                chunk::learn(stored.tier, relation)?;
+                spots.add(spot);
                 if chunk::known(stored.tier, time).is_none() {
                     // There was nothing to learn; row by row would take for ever.
                     executor::insert(&rows, next + 1..rows.len())?;
+                    spots = Spots::Scattered;
                     break;
                 }
                 next + 1
@@ -84,5 +92,5 @@ pub fn write(stored: &Stored, first_id: i64, events: &[Event]) -> Result<()> {
     }
     // Later statements of this transaction see what was written.
     direct::make_visible();
-    Ok(())
+    Ok(spots.hint(rows.len()))
 }

@@ -1,0 +1,88 @@
+//! Reads blocks of a chunk's heap as they are, without a plan.
+
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use pgrx::{PgBuiltInOids, PgTupleDesc, itemptr, pg_sys};
+
+use crate::ingest::Spot;
+use crate::statement::raw::RawRow;
+
+/// Calls `take` with every row in the blocks that the active snapshot shows. Whatever is not as expected (the chunk
+/// is gone, it is no plain heap, it has not got these columns) comes to no rows.
+pub fn scan(spot: &Spot, columns: &[(&str, PgBuiltInOids)], mut take: impl FnMut(&RawRow<'_>)) {
+    // SAFETY: takes a lock as any SELECT does, and keeps it; NULL if the relation is gone.
+    let relation = unsafe { pg_sys::try_relation_open(spot.chunk, pg_sys::AccessShareLock as i32) };
+    if relation.is_null() {
+        return;
+    }
+    // SAFETY: the relation is open until the end of the scan.
+    unsafe {
+        if let Some(places) = places(relation, columns) {
+            each(relation, spot, |slot| {
+                let mut row = RawRow::empty();
+                for (column, place) in places.iter().enumerate() {
+                    if !*(*slot).tts_isnull.add(*place) {
+                        row.set(column, *(*slot).tts_values.add(*place));
+                    }
+                }
+                take(&row);
+            });
+        }
+        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+    }
+}
+
+/// Where the columns are in the relation; `None` unless it is a plain heap that has all of them.
+unsafe fn places(relation: pg_sys::Relation, columns: &[(&str, PgBuiltInOids)]) -> Option<Vec<usize>> {
+    // SAFETY: the relation is open; its descriptor is not released here.
+    let (form, descriptor) =
+        unsafe { (&*(*relation).rd_rel, PgTupleDesc::from_pg_unchecked((*relation).rd_att)) };
+    if form.relkind as u8 != pg_sys::RELKIND_RELATION || form.relam != pg_sys::HEAP_TABLE_AM_OID {
+        return None;
+    }
+    let place = |(name, kind): &(&str, PgBuiltInOids)| {
+        descriptor.iter().position(|attribute| {
+            attribute.atttypid == kind.value() && !attribute.attisdropped && attribute.name() == *name
+        })
+    };
+    columns.iter().map(place).collect()
+}
+
+/// A scan over a range of tuple ids, as the executor does it.
+unsafe fn each(relation: pg_sys::Relation, spot: &Spot, mut take: impl FnMut(*mut pg_sys::TupleTableSlot)) {
+    use pg_sys::ScanOptions::{SO_ALLOW_PAGEMODE, SO_TYPE_TIDRANGESCAN};
+    // SAFETY: the table's own access method by its own rules. What it raises passes through the boundary, and the
+    // transaction's end frees what is left then.
+    unsafe {
+        let methods = &*(*relation).rd_tableam;
+        let (Some(begin), Some(set_range), Some(next), Some(end)) = (
+            methods.scan_begin,
+            methods.scan_set_tidrange,
+            methods.scan_getnextslot_tidrange,
+            methods.scan_end,
+        ) else {
+            return;
+        };
+        let (mut first, mut last) = (pg_sys::ItemPointerData::default(), pg_sys::ItemPointerData::default());
+        itemptr::item_pointer_set_all(&mut first, spot.first as u32, 0);
+        itemptr::item_pointer_set_all(&mut last, spot.last as u32, u16::MAX);
+        let none: *mut core::ffi::c_void = std::ptr::null_mut();
+        let columns = (*(*relation).rd_att).natts;
+        let slot = pg_sys::table_slot_create(relation, none.cast());
+        let flags = SO_TYPE_TIDRANGESCAN | SO_ALLOW_PAGEMODE;
+        let snapshot = pg_sys::GetActiveSnapshot();
+        let scan = pg_guard_ffi_boundary(|| {
+            let scan = begin(relation, snapshot, 0, none.cast(), none.cast(), flags);
+            set_range(scan, &mut first, &mut last);
+            scan
+        });
+        let forward = pg_sys::ScanDirection::ForwardScanDirection;
+        while pg_guard_ffi_boundary(|| next(scan, forward, slot)) {
+            if i32::from((*slot).tts_nvalid) < columns {
+                pg_sys::slot_getsomeattrs_int(slot, columns);
+            }
+            take(slot);
+        }
+        pg_guard_ffi_boundary(|| end(scan));
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+    }
+}
