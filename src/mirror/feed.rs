@@ -138,18 +138,24 @@ pub fn next_of(
         part.clear(org, &key);
     }
     let Some(mirrored) = source.orgs.get(org)?.filter(Mirrored::is_on) else { return Ok(part) };
-    for position in &of_org(org, cursor.seq, before, PAGE)? {
-        let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
-        let stopped_at = add(&mut part, org, &key, &mirrored, position, from)?;
-        *cursor = match stopped_at {
-            Some(offset) => Cursor { seq: position.seq, offset },
-            None => Cursor::before(position.seq + 1),
-        };
-        if stopped_at.is_some() || part.is_full() {
-            break;
+    loop {
+        let positions = of_org(org, cursor.seq, before, PAGE)?;
+        for position in &positions {
+            let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
+            let stopped_at = add(&mut part, org, &key, &mirrored, position, from)?;
+            *cursor = match stopped_at {
+                Some(offset) => Cursor { seq: position.seq, offset },
+                None => Cursor::before(position.seq + 1),
+            };
+            if stopped_at.is_some() || part.is_full() {
+                return Ok(part);
+            }
+        }
+        // Of a page whose events are all gone nothing would be sent, and that means the end.
+        if positions.is_empty() || !part.is_empty() {
+            return Ok(part);
         }
     }
-    Ok(part)
 }
 
 /// Adds a batch's events from an offset on, as many as there is room for; returns where it stopped if not at the end.

@@ -3,7 +3,7 @@
 //! MULTI … EXEC makes it all or nothing, and the marker goes with it. The marker is watched from the last answer
 //! on: if anything touched it meanwhile (another mirror that was believed dead, FLUSHALL), nothing is written.
 
-use redis::{Pipeline, Value};
+use redis::{Pipeline, ServerError, Value};
 
 use super::feed::Reading;
 use super::marker::Marker;
@@ -115,7 +115,7 @@ impl Part {
             return Outcome::Refused("an answer that fits no question".into());
         };
         if let Value::ServerError(error) = multi {
-            return Outcome::Refused(error.to_string());
+            return Outcome::Refused(words(error));
         }
         let owners = self.owners.iter().copied().chain([Owner::Mirror]);
         let refusals = queued.iter().chain([set]).zip(owners.clone());
@@ -129,7 +129,7 @@ impl Part {
                 Ok(_) if text(now).as_deref() != Some(&*marker.to_string()) => Outcome::Overtaken,
                 Ok(failed) => Outcome::Done(failed),
             },
-            (Value::ServerError(error), _) => Outcome::Refused(error.to_string()),
+            (Value::ServerError(error), _) => Outcome::Refused(words(error)),
             _ => Outcome::Refused("an answer to EXEC that is no list".into()),
         }
     }
@@ -146,10 +146,10 @@ impl Part {
                 Owner::Org(index) if is_of_key(error.code(), error.details()) => {
                     let org = &self.orgs[index];
                     if !failed.iter().any(|(other, _)| other == org) {
-                        failed.push((org.clone(), error.to_string()));
+                        failed.push((org.clone(), words(error)));
                     }
                 }
-                _ => return Err(error.to_string()),
+                _ => return Err(words(error)),
             }
         }
         Ok(failed)
@@ -167,6 +167,11 @@ pub enum Outcome {
     Overtaken,
     /// Nothing was written, and nothing would be for now.
     Refused(String),
+}
+
+/// An error as Redis itself puts it.
+pub fn words(error: &ServerError) -> String {
+    format!("{} {}", error.code(), error.details().unwrap_or_default())
 }
 
 /// Whether an error is about the key in question and not about the server.

@@ -62,10 +62,11 @@ unsafe fn copy(value: &CStr) -> *mut c_char {
 /// Takes the value over.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn assign(_value: *const c_char, extra: *mut c_void) {
-    // SAFETY: what the check hook left, or nothing.
-    let value = match unsafe { extra.cast::<c_char>().as_ref() } {
-        Some(value) => unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned(),
-        None => String::new(),
+    let value = if extra.is_null() {
+        String::new()
+    } else {
+        // SAFETY: what the check hook left, a C string.
+        unsafe { CStr::from_ptr(extra.cast::<c_char>()) }.to_string_lossy().into_owned()
     };
     let shown = CString::new(masked(&value)).unwrap_or_default();
     REDIS_URL.set(Secret { value, shown });

@@ -27,6 +27,7 @@ pub fn install() {
 }
 
 #[pg_guard]
+#[allow(clippy::too_many_arguments, reason = "PostgreSQL's own list")]
 unsafe extern "C-unwind" fn process_utility(
     statement: *mut pg_sys::PlannedStmt,
     text: *const c_char,

@@ -6,11 +6,7 @@ use super::*;
 fn replies(text: &str) -> Vec<Value> {
     let mut bytes = text.as_bytes();
     let mut parser = redis::Parser::new();
-    let mut replies = Vec::new();
-    while !bytes.is_empty() {
-        replies.push(parser.parse_value(&mut bytes).unwrap());
-    }
-    replies
+    std::iter::from_fn(|| parser.parse_value(&mut bytes).ok()).collect()
 }
 
 fn marker() -> Marker {

@@ -55,17 +55,20 @@ enum Awaited {
     /// Whether the last entries sent are there.
     Tail(Vec<LastEntry>),
     NewEpoch(Marker),
-    Part {
-        part: Part,
-        marker: Marker,
-        since: Instant,
-        resent: bool,
-        rebuild: Option<Request>,
-    },
+    Part(Box<UnderWay>),
     /// What is under the key of a stream to be made again.
     Kind(Request),
     Sweep,
     Heartbeat,
+}
+
+/// A part that Redis was given.
+struct UnderWay {
+    part: Part,
+    marker: Marker,
+    since: Instant,
+    resent: bool,
+    rebuild: Option<Request>,
 }
 
 pub struct Pump {
@@ -309,7 +312,8 @@ impl Pump {
                 }
                 Ok(())
             }
-            Some(Awaited::Part { part, marker, since, resent, rebuild }) => {
+            Some(Awaited::Part(under_way)) => {
+                let UnderWay { part, marker, since, resent, rebuild } = *under_way;
                 failpoint("mirror-answered");
                 self.slot.histogram(Timer::MirrorPipeline).observe(since.elapsed());
                 let failed = self.settle(&part, &replies, marker)?;

@@ -22,7 +22,7 @@ impl Pump {
         if let Some(Value::ServerError(error)) =
             replies.iter().find(|reply| matches!(reply, Value::ServerError(_)))
         {
-            return Err(Error::Redis(error.to_string()));
+            return Err(Error::Redis(part::words(error)));
         }
         let held = replies.last().and_then(part::text).and_then(|text| text.parse::<Marker>().ok());
         let Some(template) = self.wish.as_ref().map(|wish| wish.template.clone()) else { return Ok(()) };

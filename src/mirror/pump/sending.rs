@@ -8,7 +8,7 @@ use super::super::feed::{self, Source};
 use super::super::marker::Marker;
 use super::super::part::{Outcome, Part};
 use super::super::state::{self, Request};
-use super::{Awaited, HEARTBEAT, Pump};
+use super::{Awaited, HEARTBEAT, Pump, UnderWay};
 use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::metrics::counter::{Counter, Timer};
@@ -63,7 +63,8 @@ impl Pump {
 
     /// Everything that had to be sent before the last part was read is sent, unless it is ready or under way.
     pub(super) fn publish(&self) {
-        let under_way = matches!(self.awaited, Some(Awaited::Part { rebuild: None, .. }));
+        let under_way =
+            matches!(&self.awaited, Some(Awaited::Part(under_way)) if under_way.rebuild.is_none());
         let ready = self.ready.as_ref().is_some_and(|part| !part.is_empty());
         let cursor = match &self.marker {
             Some(marker) if under_way || ready => marker.cursor,
@@ -83,7 +84,8 @@ impl Pump {
         failpoint("mirror-before-send");
         self.link.run(part.pack(&self.marker_key, &marker));
         failpoint("mirror-sent");
-        self.awaited = Some(Awaited::Part { part, marker, since: Instant::now(), resent, rebuild });
+        let since = Instant::now();
+        self.awaited = Some(Awaited::Part(Box::new(UnderWay { part, marker, since, resent, rebuild })));
     }
 
     /// Takes over the marker of a part that was written. Returns the orgs it was not written for.
