@@ -346,7 +346,9 @@ BEGIN
     -- Rows that say what the sequencer has seen stay, without a name.
     DELETE FROM tailstream.positions p WHERE p.org_id = org AND p.snapshot IS NULL;
     UPDATE tailstream.positions p SET org_id = '', event_count = 0 WHERE p.org_id = org;
-    PERFORM tailstream.request_rebuild(org, 'erased');
+    IF EXISTS (SELECT FROM tailstream.mirror) THEN
+        PERFORM tailstream.request_rebuild(org, 'erased');
+    END IF;
 END
 $body$;
 

@@ -35,8 +35,6 @@ pub extern "C-unwind" fn tailstream_mirror_main(argument: pg_sys::Datum) {
     process::report_activity(c"mirroring to Redis");
     // The plans for chunks are made once, when a chunk may still be small.
     process::set(c"enable_seqscan", c"off");
-    process::set(c"plan_cache_mode", c"force_generic_plan");
-    process::set(c"jit", c"off");
     let mut reporter = Reporter::new(slot, Role::Mirror);
     let mut pump = match Pump::new(slot) {
         Ok(pump) => pump,

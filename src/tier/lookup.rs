@@ -115,11 +115,12 @@ pub fn role_setting(name: &str) -> Option<String> {
     found.map(|(_, value)| value)
 }
 
-/// All databases of the server. Needs no database itself.
+/// All databases of the server that one can connect to. Needs no database itself.
 pub fn databases() -> Vec<(pg_sys::Oid, String)> {
     let mut found = Vec::new();
     scan(pg_sys::DatabaseRelationId, None, |row| {
-        if let (Some(oid), Some(name)) = (row.value::<pg_sys::Oid>(1), row.value::<&CStr>(2)) {
+        let name = row.value::<&CStr>(2).filter(|_| row.value::<bool>(7) == Some(true));
+        if let (Some(oid), Some(name)) = (row.value::<pg_sys::Oid>(1), name) {
             found.push((oid, name.to_string_lossy().into_owned()));
         }
     });

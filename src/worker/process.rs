@@ -14,6 +14,24 @@ unsafe extern "C-unwind" {
     fn SignalHandlerForConfigReload(signal: c_int);
 }
 
+/// What a server, a role or a database sets is meant for people's sessions. A place in the order must not be lost
+/// once Redis has it, so every commit is waited for.
+const OWN_SETTINGS: &[(&CStr, &CStr)] = &[
+    (c"statement_timeout", c"0"),
+    (c"lock_timeout", c"0"),
+    (c"idle_in_transaction_session_timeout", c"0"),
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    (c"transaction_timeout", c"0"),
+    (c"default_transaction_isolation", c"read committed"),
+    (c"default_transaction_read_only", c"off"),
+    (c"search_path", c"pg_catalog"),
+    (c"timezone", c"UTC"),
+    (c"synchronous_commit", c"on"),
+    // Statements are prepared once; planning them over all chunks again and again would cost more than they do.
+    (c"plan_cache_mode", c"force_generic_plan"),
+    (c"jit", c"off"),
+];
+
 /// Takes the signals over that PostgreSQL sends to workers.
 pub fn attach_signals() {
     // SAFETY: PostgreSQL's own handlers for its own signals, before anything else is done.
@@ -103,13 +121,9 @@ pub fn begin(argument: pg_sys::Datum) -> &'static shared::Slot {
     slot.worker(role).enter();
     // SAFETY: runs when the process ends, however that comes about short of a crash, which resets shared memory.
     unsafe { pg_sys::before_shmem_exit(Some(leave), argument) };
-    // What a role or a database sets is meant for people's sessions.
-    set(c"statement_timeout", c"0");
-    set(c"lock_timeout", c"0");
-    set(c"idle_in_transaction_session_timeout", c"0");
-    set(c"search_path", c"pg_catalog");
-    set(c"timezone", c"UTC");
-    set(c"synchronous_commit", c"local");
+    for (name, value) in OWN_SETTINGS {
+        set(name, value);
+    }
     slot
 }
 
