@@ -126,10 +126,10 @@ LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'stream_key_wrapper
 -- what was left out when the mirror was off. Up to, not including, the mirror's own position.
 CREATE FUNCTION tailstream.mirrored_positions(org text, from_seq bigint, before_seq bigint)
 RETURNS TABLE (seq bigint, placed_at timestamptz, stream_seq bigint, batch_id bigint, tier smallint, event_count integer,
-               first_event_at timestamptz, last_event_at timestamptz, chunk oid, first_block integer, last_block integer)
+               first_event_at timestamptz, last_event_at timestamptz, spot text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
     SELECT p.seq, p.placed_at, p.stream_seq, p.batch_id, p.tier, p.event_count, p.first_event_at, p.last_event_at,
-           p.chunk, p.first_block, p.last_block
+           p.spot
     FROM tailstream.orgs o
     JOIN tailstream.tiers t ON t.id = o.tier
     JOIN tailstream.positions p ON p.org_id = o.org_id

@@ -98,10 +98,8 @@ BEGIN
             accepted        integer,
             rejected        integer,
             expired         integer,
-            -- A hint where in the heap the events are, if that is one place.
-            chunk           oid,
-            first_block     integer,
-            last_block      integer
+            -- A hint where in the heap the events are: oid of the chunk, runs of blocks.
+            spot            text COLLATE "C"
         );
         CREATE INDEX batches_org_id_idempotency_key_idx
             ON tailstream.batches (org_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
@@ -130,9 +128,7 @@ BEGIN
             -- Transactions of which that look took only a part: "xid/batch_id" of the last one, separated by blanks.
             partial        text,
             -- As in the ledger.
-            chunk          oid,
-            first_block    integer,
-            last_block     integer
+            spot           text COLLATE "C"
         );
         CREATE INDEX positions_seq_idx ON tailstream.positions (seq);
         CREATE INDEX positions_org_id_seq_idx ON tailstream.positions (org_id, seq);

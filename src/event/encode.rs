@@ -48,9 +48,9 @@ pub fn encode(event: &EventColumns<'_>) -> String {
     push_text(&mut out, "host", event.host);
     push_text(&mut out, "method", event.method);
     push_text(&mut out, "path", event.path);
-    push_plain(&mut out, "status", event.status);
-    push_plain(&mut out, "response_time", event.response_time);
-    push_plain(&mut out, "response_size", event.response_size);
+    push_number(&mut out, "status", event.status);
+    push_number(&mut out, "response_time", event.response_time);
+    push_number(&mut out, "response_size", event.response_size);
     push_text(&mut out, "user_agent", event.user_agent);
     push_text(&mut out, "referrer", event.referrer);
     let ip_address = event.ip_address.map(|inet| inet.to_string());
@@ -67,9 +67,22 @@ pub fn encode(event: &EventColumns<'_>) -> String {
 
 fn push_text(out: &mut String, name: &str, value: Option<&str>) {
     if let Some(text) = value {
-        push_plain(out, name, Some(""));
+        push_name(out, name);
         write_string(out, text);
     }
+}
+
+fn push_number(out: &mut String, name: &str, value: Option<impl itoa::Integer>) {
+    if let Some(number) = value {
+        push_name(out, name);
+        out.push_str(itoa::Buffer::new().format(number));
+    }
+}
+
+fn push_name(out: &mut String, name: &str) {
+    out.push_str(",\"");
+    out.push_str(name);
+    out.push_str("\":");
 }
 
 /// Appends a member whose value is JSON as it displays.

@@ -26,7 +26,6 @@ pub use error::EventError;
 pub use inet::Inet;
 #[cfg(test)]
 pub use time::MIN_CREATED_AT;
-pub use time::rfc3339;
 
 /// Levels of nesting that the metadata of one event may have, its own object being the first.
 ///

@@ -111,7 +111,22 @@ pub(super) fn write_json(out: &mut String, micros: i64) {
     let second = seconds.rem_euclid(SECONDS_PER_DAY);
     let written = if (1..=9999).contains(&year) {
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(out, "\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z\"")
+        let parts = [
+            (year, 4, '-'),
+            (month, 2, '-'),
+            (day, 2, 'T'),
+            (hour, 2, ':'),
+            (minute, 2, ':'),
+            (second, 2, '.'),
+        ];
+        out.push('"');
+        for (number, digits, behind) in parts {
+            push_digits(out, number, digits);
+            out.push(behind);
+        }
+        push_digits(out, fraction, 6);
+        out.push_str("Z\"");
+        Ok(())
     } else {
         let sign = if micros < 0 { "-" } else { "" };
         let size = micros.unsigned_abs();
@@ -120,11 +135,12 @@ pub(super) fn write_json(out: &mut String, micros: i64) {
     debug_assert!(written.is_ok(), "writing to a string cannot fail");
 }
 
-/// An instant as text: what `write_json` appends, without quotes.
-pub fn rfc3339(micros: i64) -> String {
-    let mut text = String::with_capacity(32);
-    write_json(&mut text, micros);
-    text.trim_matches('"').to_owned()
+/// Appends a number that is not negative with so many digits, up to six: `{:02}` and the like take four times as long.
+fn push_digits(out: &mut String, number: i64, digits: u32) {
+    for place in (0..digits).rev() {
+        let digit = number / 10_i64.pow(place) % 10;
+        out.push(char::from(b'0' + digit as u8));
+    }
 }
 
 /// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar.

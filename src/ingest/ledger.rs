@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use pgrx::pg_sys::BuiltinOid::{
-    INT2OID, INT4ARRAYOID, INT4OID, INT8OID, OIDOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID,
+    INT2OID, INT4ARRAYOID, INT4OID, INT8OID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID,
 };
 use pgrx::prelude::*;
 use pgrx::{IntoDatum, pg_sys};
@@ -31,10 +31,10 @@ thread_local! {
     static RECORD: Statement = const { Statement::new(
         "recording a batch",
         "INSERT INTO tailstream.batches (batch_id, received_at, xid, org_id, tier, event_count, first_event_at,
-             last_event_at, idempotency_key, accepted, rejected, expired, chunk, first_block, last_block)
-         VALUES ($1, $2, pg_catalog.pg_current_xact_id(), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+             last_event_at, idempotency_key, accepted, rejected, expired, spot)
+         VALUES ($1, $2, pg_catalog.pg_current_xact_id(), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         &[INT8OID, TIMESTAMPTZOID, TEXTOID, INT2OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID,
-          INT4OID, INT4OID, INT4OID, OIDOID, INT4OID, INT4OID],
+          INT4OID, INT4OID, INT4OID, TEXTOID,],
     ) };
     static REGISTER: Statement = const { Statement::new(
         "registering an org",
@@ -88,9 +88,7 @@ pub fn record(
         arg(outcome.map(|outcome| outcome.accepted)),
         arg(outcome.map(|outcome| outcome.rejected)),
         arg(outcome.map(|outcome| outcome.expired)),
-        arg(spot.map(|spot| spot.chunk)),
-        arg(spot.map(|spot| spot.first)),
-        arg(spot.map(|spot| spot.last)),
+        arg(spot.map(|spot| spot.to_string())),
     ];
     Spi::connect_mut(|client| RECORD.with(|record| record.run(client, &arguments)).map(drop))
 }

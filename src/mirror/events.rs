@@ -86,8 +86,9 @@ pub fn read(org: &str, position: &Position, offset: i32, end: i32) -> Result<Vec
     };
     let chunks = chunks_of(position.tier, first, last)?;
     // Any other relation may have got that number since the hint was written down.
-    if let Some(spot) = position.spot.filter(|spot| chunks.iter().any(|chunk| chunk.relation == spot.chunk)) {
-        heap::scan(&spot, &COLUMNS, |row| {
+    let is_known = |spot: &&Spot| chunks.iter().any(|chunk| chunk.relation.to_u32() == spot.chunk);
+    if let Some(spot) = position.spot.as_ref().filter(is_known) {
+        heap::scan(spot, &COLUMNS, |row| {
             if row.int8(0).is_some_and(|id| ids.contains(&id)) {
                 entries.push(entry(row, position));
             }
@@ -242,11 +243,5 @@ fn entry(row: &RawRow<'_>, position: &Position) -> Entry {
         ip_address: printed(10, pg_sys::inet_out).and_then(Inet::parse),
         metadata: printed(11, pg_sys::jsonb_out),
     });
-    Entry {
-        ms: position.ms,
-        seq: position.stream_seq + (event_id & 0xffff),
-        event_id,
-        time: crate::event::rfc3339(created_at),
-        data,
-    }
+    Entry { ms: position.ms, seq: position.stream_seq + (event_id & 0xffff), event_id, data }
 }

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 
-use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
@@ -26,13 +25,13 @@ thread_local! {
     static NEXT: Statement = const { Statement::new(
         "reading positions",
         "SELECT seq, (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq, batch_id, tier, event_count,
-                first_event_at, last_event_at, chunk, first_block, last_block, org_id, xid::text::bigint
+                first_event_at, last_event_at, spot, org_id, xid::text::bigint
          FROM tailstream.positions WHERE seq >= $1 AND placed_at >= $2 ORDER BY seq LIMIT $3",
         &[INT8OID, TIMESTAMPTZOID, INT8OID]) };
     static OF_ORG: Statement = const { Statement::new(
         "reading an org's positions",
         "SELECT seq, (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq, batch_id, tier, event_count,
-                first_event_at, last_event_at, chunk, first_block, last_block
+                first_event_at, last_event_at, spot
          FROM tailstream.mirrored_positions($1, $2, $3) LIMIT $4",
         &[TEXTOID, INT8OID, INT8OID, INT8OID]) };
     static PENDING: Statement = const { Statement::new(
@@ -193,7 +192,7 @@ fn positions(reading: &Reading) -> Result<Vec<(Position, String, u64)>> {
     let arguments = [arg(reading.cursor.seq), arg(since), arg(PAGE)];
     Spi::connect_mut(|client| {
         let rows = NEXT.with(|statement| statement.run(client, &arguments))?;
-        rows.map(|row| Ok((position(&row)?, column(&row, 12)?, column::<i64>(&row, 13)? as u64))).collect()
+        rows.map(|row| Ok((position(&row)?, column(&row, 10)?, column::<i64>(&row, 11)? as u64))).collect()
     })
 }
 
@@ -212,11 +211,8 @@ fn position(row: &SpiHeapTupleData<'_>) -> Result<Position> {
 }
 
 fn spot(row: &SpiHeapTupleData<'_>) -> Result<Option<Spot>> {
-    let reading = || spi("reading a position");
-    let chunk = row.get::<pg_sys::Oid>(9).map_err(reading())?;
-    let first = row.get::<i32>(10).map_err(reading())?;
-    let last = row.get::<i32>(11).map_err(reading())?;
-    Ok(chunk.zip(first.zip(last)).map(|(chunk, (first, last))| Spot { chunk, first, last }))
+    let text = row.get::<String>(9).map_err(spi("reading a position"))?;
+    Ok(text.and_then(|text| text.parse().ok()))
 }
 
 fn column<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData<'_>, number: usize) -> Result<T> {

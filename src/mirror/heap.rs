@@ -10,22 +10,27 @@ use crate::statement::raw::RawRow;
 /// is gone, it is no plain heap, it has not got these columns) comes to no rows.
 pub fn scan(spot: &Spot, columns: &[(&str, PgBuiltInOids)], mut take: impl FnMut(&RawRow<'_>)) {
     // SAFETY: takes a lock as any SELECT does, and keeps it; NULL if the relation is gone.
-    let relation = unsafe { pg_sys::try_relation_open(spot.chunk, pg_sys::AccessShareLock as i32) };
+    let relation =
+        unsafe { pg_sys::try_relation_open(pg_sys::Oid::from(spot.chunk), pg_sys::AccessShareLock as i32) };
     if relation.is_null() {
         return;
     }
     // SAFETY: the relation is open until the end of the scan.
     unsafe {
         if let Some(places) = places(relation, columns) {
-            each(relation, spot, |slot| {
-                let mut row = RawRow::empty();
-                for (column, place) in places.iter().enumerate() {
-                    if !*(*slot).tts_isnull.add(*place) {
-                        row.set(column, *(*slot).tts_values.add(*place));
+            let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
+            for run in &spot.runs {
+                each(relation, *run, slot, |slot| {
+                    let mut row = RawRow::empty();
+                    for (column, place) in places.iter().enumerate() {
+                        if !*(*slot).tts_isnull.add(*place) {
+                            row.set(column, *(*slot).tts_values.add(*place));
+                        }
                     }
-                }
-                take(&row);
-            });
+                    take(&row);
+                });
+            }
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
         }
         pg_sys::relation_close(relation, pg_sys::NoLock as i32);
     }
@@ -48,7 +53,12 @@ unsafe fn places(relation: pg_sys::Relation, columns: &[(&str, PgBuiltInOids)]) 
 }
 
 /// A scan over a range of tuple ids, as the executor does it.
-unsafe fn each(relation: pg_sys::Relation, spot: &Spot, mut take: impl FnMut(*mut pg_sys::TupleTableSlot)) {
+unsafe fn each(
+    relation: pg_sys::Relation,
+    (first, last): (u32, u32),
+    slot: *mut pg_sys::TupleTableSlot,
+    mut take: impl FnMut(*mut pg_sys::TupleTableSlot),
+) {
     use pg_sys::ScanOptions::{SO_ALLOW_PAGEMODE, SO_TYPE_TIDRANGESCAN};
     // SAFETY: the table's own access method by its own rules. What it raises passes through the boundary, and the
     // transaction's end frees what is left then.
@@ -62,17 +72,17 @@ unsafe fn each(relation: pg_sys::Relation, spot: &Spot, mut take: impl FnMut(*mu
         ) else {
             return;
         };
-        let (mut first, mut last) = (pg_sys::ItemPointerData::default(), pg_sys::ItemPointerData::default());
-        itemptr::item_pointer_set_all(&mut first, spot.first as u32, 0);
-        itemptr::item_pointer_set_all(&mut last, spot.last as u32, u16::MAX);
+        let mut lowest = pg_sys::ItemPointerData::default();
+        let mut highest = pg_sys::ItemPointerData::default();
+        itemptr::item_pointer_set_all(&mut lowest, first, 0);
+        itemptr::item_pointer_set_all(&mut highest, last, u16::MAX);
         let none: *mut core::ffi::c_void = std::ptr::null_mut();
         let columns = (*(*relation).rd_att).natts;
-        let slot = pg_sys::table_slot_create(relation, none.cast());
         let flags = SO_TYPE_TIDRANGESCAN | SO_ALLOW_PAGEMODE;
         let snapshot = pg_sys::GetActiveSnapshot();
         let scan = pg_guard_ffi_boundary(|| {
             let scan = begin(relation, snapshot, 0, none.cast(), none.cast(), flags);
-            set_range(scan, &mut first, &mut last);
+            set_range(scan, &mut lowest, &mut highest);
             scan
         });
         let forward = pg_sys::ScanDirection::ForwardScanDirection;
@@ -83,6 +93,5 @@ unsafe fn each(relation: pg_sys::Relation, spot: &Spot, mut take: impl FnMut(*mu
             take(slot);
         }
         pg_guard_ffi_boundary(|| end(scan));
-        pg_sys::ExecDropSingleTupleTableSlot(slot);
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Duration;
 
+use super::commands::Commands;
 use redis::{Client, ConnectionLike, IntoConnectionInfo, TlsCertificates, Value};
 
 /// Where Redis is and how to get in.
@@ -81,7 +82,7 @@ pub fn describe(error: &redis::RedisError) -> String {
 
 enum Order {
     Connect(Target),
-    Run { bytes: Vec<u8>, replies: usize },
+    Run(Commands),
 }
 
 /// The replies, or why there are none: then the connection is gone.
@@ -115,9 +116,9 @@ impl Link {
         self.order(Order::Connect(target));
     }
 
-    /// Sends commands and waits for so many replies.
-    pub fn run(&mut self, (bytes, replies): (Vec<u8>, usize)) {
-        self.order(Order::Run { bytes, replies });
+    /// Sends commands and waits for their replies.
+    pub fn run(&mut self, commands: Commands) {
+        self.order(Order::Run(commands));
     }
 
     fn order(&mut self, order: Order) {
@@ -166,9 +167,12 @@ fn obey(connection: &mut Option<redis::Connection>, order: Order) -> Answer {
             *connection = Some(target.connect()?);
             Ok(Vec::new())
         }
-        Order::Run { bytes, replies } => {
+        Order::Run(commands) => {
             let connection = connection.as_mut().ok_or("not connected")?;
-            connection.req_packed_commands(&bytes, 0, replies).map_err(|error| describe(&error))
+            let replies = commands.count();
+            connection
+                .req_packed_commands(&commands.into_bytes(), 0, replies)
+                .map_err(|error| describe(&error))
         }
     }
 }

@@ -3,8 +3,9 @@
 //! MULTI … EXEC makes it all or nothing, and the marker goes with it. The marker is watched from the last answer
 //! on: if anything touched it meanwhile (another mirror that was believed dead, FLUSHALL), nothing is written.
 
-use redis::{Pipeline, ServerError, Value};
+use redis::{ServerError, Value};
 
+use super::commands::Commands;
 use super::feed::Reading;
 use super::marker::Marker;
 
@@ -18,17 +19,21 @@ pub struct Entry {
     pub ms: i64,
     pub seq: i64,
     pub event_id: i64,
-    /// RFC 3339 with microseconds.
-    pub time: String,
-    /// The event as JSON.
+    /// The event as JSON, as `encode` writes it.
     pub data: String,
 }
 
 impl Entry {
-    pub fn stream_id(&self) -> String {
-        format!("{}-{}", self.ms, self.seq)
+    /// RFC 3339 with microseconds: what the JSON begins with. A time that RFC 3339 has no year for is a number.
+    pub fn time(&self) -> &str {
+        let rest = self.data.strip_prefix(TIME_FIRST).unwrap_or_default();
+        let end = rest.find([',', '}']).unwrap_or(rest.len());
+        rest[..end].trim_matches('"')
     }
 }
+
+/// How the JSON of every event begins.
+const TIME_FIRST: &str = "{\"created_at\":";
 
 /// Whose command it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,11 +45,10 @@ enum Owner {
 /// Commands of one transaction.
 #[derive(Default)]
 pub struct Part {
-    commands: Pipeline,
+    commands: Commands,
     owners: Vec<Owner>,
     orgs: Vec<String>,
     pub entries: usize,
-    pub bytes: usize,
     /// Where reading goes on behind it.
     pub end: Reading,
     /// Events passed over because they were too old.
@@ -53,7 +57,7 @@ pub struct Part {
 
 impl Part {
     pub fn is_full(&self) -> bool {
-        self.entries >= MAX_EVENTS || self.bytes >= MAX_BYTES
+        self.entries >= MAX_EVENTS || self.commands.len() >= MAX_BYTES
     }
 
     pub fn is_empty(&self) -> bool {
@@ -76,7 +80,7 @@ impl Part {
     /// Removes what is under the key.
     pub fn clear(&mut self, org: &str, key: &str) {
         let owner = self.owner(org);
-        self.commands.cmd("DEL").arg(key);
+        self.commands.command(&["DEL", key]);
         self.owners.push(owner);
     }
 
@@ -84,29 +88,25 @@ impl Part {
     pub fn add(&mut self, org: &str, key: &str, entries: &[Entry], most: i64) {
         let owner = self.owner(org);
         for (index, entry) in entries.iter().enumerate() {
-            let command = self.commands.cmd("XADD").arg(key);
-            if index + 1 == entries.len() {
-                command.arg("MAXLEN").arg("~").arg(most);
+            let trims = index + 1 == entries.len();
+            self.commands.begin(if trims { 12 } else { 9 }).word("XADD").word(key);
+            if trims {
+                self.commands.word("MAXLEN").word("~").number(most);
             }
-            command.arg(entry.stream_id());
-            command.arg("id").arg(entry.event_id).arg("ts").arg(&entry.time).arg("data").arg(&entry.data);
+            self.commands.stream_id(entry.ms, entry.seq).word("id").number(entry.event_id);
+            self.commands.word("ts").word(entry.time()).word("data").word(&entry.data);
             self.owners.push(owner);
             self.entries += 1;
-            self.bytes += key.len() + entry.data.len() + 120;
         }
     }
 
-    /// The bytes to send and how many replies there will be.
-    pub fn pack(&self, key: &str, marker: &Marker) -> (Vec<u8>, usize) {
-        let mut all = redis::pipe();
-        all.cmd("MULTI");
-        let mut bytes = all.get_packed_pipeline();
-        bytes.extend(self.commands.get_packed_pipeline());
-        let mut end = redis::pipe();
-        end.cmd("SET").arg(key).arg(marker.to_string()).cmd("EXEC");
-        end.cmd("WATCH").arg(key).cmd("GET").arg(key);
-        bytes.extend(end.get_packed_pipeline());
-        (bytes, self.owners.len() + 5)
+    /// The commands to send.
+    pub fn pack(&self, key: &str, marker: &Marker) -> Commands {
+        let mut all = Commands::default();
+        all.command(&["MULTI"]).append(&self.commands);
+        all.command(&["SET", key, &marker.to_string()]).command(&["EXEC"]);
+        all.command(&["WATCH", key]).command(&["GET", key]);
+        all
     }
 
     /// What the replies to `pack` mean.

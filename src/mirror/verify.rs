@@ -160,7 +160,7 @@ struct Found {
 impl Found {
     fn is(&self, entry: &Entry) -> bool {
         let id = entry.event_id.to_string();
-        self.fields.iter().map(String::as_str).eq(["id", &id, "ts", &entry.time, "data", &entry.data])
+        self.fields.iter().map(String::as_str).eq(["id", &id, "ts", entry.time(), "data", &entry.data])
     }
 }
 

@@ -3,8 +3,8 @@
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::{
-    INT2ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8OID, OIDARRAYOID, TEXTARRAYOID, TEXTOID,
-    TIMESTAMPTZARRAYOID, TIMESTAMPTZOID, XID8OID,
+    INT2ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8OID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZARRAYOID,
+    TIMESTAMPTZOID, XID8OID,
 };
 use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
@@ -32,31 +32,28 @@ thread_local! {
          WHERE seq > $1 AND snapshot IS NOT NULL ORDER BY seq DESC LIMIT 1", &[INT8OID]) };
     static OF: Statement = const { Statement::new(
         "looking for batches",
-        "SELECT xid::text::bigint, batch_id, org_id, tier, event_count, first_event_at, last_event_at, chunk, first_block,
-                last_block
+        "SELECT xid::text::bigint, batch_id, org_id, tier, event_count, first_event_at, last_event_at, spot
          FROM tailstream.batches
          WHERE xid = $1 AND batch_id > $2 AND event_count > 0 ORDER BY xid, batch_id LIMIT $3",
         &[XID8OID, INT8OID, INT8OID]) };
     static FROM: Statement = const { Statement::new(
         "looking for batches",
-        "SELECT xid::text::bigint, batch_id, org_id, tier, event_count, first_event_at, last_event_at, chunk, first_block,
-                last_block
+        "SELECT xid::text::bigint, batch_id, org_id, tier, event_count, first_event_at, last_event_at, spot
          FROM tailstream.batches
          WHERE (xid, batch_id) > ($1, $2) AND event_count > 0 ORDER BY xid, batch_id LIMIT $3",
         &[XID8OID, INT8OID, INT8OID]) };
     static PLACE: Statement = const { Statement::new(
         "placing batches",
         "INSERT INTO tailstream.positions (seq, placed_at, stream_seq, batch_id, xid, org_id, tier, event_count,
-                                           first_event_at, last_event_at, events_before, chunk, first_block, last_block,
+                                           first_event_at, last_event_at, events_before, spot,
                                            snapshot, partial)
          SELECT u.seq, $1, u.stream_seq, u.batch_id, u.xid::text::xid8, u.org_id, u.tier, u.event_count,
-                u.first_event_at, u.last_event_at, u.events_before, u.chunk, u.first_block, u.last_block,
+                u.first_event_at, u.last_event_at, u.events_before, u.spot,
                 CASE WHEN u.seq = $11 THEN $12::pg_snapshot END, CASE WHEN u.seq = $11 THEN $13 END
-         FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $14, $15, $16, $17)
-              u (seq, stream_seq, batch_id, xid, org_id, tier, event_count, first_event_at, last_event_at, events_before,
-                 chunk, first_block, last_block)",
+         FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $14, $15)
+              u (seq, stream_seq, batch_id, xid, org_id, tier, event_count, first_event_at, last_event_at, events_before, spot)",
         &[TIMESTAMPTZOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, INT2ARRAYOID, INT4ARRAYOID,
-          TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8OID, TEXTOID, TEXTOID, INT8ARRAYOID, OIDARRAYOID, INT4ARRAYOID, INT4ARRAYOID]) };
+          TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8OID, TEXTOID, TEXTOID, INT8ARRAYOID, TEXTARRAYOID,]) };
 }
 
 /// A batch that has no place yet.
@@ -68,8 +65,8 @@ pub struct Batch {
     events: i32,
     first: TimestampWithTimeZone,
     last: TimestampWithTimeZone,
-    /// Where in the heap the events are: chunk, first block, last block.
-    spot: (Option<pg_sys::Oid>, Option<i32>, Option<i32>),
+    /// Where in the heap the events are.
+    spot: Option<String>,
 }
 
 impl Placed for Batch {
@@ -110,7 +107,7 @@ fn batch(row: &SpiHeapTupleData<'_>) -> Result<Batch> {
         events: column(row, 5)?,
         first: column(row, 6)?,
         last: column(row, 7)?,
-        spot: (optional(row, 8)?, optional(row, 9)?, optional(row, 10)?),
+        spot: optional(row, 8)?,
     })
 }
 
@@ -195,9 +192,7 @@ pub fn place(batches: &[Batch], order: &mut Order) -> Result<()> {
         arg(order.horizon.seen().to_string()),
         arg(order.horizon.partial()),
         arg(places.iter().map(|place| place.events_before).collect::<Vec<_>>()),
-        arg(batches.iter().map(|batch| batch.spot.0).collect::<Vec<_>>()),
-        arg(batches.iter().map(|batch| batch.spot.1).collect::<Vec<_>>()),
-        arg(batches.iter().map(|batch| batch.spot.2).collect::<Vec<_>>()),
+        arg(batches.iter().map(|batch| batch.spot.clone()).collect::<Vec<_>>()),
     ];
     Spi::connect_mut(|client| PLACE.with(|statement| statement.run(client, &arguments).map(drop)))
 }

@@ -1,6 +1,6 @@
 //! Makes room for commands that want a database to themselves.
 //!
-//! DROP DATABASE, ALTER DATABASE … RENAME and CREATE DATABASE … TEMPLATE fail while anybody is connected,
+//! DROP DATABASE, ALTER DATABASE … RENAME or SET TABLESPACE and CREATE DATABASE … TEMPLATE fail while anybody is connected,
 //! and our workers always are. So they leave when such a command comes, and come back if the database is
 //! still there after it. COMMIT PREPARED passes here too: it makes rows visible without telling anybody.
 
@@ -84,15 +84,26 @@ unsafe fn wanted_alone(command: *mut pg_sys::Node) -> Option<*const c_char> {
             return ((*rename).renameType == pg_sys::ObjectType::OBJECT_DATABASE)
                 .then_some((*rename).subname);
         }
+        if is_a(command, pg_sys::NodeTag::T_AlterDatabaseStmt) {
+            let alter = command.cast::<pg_sys::AlterDatabaseStmt>();
+            return option((*alter).options, "tablespace").map(|_| (*alter).dbname.cast_const());
+        }
         if is_a(command, pg_sys::NodeTag::T_CreatedbStmt) {
-            let options =
-                pgrx::PgList::<pg_sys::DefElem>::from_pg((*command.cast::<pg_sys::CreatedbStmt>()).options);
-            let template = options
-                .iter_ptr()
-                .find(|option| CStr::from_ptr((**option).defname).to_bytes() == b"template")?;
-            return (!(*template).arg.is_null()).then(|| pg_sys::defGetString(template).cast_const());
+            return option((*command.cast::<pg_sys::CreatedbStmt>()).options, "template");
         }
         None
+    }
+}
+
+/// The value of an option of the command, if it has that.
+unsafe fn option(options: *mut pg_sys::List, name: &str) -> Option<*const c_char> {
+    // SAFETY: a list of options from the parser.
+    unsafe {
+        let options = pgrx::PgList::<pg_sys::DefElem>::from_pg(options);
+        let is_named =
+            |option: &*mut pg_sys::DefElem| CStr::from_ptr((**option).defname).to_bytes() == name.as_bytes();
+        let found = options.iter_ptr().find(is_named)?;
+        (!(*found).arg.is_null()).then(|| pg_sys::defGetString(found).cast_const())
     }
 }
 

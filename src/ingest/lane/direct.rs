@@ -13,7 +13,7 @@ use pgrx::{PgTupleDesc, pg_sys};
 use super::super::row::{COLUMNS, Row};
 use super::Rows;
 use super::chunk::{self, Chunk};
-use super::spot::Spot;
+use super::spot::Spots;
 use crate::error::Result;
 use crate::tier::lookup;
 
@@ -26,27 +26,21 @@ const OWN_CONSTRAINTS: u16 = 2;
 /// Columns, from the first, that are NOT NULL and that every row has.
 const REQUIRED_COLUMNS: usize = 4;
 
-/// Inserts the rows and returns where they went, or returns `None` and has done nothing.
-pub fn insert(rows: &Rows, range: Range<usize>, chunk: &Chunk) -> Result<Option<Option<Spot>>> {
+/// Inserts the rows and notes where they went, or returns false and has done nothing.
+pub fn insert(rows: &Rows, range: Range<usize>, chunk: &Chunk, spots: &mut Spots) -> Result<bool> {
     let Some(hypertable) = Target::open(lookup::relation(lookup::schema()?, c"events")?) else {
-        return Ok(None);
+        return Ok(false);
     };
-    let Some(target) = Target::open(chunk.relation) else { return Ok(None) };
+    let Some(target) = Target::open(chunk.relation) else { return Ok(false) };
     // Taking the locks has delivered what others changed before: the range may be known no longer.
     let writable = chunk::is_known(chunk)
         && !hypertable.has_statement_triggers()
         && target.is_ordinary()
         && chunk::is_plain(chunk.relation)?;
-    if !writable {
-        return Ok(None);
+    if writable {
+        Writer::new(&target).write(rows, range, spots)?;
     }
-    let mut writer = Writer::new(&target);
-    writer.write(rows, range)?;
-    Ok(Some(
-        writer
-            .blocks
-            .and_then(|(first, last)| Spot::at(chunk.relation, first)?.with(Spot::at(chunk.relation, last)?)),
-    ))
+    Ok(writable)
 }
 
 /// Makes what was written visible to later statements of the transaction.
@@ -121,8 +115,6 @@ struct Writer {
     indexes: *mut pg_sys::ResultRelInfo,
     slots: Vec<*mut pg_sys::TupleTableSlot>,
     memory: PgMemoryContexts,
-    /// The first and the last block that rows went to.
-    blocks: Option<(u32, u32)>,
 }
 
 impl Writer {
@@ -135,16 +127,16 @@ impl Writer {
             pg_sys::InitResultRelInfo(indexes, target.relation, 0, std::ptr::null_mut(), 0);
             pg_sys::ExecOpenIndices(indexes, false);
             let memory = PgMemoryContexts::new("tailstream rows");
-            Self { relation: target.relation, state, indexes, slots: Vec::new(), memory, blocks: None }
+            Self { relation: target.relation, state, indexes, slots: Vec::new(), memory }
         }
     }
 
-    fn write(&mut self, rows: &Rows, range: Range<usize>) -> Result<()> {
+    fn write(&mut self, rows: &Rows, range: Range<usize>, spots: &mut Spots) -> Result<()> {
         let mut row = Row::new();
         for start in range.clone().step_by(PART) {
             let part = start..range.end.min(start + PART);
             self.form(rows, part.clone(), &mut row)?;
-            self.store(part.len());
+            self.store(part.len(), spots);
         }
         Ok(())
     }
@@ -183,7 +175,7 @@ impl Writer {
     }
 
     /// Writes the first `count` slots to the heap and to every index.
-    fn store(&mut self, count: usize) {
+    fn store(&mut self, count: usize, spots: &mut Spots) {
         // SAFETY: the slots hold tuples of this relation, and no index is deferred or speculative.
         unsafe {
             let command = pg_sys::GetCurrentCommandId(true);
@@ -198,9 +190,7 @@ impl Writer {
             );
             pg_sys::MemoryContextSwitchTo(previous);
             for slot in &self.slots[..count] {
-                let block = item_pointer_get_both((**slot).tts_tid).0;
-                let (first, last) = self.blocks.unwrap_or((block, block));
-                self.blocks = Some((first.min(block), last.max(block)));
+                spots.add((*self.relation).rd_id.to_u32(), item_pointer_get_both((**slot).tts_tid).0);
                 self.index(*slot);
                 pg_sys::ExecClearTuple(*slot);
             }

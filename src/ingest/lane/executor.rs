@@ -10,7 +10,6 @@ use pgrx::pg_sys::{self, BuiltinOid};
 use pgrx::prelude::*;
 
 use super::Rows;
-use super::spot::Spot;
 use crate::error::{Error, Result, spi};
 use crate::event::Event;
 use crate::statement::Statement;
@@ -68,15 +67,15 @@ pub fn insert(rows: &Rows, range: Range<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Inserts one row; returns the chunk that it went to and its place there.
-pub fn insert_one(rows: &Rows, index: usize) -> Result<(pg_sys::Oid, Option<Spot>)> {
+/// Inserts one row; returns the chunk and the block that it went to.
+pub fn insert_one(rows: &Rows, index: usize) -> Result<(pg_sys::Oid, u32)> {
     let arguments = arguments(rows, index..index + 1)?;
     Spi::connect_mut(|client| {
         let row = INSERT_ONE.with(|insert| insert.run(client, &arguments))?.first();
         let chunk = row.get::<pg_sys::Oid>(1).map_err(spi(WHAT))?;
-        let chunk = chunk.ok_or(Error::Internal("an INSERT that stored nothing"))?;
         let place = row.get::<pg_sys::ItemPointerData>(2).map_err(spi(WHAT))?;
-        Ok((chunk, place.and_then(|place| Spot::at(chunk, item_pointer_get_both(place).0))))
+        let (chunk, place) = chunk.zip(place).ok_or(Error::Internal("an INSERT that stored nothing"))?;
+        Ok((chunk, item_pointer_get_both(place).0))
     })
 }
 

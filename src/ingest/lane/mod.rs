@@ -65,21 +65,18 @@ pub fn write(stored: &Stored, first_id: i64, events: &[Event]) -> Result<Option<
             Some(chunk) => {
                 let end = next
                     + rows.order[next..].partition_point(|&at| events[at as usize].created_at < chunk.end);
-                match direct::insert(&rows, next..end, &chunk)? {
-                    Some(written) => spots.add(written),
-                    None => {
-                        chunk::forget(chunk.relation);
-                        executor::insert(&rows, next..end)?;
-                        spots = Spots::Scattered;
-                    }
+                if !direct::insert(&rows, next..end, &chunk, &mut spots)? {
+                    chunk::forget(chunk.relation);
+                    executor::insert(&rows, next..end)?;
+                    spots = Spots::Scattered;
                 }
                 end
             }
             None => {
                 // Nobody has told this session of a chunk for this row: the executor finds or makes it.
-                let (relation, spot) = executor::insert_one(&rows, next)?;
+                let (relation, block) = executor::insert_one(&rows, next)?;
                 chunk::learn(stored.tier, relation)?;
-                spots.add(spot);
+                spots.add(relation.to_u32(), block);
                 if chunk::known(stored.tier, time).is_none() {
                     // There was nothing to learn; row by row would take for ever.
                     executor::insert(&rows, next + 1..rows.len())?;

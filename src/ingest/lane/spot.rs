@@ -4,61 +4,96 @@
 //! range of time, which many producers share; by its blocks it costs what the batch has. It is a hint: whoever
 //! follows it looks whether all events are there, and else asks the index.
 
-use pgrx::pg_sys;
+use std::fmt;
+use std::str::FromStr;
 
+/// Runs of blocks that are written down; rows in more places than that are scattered.
+const MAX_RUNS: usize = 8;
+/// Blocks between two runs that are not worth a run of their own.
+const NEAR: u32 = 3;
 /// Rows to a block that a hint must come to at the least; with fewer it would lead through too much of others.
-const MIN_ROWS: i64 = 2;
+const MIN_ROWS: usize = 2;
 /// Blocks that are always few enough.
-const FEW_BLOCKS: i64 = 8;
+const FEW_BLOCKS: usize = 8;
 
-/// Blocks of one chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Runs of blocks of one chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spot {
-    pub chunk: pg_sys::Oid,
-    pub first: i32,
-    pub last: i32,
+    /// Oid of the chunk.
+    pub chunk: u32,
+    /// First and last block of each run.
+    pub runs: Vec<(u32, u32)>,
 }
 
 impl Spot {
-    /// One block. `None` where its number is too large to be written down.
-    pub fn at(chunk: pg_sys::Oid, block: u32) -> Option<Self> {
-        let block = i32::try_from(block).ok()?;
-        Some(Self { chunk, first: block, last: block })
+    pub fn new(chunk: u32) -> Self {
+        Self { chunk, runs: Vec::new() }
     }
 
-    /// Both, if they are in one chunk.
-    pub fn with(self, other: Self) -> Option<Self> {
-        (self.chunk == other.chunk).then(|| Self {
-            chunk: self.chunk,
-            first: self.first.min(other.first),
-            last: self.last.max(other.last),
-        })
+    /// Adds a block; false if that is one run too many.
+    pub fn add(&mut self, block: u32) -> bool {
+        let near = |run: &&mut (u32, u32)| block + NEAR >= run.0 && block <= run.1.saturating_add(NEAR);
+        // Rows come one after the other into the same block, or the next.
+        if let Some(run) = self.runs.iter_mut().rev().find(near) {
+            *run = (run.0.min(block), run.1.max(block));
+            return true;
+        }
+        self.runs.push((block, block));
+        self.runs.len() <= MAX_RUNS
     }
 
     /// Whether it is worth following for so many rows.
-    pub fn is_close(&self, rows: usize) -> bool {
-        let blocks = i64::from(self.last) - i64::from(self.first) + 1;
-        blocks <= FEW_BLOCKS + rows as i64 / MIN_ROWS
+    fn is_close(&self, rows: usize) -> bool {
+        let blocks: usize = self.runs.iter().map(|(first, last)| (last - first) as usize + 1).sum();
+        blocks <= FEW_BLOCKS + rows / MIN_ROWS
+    }
+}
+
+/// The chunk's oid, then each run: "17324 8311 8580-8605".
+impl fmt::Display for Spot {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.chunk)?;
+        self.runs.iter().try_for_each(|(first, last)| match last - first {
+            0 => write!(out, " {first}"),
+            _ => write!(out, " {first}-{last}"),
+        })
+    }
+}
+
+impl FromStr for Spot {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut words = text.split(' ');
+        let chunk = words.next().unwrap_or_default().parse()?;
+        let run = |word: &str| {
+            let (first, last) = word.split_once('-').unwrap_or((word, word));
+            Ok((first.parse()?, last.parse()?))
+        };
+        Ok(Self { chunk, runs: words.map(run).collect::<Result<_, Self::Err>>()? })
     }
 }
 
 /// The spot of all rows of a batch, as it grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spots {
     /// No row yet.
     None,
     One(Spot),
-    /// In several chunks, or not known.
+    /// In several chunks or too many places, or not known.
     Scattered,
 }
 
 impl Spots {
-    pub fn add(&mut self, spot: Option<Spot>) {
-        *self = match (*self, spot) {
-            (Self::None, Some(spot)) => Self::One(spot),
-            (Self::One(known), Some(spot)) => known.with(spot).map_or(Self::Scattered, Self::One),
-            _ => Self::Scattered,
-        };
+    pub fn add(&mut self, chunk: u32, block: u32) {
+        if *self == Self::None {
+            *self = Self::One(Spot::new(chunk));
+        }
+        if let Self::One(spot) = self
+            && (spot.chunk != chunk || !spot.add(block))
+        {
+            *self = Self::Scattered;
+        }
     }
 
     /// The one spot of so many rows, if it is worth following.
@@ -74,19 +109,32 @@ impl Spots {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_hint_is_one_narrow_place() {
-        let at = |chunk: u32, block| Spot::at(pg_sys::Oid::from(chunk), block);
+    fn spots(blocks: &[(u32, u32)]) -> Spots {
         let mut spots = Spots::None;
-        assert_eq!(spots.hint(1), None);
-        spots.add(at(1, 7));
-        spots.add(at(1, 5));
-        assert_eq!(spots.hint(2), Some(Spot { chunk: pg_sys::Oid::from(1), first: 5, last: 7 }));
-        spots.add(at(1, 500));
-        assert_eq!(spots.hint(3), None, "too wide");
-        assert!(spots.hint(1_000).is_some());
-        spots.add(at(2, 6));
-        assert_eq!(spots.hint(1_000), None, "two chunks");
-        assert_eq!(Spot::at(pg_sys::Oid::from(1), u32::MAX), None);
+        blocks.iter().for_each(|(chunk, block)| spots.add(*chunk, *block));
+        spots
+    }
+
+    #[test]
+    fn a_hint_is_a_few_runs_of_one_chunk() {
+        assert_eq!(spots(&[]).hint(1), None);
+        let hint = spots(&[(1, 7), (1, 7), (1, 500), (1, 501), (1, 504), (1, 8)]).hint(4).unwrap();
+        assert_eq!(hint.runs, [(7, 8), (500, 504)]);
+        assert_eq!(spots(&[(1, 7), (2, 7)]).hint(100), None, "two chunks");
+        let far: Vec<(u32, u32)> = (0..9).map(|run| (1, run * 100)).collect();
+        assert!(spots(&far[..8]).hint(100).is_some());
+        assert_eq!(spots(&far).hint(100), None, "too many places");
+        let wide: Vec<(u32, u32)> = (0..20).map(|block| (1, block * 3)).collect();
+        assert_eq!(spots(&wide).hint(20), None, "too wide for its rows");
+    }
+
+    #[test]
+    fn a_spot_survives_its_text() {
+        let spot = Spot { chunk: 17_324, runs: vec![(8_311, 8_311), (8_580, u32::MAX)] };
+        assert_eq!(spot.to_string(), "17324 8311 8580-4294967295");
+        assert_eq!(spot.to_string().parse(), Ok(spot));
+        for text in ["", "x", "1 a", "1 5-", "1 2-3-4"] {
+            assert!(text.parse::<Spot>().is_err(), "{text}");
+        }
     }
 }

@@ -15,7 +15,7 @@ fn marker() -> Marker {
 
 /// One entry each of two orgs.
 fn part() -> Part {
-    let entry = |seq| Entry { ms: 10, seq, event_id: seq, time: "t".into(), data: "{}".into() };
+    let entry = |seq| Entry { ms: 10, seq, event_id: seq, data: r#"{"created_at":"t"}"#.into() };
     let mut part = Part::default();
     part.add("a", "s:a", &[entry(0)], 100);
     part.add("b", "s:b", &[entry(1)], 100);
@@ -31,9 +31,11 @@ const MARKER: &str = "+OK\r\n$9\r\n1 e 1 5 0\r\n";
 
 #[test]
 fn the_commands_are_as_many_as_the_replies() {
-    let (bytes, count) = part().pack("m", &marker());
-    let text = String::from_utf8(bytes).unwrap();
+    let commands = part().pack("m", &marker());
+    let count = commands.count();
+    let text = String::from_utf8(commands.into_bytes()).unwrap();
     assert_eq!(text.matches("\r\n*").count() + 1, count);
+    assert!(text.contains("$2\r\nts\r\n$1\r\nt\r\n"));
     assert!(text.contains("XADD\r\n$3\r\ns:a\r\n$6\r\nMAXLEN\r\n$1\r\n~\r\n$3\r\n100\r\n$4\r\n10-0\r\n"));
 }
 

@@ -10,8 +10,9 @@ mod upkeep;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
-use redis::{Pipeline, Value};
+use redis::Value;
 
+use super::commands::Commands;
 use super::feed::Reading;
 use super::key::{self, Template};
 use super::link::{Link, Target};
@@ -250,10 +251,13 @@ impl Pump {
             return Ok(None);
         }
         if self.marker.is_none() {
-            let mut commands = redis::pipe();
+            let mut commands = Commands::default();
             // A watch that was touched stays so until it is taken back.
-            commands.cmd("UNWATCH").cmd("WATCH").arg(&self.marker_key).cmd("GET").arg(&self.marker_key);
-            self.ask(Awaited::Marker, &commands);
+            commands
+                .command(&["UNWATCH"])
+                .command(&["WATCH", &self.marker_key])
+                .command(&["GET", &self.marker_key]);
+            self.ask(Awaited::Marker, commands);
             return Ok(None);
         }
         // However much there is to send, streams to be made again and streams to be trimmed have their turn.
@@ -289,8 +293,8 @@ impl Pump {
     }
 
     /// Sends commands that write nothing, or that may be lost.
-    fn ask(&mut self, awaited: Awaited, commands: &Pipeline) {
-        self.link.run((commands.get_packed_pipeline(), commands.len()));
+    fn ask(&mut self, awaited: Awaited, commands: Commands) {
+        self.link.run(commands);
         self.awaited = Some(awaited);
     }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use redis::Value;
 
+use super::super::commands::Commands;
 use super::super::feed::{self, Source};
 use super::super::marker::Cursor;
 use super::super::part;
@@ -24,9 +25,9 @@ impl Pump {
         let (request, cursor) = (rebuild.request.clone(), rebuild.cursor);
         let Some(wish) = &self.wish else { return Ok(false) };
         let Some(cursor) = cursor else {
-            let mut commands = redis::pipe();
-            commands.cmd("TYPE").arg(wish.template.key(&request.org));
-            self.ask(Awaited::Kind(request), &commands);
+            let mut commands = Commands::default();
+            commands.command(&["TYPE", &wish.template.key(&request.org)]);
+            self.ask(Awaited::Kind(request), commands);
             return Ok(true);
         };
         self.send_rebuild(request, Some(cursor))

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use redis::Value;
 
+use super::super::commands::Commands;
 use super::super::feed::Reading;
 use super::super::key::Template;
 use super::super::marker::{Cursor, Marker};
@@ -73,11 +74,11 @@ impl Pump {
             self.start_sending();
             return Ok(());
         };
-        let mut commands = redis::pipe();
+        let mut commands = Commands::default();
         for last in &expected {
-            commands.cmd("XREVRANGE").arg(wish.template.key(&last.org)).arg("+").arg("-").arg("COUNT").arg(1);
+            commands.command(&["XREVRANGE", &wish.template.key(&last.org), "+", "-", "COUNT", "1"]);
         }
-        self.ask(Awaited::Tail(expected), &commands);
+        self.ask(Awaited::Tail(expected), commands);
         Ok(())
     }
 

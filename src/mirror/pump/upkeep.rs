@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::commands::Commands;
 use super::super::part::Part;
 use super::super::state;
 use super::{Awaited, HEARTBEAT, Pump};
@@ -26,13 +27,13 @@ impl Pump {
             return Ok(false);
         };
         self.sweep = Some(last.org.clone());
-        let mut commands = redis::pipe();
+        let mut commands = Commands::default();
         for stream in &limits {
             let key = wish.template.key(&stream.org);
-            commands.cmd("XTRIM").arg(&key).arg("MAXLEN").arg("~").arg(stream.entries);
-            commands.cmd("XTRIM").arg(&key).arg("MINID").arg("~").arg(stream.oldest_ms);
+            commands.begin(5).word("XTRIM").word(&key).word("MAXLEN").word("~").number(stream.entries);
+            commands.begin(5).word("XTRIM").word(&key).word("MINID").word("~").number(stream.oldest_ms);
         }
-        self.ask(Awaited::Sweep, &commands);
+        self.ask(Awaited::Sweep, commands);
         Ok(true)
     }
 
@@ -45,8 +46,8 @@ impl Pump {
             self.send(Part::ending_at(self.reading.clone()), None);
             return;
         }
-        let mut commands = redis::pipe();
-        commands.cmd("GET").arg(&self.marker_key);
-        self.ask(Awaited::Heartbeat, &commands);
+        let mut commands = Commands::default();
+        commands.command(&["GET", &self.marker_key]);
+        self.ask(Awaited::Heartbeat, commands);
     }
 }

@@ -1,0 +1,93 @@
+//! Commands as they go over the wire.
+//!
+//! The client library packs commands one by one and then all together, and each payload is copied three times; for
+//! a hundred thousand entries a second that is most of the work. What it comes to is this much: a command is an
+//! array of strings, each with its length before it.
+
+/// Packed commands.
+#[derive(Debug, Default, Clone)]
+pub struct Commands {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Commands {
+    /// Begins a command of so many words, the name included; they have to follow.
+    pub fn begin(&mut self, words: usize) -> &mut Self {
+        self.count += 1;
+        self.head(b'*', words)
+    }
+
+    pub fn word(&mut self, word: &str) -> &mut Self {
+        self.head(b'$', word.len());
+        self.bytes.extend_from_slice(word.as_bytes());
+        self.bytes.extend_from_slice(b"\r\n");
+        self
+    }
+
+    pub fn number(&mut self, number: i64) -> &mut Self {
+        self.word(itoa::Buffer::new().format(number))
+    }
+
+    /// The id of a stream's entry.
+    pub fn stream_id(&mut self, ms: i64, seq: i64) -> &mut Self {
+        let (mut first, mut second) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (first, second) = (first.format(ms), second.format(seq));
+        self.head(b'$', first.len() + 1 + second.len());
+        for part in [first, "-", second, "\r\n"] {
+            self.bytes.extend_from_slice(part.as_bytes());
+        }
+        self
+    }
+
+    /// A whole command.
+    pub fn command(&mut self, words: &[&str]) -> &mut Self {
+        self.begin(words.len());
+        words.iter().fold(self, |commands, word| commands.word(word))
+    }
+
+    fn head(&mut self, kind: u8, number: usize) -> &mut Self {
+        self.bytes.push(kind);
+        self.bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        self.bytes.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// How many commands, and so how many replies.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds other commands behind these.
+    pub fn append(&mut self, other: &Self) {
+        self.bytes.extend_from_slice(&other.bytes);
+        self.count += other.count;
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_packed_as_the_client_library_does_it() {
+        let mut commands = Commands::default();
+        commands.command(&["SET", "clé", ""]);
+        commands.begin(4).word("XTRIM").word("k").word("MINID").stream_id(1_700_000_000_000, 42);
+        commands.begin(2).word("GET").number(-7);
+        let mut theirs = redis::pipe();
+        theirs.cmd("SET").arg("clé").arg("");
+        theirs.cmd("XTRIM").arg("k").arg("MINID").arg("1700000000000-42");
+        theirs.cmd("GET").arg(-7);
+        assert_eq!(commands.count(), 3);
+        assert_eq!(commands.into_bytes(), theirs.get_packed_pipeline());
+    }
+}
