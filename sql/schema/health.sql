@@ -43,10 +43,12 @@ BEGIN
     FOR worker IN SELECT w.name, s.* FROM unnest(ARRAY['sequencer', 'mirror']) WITH ORDINALITY AS w(name, n)
                   LEFT JOIN LATERAL tailstream.worker_state(w.name) s ON true ORDER BY w.n LOOP
         component := worker.name;
-        status := CASE WHEN NOT tailstream.has_workers() THEN 'warning'
+        status := CASE WHEN pg_is_in_recovery() THEN 'ok'
+                       WHEN NOT tailstream.has_workers() THEN 'warning'
                        WHEN worker.state = 'running' OR worker.name = 'mirror' AND worker.state = 'off' THEN 'ok'
                        WHEN worker.state = 'connecting' THEN 'warning' ELSE 'error' END;
-        detail := CASE WHEN NOT tailstream.has_workers()
+        detail := CASE WHEN pg_is_in_recovery() THEN 'runs on the primary'
+                       WHEN NOT tailstream.has_workers()
                        THEN 'none in this database; have tailstream in shared_preload_libraries and the database in tailstream.databases'
                        WHEN worker.state = 'off' THEN 'off; set tailstream.redis_url and tailstream.mirror_enabled to have events in Redis'
                        ELSE worker.state END

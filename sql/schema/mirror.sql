@@ -57,7 +57,6 @@ DECLARE
     head     record;
     behind   record;
     unplaced record;
-    seen     pg_snapshot;
 BEGIN
     PERFORM tailstream.require_unbound();
     PERFORM tailstream.require_workers();
@@ -76,10 +75,8 @@ BEGIN
     SELECT p.seq, p.events_before + p.event_count AS events INTO head FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1;
     SELECT p.seq, p.placed_at, p.events_before + CASE WHEN p.seq = progress.next_seq THEN progress.next_offset ELSE 0 END AS events
     INTO behind FROM tailstream.positions p WHERE p.seq >= progress.next_seq ORDER BY p.seq LIMIT 1;
-    seen := tailstream.sequenced_snapshot();
     SELECT count(*) AS batches, coalesce(sum(b.event_count), 0) AS events, min(b.received_at) AS oldest
-    INTO unplaced FROM tailstream.batches b
-    WHERE b.event_count > 0 AND (seen IS NULL OR b.xid >= pg_snapshot_xmax(seen) OR b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(seen))));
+    INTO unplaced FROM tailstream.unplaced_batches() b;
     backlog_batches := unplaced.batches + coalesce(head.seq - behind.seq + 1, 0);
     backlog_events := unplaced.events + coalesce(head.events - behind.events, 0);
     oldest_unmirrored := greatest(interval '0', clock_timestamp() - least(behind.placed_at, unplaced.oldest));
@@ -137,7 +134,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' A
       AND p.placed_at > clock_timestamp() - t.stream_age
       AND p.placed_at >= coalesce(o.mirror_from, '-infinity')
       AND (o.mirror_snapshot IS NULL OR NOT pg_visible_in_snapshot(p.xid, o.mirror_snapshot))
-      AND p.seq > (SELECT m.after_seq FROM tailstream.mirror m)
+      -- A backfill came after the mirror was last switched on for all, or its time would be gone.
+      AND (o.mirror_from IS NOT NULL OR p.seq > (SELECT m.after_seq FROM tailstream.mirror m))
     ORDER BY p.seq
 $body$;
 

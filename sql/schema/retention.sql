@@ -262,7 +262,7 @@ $body$;
 CREATE FUNCTION tailstream.is_sequenced(chunk regclass) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
-    seen     pg_snapshot := tailstream.sequenced_snapshot();
+    seen     pg_snapshot := (SELECT l.snapshot FROM tailstream.last_look() l);
     complete boolean := false;
 BEGIN
     IF seen IS NOT NULL THEN

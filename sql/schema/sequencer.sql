@@ -1,13 +1,32 @@
 -- The sequencer gives each batch its place in one order, after its commit. What is new at a look is what the snapshot
 -- of the last look had not seen: xid >= xmax or in its list of running transactions.
 
--- What the sequencer had seen at its last look that found anything; NULL if it never ran on this server.
-CREATE FUNCTION tailstream.sequenced_snapshot() RETURNS pg_snapshot
+-- What the sequencer had seen at its last look that found anything, and of which transactions a part; no row if it
+-- never ran on this server.
+CREATE FUNCTION tailstream.last_look() RETURNS TABLE (snapshot pg_snapshot, partial text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT coalesce((SELECT p.snapshot FROM tailstream.positions p
-                     WHERE p.seq > s.after_seq AND p.snapshot IS NOT NULL ORDER BY p.seq DESC LIMIT 1), s.snapshot)
+    SELECT coalesce(l.snapshot, s.snapshot), l.partial
     FROM tailstream.sequencer s
+    LEFT JOIN LATERAL (SELECT p.snapshot, p.partial FROM tailstream.positions p
+                       WHERE p.seq > s.after_seq AND p.snapshot IS NOT NULL ORDER BY p.seq DESC LIMIT 1) l ON true
     WHERE s.system_identifier = (SELECT c.system_identifier FROM pg_control_system() c)
+$body$;
+
+-- Batches with events that have no place yet.
+CREATE FUNCTION tailstream.unplaced_batches() RETURNS TABLE (event_count integer, received_at timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    look record;
+BEGIN
+    SELECT * INTO look FROM tailstream.last_look();
+    RETURN QUERY
+    SELECT b.event_count, b.received_at FROM tailstream.batches b
+    WHERE b.event_count > 0
+      AND (look.snapshot IS NULL OR b.xid >= pg_snapshot_xmax(look.snapshot)
+           OR b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(look.snapshot))))
+      AND NOT EXISTS (SELECT FROM regexp_split_to_table(look.partial, ' ') AS part(placed)
+                      WHERE b.xid = split_part(placed, '/', 1)::xid8 AND b.batch_id <= split_part(placed, '/', 2)::bigint);
+END
 $body$;
 
 -- Takes over a ledger that another server wrote (a dump was restored here, or the server was upgraded), or a new one.
@@ -44,5 +63,43 @@ BEGIN
            earlier AS (ORDER BY b.xid, b.batch_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING);
     INSERT INTO tailstream.sequencer (system_identifier, snapshot, after_seq)
     SELECT here, pg_current_snapshot(), max(p.seq) FROM tailstream.positions p;
+END
+$body$;
+
+-- Makes the chunks of the next hour of every tier that has events now, and the next ones of the ledger and the
+-- quarantine. Who makes a chunk keeps everybody else from making or finding out about one until its transaction ends,
+-- so a client that writes the first event of an hour and then stays idle would hold up all ingest. Returns how many.
+CREATE FUNCTION tailstream.make_next_chunks(ahead interval) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '1s' AS $body$
+DECLARE
+    due  timestamptz := clock_timestamp() + ahead;
+    made integer := 0;
+    next record;
+BEGIN
+    FOR next IN
+        SELECT t.name, c.tier
+        FROM (VALUES ('events', 'created_at'), ('batches', 'received_at'), ('rejected_events', 'received_at')) AS t(name, time_column)
+        CROSS JOIN LATERAL tailstream.chunks(format('tailstream.%I', t.name), t.time_column) c
+        GROUP BY t.name, c.tier
+        HAVING bool_or(c.range_start <= clock_timestamp() AND clock_timestamp() < c.range_end)
+           AND NOT bool_or(c.range_start <= due AND due < c.range_end)
+    LOOP
+        -- A row makes the chunk, and is not wanted.
+        CASE next.name
+            WHEN 'events' THEN
+                INSERT INTO tailstream.events (id, created_at, org_id, tier) VALUES (0, due, '', next.tier);
+                DELETE FROM tailstream.events e WHERE e.org_id = '' AND e.created_at = due AND e.id = 0;
+            WHEN 'batches' THEN
+                INSERT INTO tailstream.batches (batch_id, received_at, xid, org_id, tier, event_count)
+                VALUES (0, due, pg_current_xact_id(), '', 0, 0);
+                DELETE FROM tailstream.batches b WHERE b.received_at = due AND b.batch_id = 0;
+            ELSE
+                INSERT INTO tailstream.rejected_events (received_at, batch_id, position, org_id, sqlstate, reason, event)
+                VALUES (due, 0, 0, '', '', '', '');
+                DELETE FROM tailstream.rejected_events r WHERE r.received_at = due AND r.batch_id = 0;
+        END CASE;
+        made := made + 1;
+    END LOOP;
+    RETURN made;
 END
 $body$;

@@ -306,12 +306,15 @@ pub fn own() -> Option<&'static Slot> {
 /// Frees the slots of databases that are gone, and those that came twice.
 pub fn release_unless(exists: impl Fn(pg_sys::Oid) -> bool) {
     let mut seen = Vec::new();
-    for slot in slots() {
+    for (index, slot) in slots().iter().enumerate() {
         let number = slot.database.load(Relaxed);
         let stale = number != 0 && (seen.contains(&number) || !exists(pg_sys::Oid::from(number)));
         let idle = Role::ALL.iter().all(|role| slot.worker(*role).pid() == 0);
         if stale && idle {
             slot.clear();
+            if let Some(notes) = NOTES.exclusive().of_workers.get_mut(index) {
+                *notes = Default::default();
+            }
             slot.database.store(0, Relaxed);
         }
         seen.push(number);

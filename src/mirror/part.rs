@@ -8,6 +8,7 @@ use redis::{ServerError, Value};
 use super::commands::Commands;
 use super::feed::Reading;
 use super::marker::Marker;
+use crate::error::Error;
 
 /// Events in one transaction: Redis serves nobody else while it runs.
 pub const MAX_EVENTS: usize = 1_000;
@@ -172,6 +173,15 @@ pub enum Outcome {
 /// An error as Redis itself puts it.
 pub fn words(error: &ServerError) -> String {
     format!("{} {}", error.code(), error.details().unwrap_or_default())
+}
+
+/// The first reply that is an error, as one.
+pub fn first_error(replies: &[Value]) -> Result<(), Error> {
+    let error = replies.iter().find_map(|reply| match reply {
+        Value::ServerError(error) => Some(Error::Redis(words(error))),
+        _ => None,
+    });
+    error.map_or(Ok(()), Err)
 }
 
 /// Whether an error is about the key in question and not about the server.

@@ -24,6 +24,11 @@ thread_local! {
         "UPDATE tailstream.mirror SET paused = false,
                 after_seq = coalesce((SELECT p.seq FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1), 0)
          WHERE paused", &[]) };
+    /// What was said of an org before is past: from now on `mirror_from` means that it was said later.
+    static FORGET_BACKFILLS: Statement = const { Statement::new(
+        "switching the mirror on",
+        "UPDATE tailstream.orgs SET mirror_from = NULL
+         WHERE mirror_from IS NOT NULL AND (SELECT m.paused FROM tailstream.mirror m)", &[]) };
     static ADOPT: Statement = const { Statement::new(
         "beginning a new epoch",
         "INSERT INTO tailstream.mirror (epoch, stream_key) VALUES (gen_random_uuid()::text, $1)
@@ -37,7 +42,7 @@ thread_local! {
          JOIN tailstream.tiers t ON t.id = o.tier
          WHERE p.placed_at > clock_timestamp() - t.stream_age AND p.event_count > 0
            AND p.placed_at > clock_timestamp() - (SELECT max(stream_age) FROM tailstream.tiers)
-           AND p.seq > (SELECT m.after_seq FROM tailstream.mirror m)
+           AND (o.mirror_from IS NOT NULL OR p.seq > (SELECT m.after_seq FROM tailstream.mirror m))
          ON CONFLICT (org_id) DO NOTHING", &[]) };
     static REBUILDS: Statement = const { Statement::new(
         "reading streams to make again", "SELECT org_id, request, reason FROM tailstream.mirror_rebuilds", &[]) };
@@ -55,6 +60,12 @@ thread_local! {
          FROM tailstream.positions
          WHERE seq > $1 - 1000 AND (seq < $1 OR seq = $1 AND $2 > 0) AND event_count > 0 ORDER BY org_id, seq DESC",
         &[INT8OID, INT4OID]) };
+    static WITHOUT_REBUILD: Statement = const { Statement::new(
+        "listing orgs",
+        "SELECT o.org_id FROM tailstream.orgs o
+         WHERE o.mirrored AND o.org_id > $1
+           AND NOT EXISTS (SELECT FROM tailstream.mirror_rebuilds r WHERE r.org_id = o.org_id)
+         ORDER BY o.org_id LIMIT 500", &[TEXTOID]) };
     static ORG_AT: Statement = const { Statement::new(
         "reading a position", "SELECT max(org_id) FROM tailstream.positions WHERE seq = $1", &[INT8OID]) };
     static SWEEP: Statement = const { Statement::new(
@@ -119,7 +130,10 @@ pub fn pause() -> Result<()> {
 
 /// Notes that it is on again, from the present position on.
 pub fn resume() -> Result<()> {
-    Spi::connect_mut(|client| RESUME.with(|resume| resume.run(client, &[]).map(drop)))
+    Spi::connect_mut(|client| {
+        FORGET_BACKFILLS.with(|forget| forget.run(client, &[]).map(drop))?;
+        RESUME.with(|resume| resume.run(client, &[]).map(drop))
+    })
 }
 
 /// Begins a new epoch: all streams of the present are made again.
@@ -194,6 +208,14 @@ pub fn tail(cursor: Cursor) -> Result<Vec<LastEntry>> {
             })
         })
         .collect()
+    })
+}
+
+/// The next mirrored orgs behind this one, in the order of their ids, whose streams are not to be made again.
+pub fn orgs_without_rebuild(after: &str) -> Result<Vec<String>> {
+    Spi::connect_mut(|client| {
+        let rows = WITHOUT_REBUILD.with(|orgs| orgs.run(client, &[arg(after.to_owned())]))?;
+        rows.map(|row| Ok(row.get(1).map_err(spi("listing orgs"))?.unwrap_or_default())).collect()
     })
 }
 

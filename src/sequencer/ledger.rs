@@ -30,6 +30,8 @@ thread_local! {
         "reading the last snapshot",
         "SELECT snapshot::text, partial FROM tailstream.positions
          WHERE seq > $1 AND snapshot IS NOT NULL ORDER BY seq DESC LIMIT 1", &[INT8OID]) };
+    static NEXT_CHUNKS: Statement = const { Statement::new(
+        "making chunks ahead", "SELECT tailstream.make_next_chunks($1::interval)", &[TEXTOID]) };
     static OF: Statement = const { Statement::new(
         "looking for batches",
         "SELECT xid::text::bigint, batch_id, org_id, tier, event_count, first_event_at, last_event_at, spot
@@ -168,6 +170,13 @@ pub fn load(positions: pg_sys::Oid) -> Result<Order> {
             };
         }
         Ok(Order { positions, horizon, counter })
+    })
+}
+
+/// Makes the chunks that will be written to so far ahead, where there are such now.
+pub fn make_next_chunks(ahead: &str) -> Result<()> {
+    Spi::connect_mut(|client| {
+        NEXT_CHUNKS.with(|chunks| chunks.run(client, &[arg(ahead.to_owned())]).map(drop))
     })
 }
 

@@ -25,6 +25,10 @@ const LIMIT: usize = 2_000;
 /// How often it looks without being woken.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it makes chunks ahead, and how far.
+const UPKEEP: Duration = Duration::from_secs(60);
+const AHEAD: &str = "10 minutes";
+
 /// What it knows between looks; read anew after an error.
 struct Order {
     positions: pg_sys::Oid,
@@ -47,7 +51,12 @@ pub extern "C-unwind" fn tailstream_sequencer_main(argument: pg_sys::Datum) {
     process::report_activity(c"giving batches their place");
     let mut reporter = Reporter::new(slot, Role::Sequencer);
     let mut order = None;
+    let mut upkeep_at = Instant::now();
     loop {
+        if upkeep_at <= Instant::now() {
+            upkeep_at = Instant::now() + UPKEEP;
+            make_next_chunks();
+        }
         let pause = match look(&mut order, slot) {
             Ok(look) => {
                 reporter.succeeded(State::Running);
@@ -105,6 +114,19 @@ fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
     }
     failpoint("sequencer-committed");
     Ok(look)
+}
+
+/// Whatever keeps it from that is in the way of others too, or comes again in a minute: it is no failure.
+fn make_next_chunks() {
+    let made = transaction::run(Isolation::ReadCommitted, || {
+        own_positions()?;
+        transaction::with_snapshot(|| ledger::make_next_chunks(AHEAD))
+    });
+    if let Err(error) = made
+        && !matches!(error, Error::StorageMissing)
+    {
+        pgrx::debug1!("tailstream sequencer: chunks were not made ahead: {error}");
+    }
 }
 
 fn place_new(order: &mut Order) -> Result<Look> {

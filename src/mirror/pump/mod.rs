@@ -2,6 +2,7 @@
 //!
 //! One order is under way at a time. While Redis works on a part the next one is read and made ready.
 
+mod clearing;
 mod rebuilding;
 mod resume;
 mod sending;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 use redis::Value;
 
+use self::clearing::Clearing;
 use super::commands::Commands;
 use super::feed::Reading;
 use super::key::{self, Template};
@@ -56,6 +58,9 @@ enum Awaited {
     /// Whether the last entries sent are there.
     Tail(Vec<LastEntry>),
     NewEpoch(Marker),
+    /// What is under the keys of orgs without events of the present.
+    Kinds(Clearing),
+    Cleared(Clearing),
     Part(Box<UnderWay>),
     /// What is under the key of a stream to be made again.
     Kind(Request),
@@ -154,10 +159,7 @@ impl Pump {
             }
             match answer {
                 Ok(replies) => self.answered(awaited, replies)?,
-                Err(message) => {
-                    self.disconnect();
-                    return Err(Error::Redis(message));
-                }
+                Err(message) => return Err(Error::Redis(message)),
             }
         } else if wish != self.wish {
             self.disconnect();
@@ -192,7 +194,8 @@ impl Pump {
         self.slot.count(Counter::MirrorRetries, 1);
         self.retry_at = Some(Instant::now() + pause);
         self.proven = false;
-        self.forget_marker();
+        // Whoever refused may be the wrong one by now: a name in the URL is looked up again.
+        self.disconnect();
     }
 
     /// The extension is gone.
@@ -325,6 +328,8 @@ impl Pump {
                 self.part_done(part, rebuild.is_some(), failed)
             }
             Some(Awaited::Kind(request)) => self.rebuild(request, &replies),
+            Some(Awaited::Kinds(clearing)) => self.clear_streams(clearing, &replies),
+            Some(Awaited::Cleared(clearing)) => self.streams_cleared(clearing, &replies),
             Some(Awaited::Sweep) => Ok(()),
             Some(Awaited::Heartbeat) => {
                 let held = replies.first().and_then(part::text);

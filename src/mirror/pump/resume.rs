@@ -9,10 +9,10 @@ use super::super::feed::Reading;
 use super::super::key::Template;
 use super::super::marker::{Cursor, Marker};
 use super::super::orgs::Mirrored;
-use super::super::part::{self, Part};
+use super::super::part;
 use super::super::state::{self, LastEntry};
 use super::{Awaited, Pump};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::failpoint::failpoint;
 use crate::worker::transaction::{self, Isolation};
 use crate::{ingest, tier};
@@ -20,11 +20,7 @@ use crate::{ingest, tier};
 impl Pump {
     /// Sees where Redis stands.
     pub(super) fn compare(&mut self, replies: &[Value]) -> Result<()> {
-        if let Some(Value::ServerError(error)) =
-            replies.iter().find(|reply| matches!(reply, Value::ServerError(_)))
-        {
-            return Err(Error::Redis(part::words(error)));
-        }
+        part::first_error(replies)?;
         let held = replies.last().and_then(part::text).and_then(|text| text.parse::<Marker>().ok());
         let Some(template) = self.wish.as_ref().map(|wish| wish.template.clone()) else { return Ok(()) };
         failpoint("mirror-compared");
@@ -68,7 +64,10 @@ impl Pump {
                 Ok((kept, inside))
             })
         })?;
-        self.reading = Reading { cursor: held.cursor, placed_ms: 0, inside };
+        // What was not sent when the mirror was switched off is left out.
+        let first = Cursor::before(self.after_seq + 1);
+        let inside = inside.filter(|_| held.cursor >= first);
+        self.reading = Reading { cursor: held.cursor.max(first), placed_ms: 0, inside };
         self.marker = Some(held);
         let Some(wish) = self.wish.as_ref().filter(|_| !expected.is_empty()) else {
             self.start_sending();
@@ -131,8 +130,6 @@ impl Pump {
         self.new_epoch = Some(marker.clone());
         self.reading = Reading { cursor: marker.cursor, placed_ms: 0, inside: None };
         self.furthest = Cursor::default();
-        self.link.run(Part::default().pack(&self.marker_key, &marker));
-        self.awaited = Some(Awaited::NewEpoch(marker));
-        Ok(())
+        self.begin_clearing(marker)
     }
 }
