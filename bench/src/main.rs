@@ -10,6 +10,7 @@ mod generator;
 mod ingest;
 mod load;
 mod machine;
+mod mirror;
 mod options;
 mod payload;
 mod purge;
@@ -47,7 +48,8 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool> {
     let samples = Samples::load(options.log.as_deref())?;
     println!("{}", samples.origin());
-    let server = Server::start(&[OURS, SCALE_MANY, SCALE_FEW])?;
+    let databases = [&[OURS, SCALE_MANY, SCALE_FEW][..], &mirror::DATABASES].concat();
+    let server = Server::start(&databases)?;
     let mut results = Results::new(options, &samples, &server)?;
     for comparison in comparison::ALL {
         if !options.wants(comparison.keys) {

@@ -18,7 +18,7 @@ pub struct Options {
     /// Fewer and smaller rounds: minutes instead of a quarter of an hour, and less exact
     #[arg(long)]
     pub quick: bool,
-    /// Fail if a ratio does not reach what it must
+    /// Fail if a figure does not reach what it must
     #[arg(long)]
     pub check: bool,
     /// The access log (common or combined format, also gzip) whose events are stored; made-up traffic without it

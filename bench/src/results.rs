@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tailstream_devkit::event::{now_micros, rfc3339};
 use tailstream_devkit::repository;
 
-use crate::comparison::KEYS;
+use crate::comparison::{Goal, KEYS};
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::round::Duel;
@@ -16,18 +16,19 @@ use crate::sample::Samples;
 use crate::screen::{self, number};
 use crate::server::{OURS, Server};
 
-/// One ratio and what it comes from, as text for the table.
+/// One figure and what it comes from, as text for the table.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    pub ratio: f64,
+    pub value: f64,
     pub ours: String,
+    /// Empty if it is compared with nothing.
     pub theirs: String,
 }
 
 pub struct Results {
     findings: Vec<(&'static str, Finding)>,
     absolute: Vec<(String, f64)>,
-    /// Everything behind the ratios, by key.
+    /// Everything behind the figures, by key.
     details: Map<String, Value>,
     /// Machine, versions, settings.
     circumstances: Map<String, Value>,
@@ -57,7 +58,7 @@ impl Results {
     /// A ratio of rates.
     pub fn add_duel(&mut self, key: &'static str, unit: &str, duel: &Duel, rows: &Value) {
         let finding = Finding {
-            ratio: duel.ratio(),
+            value: duel.ratio(),
             ours: format!("{} {unit}", number(duel.ours.rate())),
             theirs: format!("{} {unit}", number(duel.theirs.rate())),
         };
@@ -67,7 +68,7 @@ impl Results {
     /// A ratio of times.
     pub fn add_race(&mut self, key: &'static str, duel: &Duel, rows: &Value) {
         let finding = Finding {
-            ratio: duel.ratio(),
+            value: duel.ratio(),
             ours: format!("{} s", number(duel.ours.seconds())),
             theirs: format!("{} s", number(duel.theirs.seconds())),
         };
@@ -92,9 +93,13 @@ impl Results {
         self.add(key, finding, detail);
     }
 
-    /// Any ratio.
+    /// Any figure with a key of its own.
     pub fn add(&mut self, key: &'static str, finding: Finding, detail: Value) {
-        screen::say(&format!("{key}: {:.2} ({} against {})", finding.ratio, finding.ours, finding.theirs));
+        let Finding { value, ours, theirs } = &finding;
+        screen::say(&match theirs.as_str() {
+            "" => format!("{key}: {ours}"),
+            theirs => format!("{key}: {value:.2} ({ours} against {theirs})"),
+        });
         self.details.insert(key.to_owned(), detail);
         self.findings.push((key, finding));
     }
@@ -115,7 +120,7 @@ impl Results {
 
     /// Whether everything that was measured is what it must be.
     pub fn reaches_all(&self) -> bool {
-        KEYS.iter().all(|key| self.finding(key.key).is_none_or(|finding| finding.ratio >= key.must))
+        KEYS.iter().all(|key| self.finding(key.key).is_none_or(|finding| key.goal.is_reached(finding.value)))
     }
 
     /// Writes `target/bench/results.json`.
@@ -130,16 +135,14 @@ impl Results {
         Ok(path)
     }
 
-    /// The ratios by their keys, then everything else.
+    /// The figures by their keys, then everything else.
     fn to_json(&self) -> Value {
         let mut object = Map::new();
         for (key, finding) in &self.findings {
-            object.insert((*key).to_owned(), json!(finding.ratio));
+            object.insert((*key).to_owned(), json!(finding.value));
         }
-        let goals = KEYS
-            .iter()
-            .map(|key| (key.key.to_owned(), json!({ "must": key.must, "aim": key.aim })))
-            .collect::<Map<_, _>>();
+        let goals =
+            KEYS.iter().filter_map(|key| Some((key.key.to_owned(), goal(key.goal)?))).collect::<Map<_, _>>();
         let absolute =
             self.absolute.iter().map(|(name, value)| (name.clone(), json!(value))).collect::<Map<_, _>>();
         object.insert("goals".to_owned(), Value::Object(goals));
@@ -147,6 +150,14 @@ impl Results {
         object.insert("details".to_owned(), Value::Object(self.details.clone()));
         object.extend(self.circumstances.clone());
         Value::Object(object)
+    }
+}
+
+fn goal(goal: Goal) -> Option<Value> {
+    match goal {
+        Goal::AtLeast { must, aim } => Some(json!({ "must": must, "aim": aim, "better": "higher" })),
+        Goal::AtMost { must, aim } => Some(json!({ "must": must, "aim": aim, "better": "lower" })),
+        Goal::None => None,
     }
 }
 

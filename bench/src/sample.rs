@@ -34,6 +34,7 @@ pub struct Sample {
 pub struct Samples {
     all: Vec<Sample>,
     origin: String,
+    per_hour: f64,
 }
 
 impl Samples {
@@ -43,6 +44,7 @@ impl Samples {
             return Ok(Self {
                 all: traffic.map(Sample::from).collect(),
                 origin: format!("Events: {MADE_UP} made-up requests, repeated"),
+                per_hour: MADE_UP as f64,
             });
         };
         let contents = read_log(log)?;
@@ -51,12 +53,22 @@ impl Samples {
         }
         let name = log.file_name().unwrap_or_default().to_string_lossy();
         let origin = format!("Events: {} lines of {name}, repeated", contents.events.len());
-        Ok(Self { all: contents.events.into_iter().map(Sample::from).collect(), origin })
+        let times = contents.events.iter().map(|event| event.created_at);
+        let span = times.clone().max().unwrap_or_default() - times.min().unwrap_or_default();
+        // A log of less than a minute tells little of an hour.
+        let hours = span.max(HOUR_MICROS / 60) as f64 / HOUR_MICROS as f64;
+        let per_hour = contents.events.len() as f64 / hours;
+        Ok(Self { all: contents.events.into_iter().map(Sample::from).collect(), origin, per_hour })
     }
 
     /// Where they are from.
     pub fn origin(&self) -> &str {
         &self.origin
+    }
+
+    /// Their mean rate.
+    pub fn per_hour(&self) -> f64 {
+        self.per_hour
     }
 
     pub fn get(&self, index: usize) -> &Sample {

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use crate::comparison::KEYS;
+use crate::comparison::{Goal, KEYS};
 use crate::results::Results;
 
 pub fn heading(title: &str) {
@@ -26,22 +26,30 @@ pub fn progress(what: &str, done: usize, of: usize) {
     let _ = io::stdout().flush();
 }
 
-/// All ratios, and whether they reach what they must.
+/// All figures, and whether they reach what they must.
 pub fn table(results: &Results) {
-    heading("Results (ratios: higher is better)");
-    println!("{:<24} {:>22} {:>22} {:>8} {:>6} {:>6}", "key", "ours", "theirs", "ratio", "must", "aim");
+    heading("Results (higher is better, unless the goal is a limit: <=)");
+    println!("{:<30} {:>20} {:>20} {:>9} {:>8} {:>8}", "key", "ours", "theirs", "figure", "must", "aim");
     for key in KEYS {
         let Some(finding) = results.finding(key.key) else {
             continue;
         };
-        let verdict = match finding.ratio {
-            ratio if ratio >= key.aim => "pass, aim reached",
-            ratio if ratio >= key.must => "pass",
+        let value = finding.value;
+        let verdict = match key.goal {
+            Goal::None => "",
+            goal if goal.is_aim_reached(value) => "pass, aim reached",
+            goal if goal.is_reached(value) => "pass",
             _ => "FAIL",
         };
+        let (must, aim) = match key.goal {
+            Goal::AtLeast { must, aim } => (must.to_string(), aim.to_string()),
+            Goal::AtMost { must, aim } => (format!("<={must}"), format!("<={aim}")),
+            Goal::None => (String::new(), String::new()),
+        };
+        let value = if value.abs() < 1_000.0 { format!("{value:.2}") } else { number(value) };
         println!(
-            "{:<24} {:>22} {:>22} {:>8.2} {:>6} {:>6}  {verdict}",
-            key.key, finding.ours, finding.theirs, finding.ratio, key.must, key.aim
+            "{:<30} {:>20} {:>20} {value:>9} {must:>8} {aim:>8}  {verdict}",
+            key.key, finding.ours, finding.theirs
         );
     }
     let absolute = results.absolute();

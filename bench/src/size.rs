@@ -50,7 +50,7 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
     let seed_size = Size::of(&mut seed, "log_events", events)?;
     let ledger = Size::of(&mut ours, "tailstream.batches", events)?;
     let finding = Finding {
-        ratio: seed_size.total() / our_size.total(),
+        value: seed_size.total() / our_size.total(),
         ours: format!("{:.0} bytes", our_size.total()),
         theirs: format!("{:.0} bytes", seed_size.total()),
     };
