@@ -24,6 +24,13 @@ impl Snapshot {
     pub fn sees(&self, xid: u64) -> bool {
         xid < self.xmax && self.running.binary_search(&xid).is_err()
     }
+
+    /// Counts these as running, too.
+    pub fn without(mut self, unfinished: &[u64]) -> Self {
+        self.running.extend(unfinished);
+        self.running.sort_unstable();
+        self
+    }
 }
 
 impl FromStr for Snapshot {
@@ -95,7 +102,8 @@ impl Horizon {
     }
 
     /// The new rows in their order, at most `limit`, and whether that is all of them.
-    /// `now` is the snapshot that the ledger's rows are read with.
+    /// `now` is the snapshot that the ledger's rows are read with; what it counts as running is left for later, be it
+    /// visible or not.
     pub fn look<L: Ledger>(
         &mut self,
         now: &Snapshot,
@@ -119,9 +127,10 @@ impl Horizon {
         let room = limit - rows.len();
         let found = ledger.from(self.seen.xmax, self.seen_of(self.seen.xmax), room)?;
         let stopped = found.len() == room;
-        rows.extend(found);
+        let last = found.last().map(Placed::key);
+        rows.extend(found.into_iter().filter(|row| now.sees(row.key().0)));
         if stopped {
-            self.advance_to(rows.last(), now);
+            self.advance_to(last, now);
             return Ok((rows, false));
         }
         self.partial.remove(&self.seen.xmax);
@@ -140,13 +149,15 @@ impl Horizon {
     }
 
     /// Everything before the transaction of the last row is seen, but for what is running now.
-    fn advance_to(&mut self, last: Option<&impl Placed>, now: &Snapshot) {
-        let Some((xid, batch)) = last.map(Placed::key) else { return };
+    fn advance_to(&mut self, last: Option<(u64, i64)>, now: &Snapshot) {
+        let Some((xid, batch)) = last else { return };
         let first = self.seen.xmax;
         self.partial.remove(&first);
         self.seen.running.extend(now.running.iter().filter(|other| (first..xid).contains(other)));
         self.seen.xmax = xid;
-        self.partial.insert(xid, batch);
+        if now.sees(xid) {
+            self.partial.insert(xid, batch);
+        }
     }
 }
 

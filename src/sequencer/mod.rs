@@ -1,5 +1,6 @@
 //! The sequencer: gives each batch its place in one total order once its transaction has committed.
 
+mod finishing;
 mod horizon;
 mod ledger;
 mod place;
@@ -25,6 +26,8 @@ const LIMIT: usize = 2_000;
 /// How often it looks without being woken.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// What a commit takes from when it can be seen to its end.
+const MOMENT: Duration = Duration::from_millis(1);
 /// How often it makes chunks ahead, and how far.
 const UPKEEP: Duration = Duration::from_secs(60);
 const AHEAD: &str = "10 minutes";
@@ -41,6 +44,8 @@ struct Look {
     placed: usize,
     /// There is more.
     stopped: bool,
+    /// There will be more in a moment.
+    finishing: bool,
 }
 
 /// The sequencer's main function.
@@ -63,7 +68,11 @@ pub extern "C-unwind" fn tailstream_sequencer_main(argument: pg_sys::Datum) {
                 if look.placed > 0 {
                     slot.worker(Role::Mirror).wake();
                 }
-                if look.stopped { None } else { Some(INTERVAL) }
+                match look {
+                    Look { stopped: true, .. } => None,
+                    Look { finishing: true, .. } => Some(MOMENT),
+                    _ => Some(INTERVAL),
+                }
             }
             Err(Error::StorageMissing) => {
                 order = None;
@@ -131,6 +140,8 @@ fn make_next_chunks() {
 
 fn place_new(order: &mut Order) -> Result<Look> {
     let now = ledger::snapshot()?;
+    let finishing = finishing::among_new(order.horizon.seen(), &now)?;
+    let now = now.without(&finishing);
     let (rows, complete) = order.horizon.look(&now, LIMIT, &mut ledger::Reader)?;
     if !rows.is_empty() {
         failpoint("sequencer-found");
@@ -138,7 +149,7 @@ fn place_new(order: &mut Order) -> Result<Look> {
         ledger::place(&rows, order)?;
         failpoint("sequencer-placed");
     }
-    Ok(Look { placed: rows.len(), stopped: !complete })
+    Ok(Look { placed: rows.len(), stopped: !complete, finishing: !finishing.is_empty() })
 }
 
 /// The table of positions, if the extension is there.

@@ -115,16 +115,28 @@ pub fn begin(argument: pg_sys::Datum) -> &'static shared::Slot {
     unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0) };
     let Some(slot) = shared::own() else {
         pgrx::warning!("tailstream: more databases than one server has room for");
-        // SAFETY: ends the process in the orderly way.
-        unsafe { pg_sys::proc_exit(0) }
+        end()
     };
     slot.worker(role).enter();
+    if slot.is_paused() {
+        // Started just before somebody wanted the database to himself.
+        slot.worker(role).leave();
+        end()
+    }
     // SAFETY: runs when the process ends, however that comes about short of a crash, which resets shared memory.
     unsafe { pg_sys::before_shmem_exit(Some(leave), argument) };
     for (name, value) in OWN_SETTINGS {
         set(name, value);
     }
     slot
+}
+
+/// Ends the process in the orderly way.
+fn end() -> ! {
+    // SAFETY: does not return, whatever its declaration says in some versions.
+    unsafe { pg_sys::proc_exit(0) };
+    #[allow(unreachable_code, reason = "in some versions it is declared as if it returned")]
+    std::process::abort()
 }
 
 #[pg_guard]

@@ -39,9 +39,14 @@ impl Ledger for Visible {
 enum Step {
     Begin,
     Write(usize),
+    /// Its rows become visible, and it is not over yet.
     Commit(usize),
+    Finish(usize),
     Abort(usize),
-    Look { limit: usize, crash: bool },
+    Look {
+        limit: usize,
+        crash: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -49,6 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Begin),
         6 => any::<usize>().prop_map(Step::Write),
         3 => any::<usize>().prop_map(Step::Commit),
+        3 => any::<usize>().prop_map(Step::Finish),
         1 => any::<usize>().prop_map(Step::Abort),
         3 => (1_usize..6, any::<bool>()).prop_map(|(limit, crash)| Step::Look { limit, crash }),
     ]
@@ -60,6 +66,7 @@ struct Model {
     next_batch: i64,
     /// Running transactions, and what each wrote; they have their id from the beginning.
     running: Vec<(u64, Vec<Row>)>,
+    finishing: Vec<u64>,
     committed: Vec<Row>,
     /// Pairs of transactions of which the first was over when the second began.
     before: Vec<(u64, u64)>,
@@ -75,6 +82,7 @@ impl Model {
             next_xid: 3,
             next_batch: 1,
             running: Vec::new(),
+            finishing: Vec::new(),
             committed: Vec::new(),
             before: Vec::new(),
             over: BTreeSet::new(),
@@ -99,8 +107,12 @@ impl Model {
             }
             Step::Commit(which) if !self.running.is_empty() => {
                 let (xid, rows) = self.running.remove(which % self.running.len());
-                self.over.insert(xid);
+                self.finishing.push(xid);
                 self.committed.extend(rows);
+            }
+            Step::Finish(which) if !self.finishing.is_empty() => {
+                let xid = self.finishing.remove(which % self.finishing.len());
+                self.over.insert(xid);
             }
             Step::Abort(which) if !self.running.is_empty() => {
                 self.running.remove(which % self.running.len());
@@ -116,7 +128,7 @@ impl Model {
     fn look(&mut self, limit: usize, crash: bool) -> bool {
         let mut running: Vec<u64> = self.running.iter().map(|(xid, _)| *xid).collect();
         running.sort_unstable();
-        let now = Snapshot { xmax: self.next_xid, running };
+        let now = Snapshot { xmax: self.next_xid, running }.without(&self.finishing);
         let mut visible = Visible(self.committed.clone());
         visible.0.sort_by_key(Row::key);
         let Ok((rows, complete)) = self.horizon.look(&now, limit, &mut visible);
@@ -130,6 +142,7 @@ impl Model {
     }
 
     fn check(&mut self) {
+        self.finishing.clear();
         while !self.look(3, false) {}
         let mut placed = self.placed.clone();
         placed.sort_by_key(Row::key);
