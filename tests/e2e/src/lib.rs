@@ -10,11 +10,15 @@
 pub mod bookkeeping;
 pub mod database;
 pub mod document;
+pub mod mirror;
+pub mod positions;
 pub mod random;
 pub mod refusal;
 pub mod server;
+pub mod stream;
 
 pub use database::{Database, Ingested};
+pub use mirror::{Mirror, Sides};
 pub use random::{Random, budget};
 pub use refusal::{refused, sqlstate};
 pub use server::Server;
