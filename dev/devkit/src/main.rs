@@ -24,12 +24,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Build and install the extension if its sources changed, start the demo cluster and show what Tailstream does
+    /// Build and install the extension if its sources changed, start the demo's servers and show what Tailstream does
     Demo {
         /// An access log (common or combined format, also gzip) instead of made-up traffic; - is standard input
         #[arg(long)]
         log: Option<PathBuf>,
-        /// Stop the cluster and remove its files at the end
+        /// Stop the servers and remove their files at the end
         #[arg(long)]
         no_keep: bool,
     },
@@ -99,7 +99,7 @@ fn psql(arguments: &[String]) -> Result<()> {
     if !is_there {
         bail!("there is no demo database yet; run 'make demo' first");
     }
-    let cluster = demo::cluster().ensure_running()?;
+    let cluster = demo::cluster(&demo::redis()?).ensure_running()?;
     let error = Command::new(postgres_install::program("psql"))
         .args(cluster.psql_args())
         .args(["-d", demo::DATABASE])

@@ -10,6 +10,8 @@ use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 const CELL_WIDTH: usize = 48;
 /// The last column has the rest of the line.
 const LAST_CELL_WIDTH: usize = 100;
+/// Another program's lines are longer.
+const OUTPUT_WIDTH: usize = 200;
 
 /// Where the demo prints to. Every block begins with an empty line.
 pub struct Screen;
@@ -17,6 +19,8 @@ pub struct Screen;
 /// A connection whose statements are shown.
 pub struct Session {
     pub client: Client,
+    /// When the last statement's answer came.
+    pub answered_at: Instant,
 }
 
 impl Screen {
@@ -33,7 +37,15 @@ impl Screen {
     }
 
     pub fn session(&self, client: Client) -> Session {
-        Session { client }
+        Session { client, answered_at: Instant::now() }
+    }
+
+    /// What another program printed.
+    pub fn output(&self, text: &str) {
+        println!();
+        for line in text.lines() {
+            println!("    {}", cut(line, OUTPUT_WIDTH));
+        }
     }
 
     /// A table with the columns' names above; numbers are set to the right.
@@ -48,7 +60,8 @@ impl Session {
         show_statement(sql);
         let started = Instant::now();
         let messages = self.client.simple_query(sql).with_context(|| format!("this failed: {sql}"))?;
-        show_result(&messages, started.elapsed());
+        self.answered_at = Instant::now();
+        show_result(&messages, self.answered_at - started);
         Ok(())
     }
 

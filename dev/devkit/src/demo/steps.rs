@@ -3,21 +3,34 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tailstream_devkit::Cluster;
+use tailstream_devkit::{Cluster, Redis};
 
-use super::DATABASE;
 use super::ingest::{BATCH, ingest};
 use super::input::{Input, PREMIUM, STANDARD, UPGRADED};
+use super::live::{self, Viewer};
 use super::screen::{Screen, Session, grouped, show_statement};
+use super::{DATABASE, PRELOAD, settings};
 
-/// Tells the whole story.
-pub fn tell(screen: &Screen, session: &mut Session, cluster: &Cluster, input: &Input) -> Result<()> {
-    create(screen, session)?;
-    store(screen, session, cluster, input)?;
-    replay(screen, session)?;
-    upgrade(screen, session)?;
-    purge(screen, session, input)?;
-    keep_purging(screen, session)
+/// What the story is told with.
+pub struct Story<'a> {
+    pub screen: &'a Screen,
+    pub cluster: &'a Cluster,
+    pub redis: &'a Redis,
+    pub input: &'a Input,
+}
+
+impl Story<'_> {
+    /// Tells all of it.
+    pub fn tell(&self, session: &mut Session) -> Result<()> {
+        let screen = self.screen;
+        create(screen, session)?;
+        store(screen, session, self.cluster, self.input)?;
+        watch(screen, session, self.redis)?;
+        replay(screen, session)?;
+        upgrade(screen, session)?;
+        purge(screen, session, self.input)?;
+        keep_purging(screen, session)
+    }
 }
 
 fn create(screen: &Screen, session: &mut Session) -> Result<()> {
@@ -47,8 +60,45 @@ fn store(screen: &Screen, session: &mut Session, cluster: &Cluster, input: &Inpu
     session.run(&again)
 }
 
+fn watch(screen: &Screen, session: &mut Session, redis: &Redis) -> Result<()> {
+    screen.heading("3. Watch live");
+    screen.say("What commits is in its org's Redis Stream, once. The server was told so:");
+    let preload = ("shared_preload_libraries", PRELOAD.join(","));
+    let lines = [preload].into_iter().chain(settings(redis));
+    screen.output(&lines.map(|(name, value)| format!("{name} = '{value}'\n")).collect::<String>());
+    screen.say("So the events of step 2 are there already:");
+    live::wait_for_mirror(&mut session.client)?;
+    session.run("SELECT state, backlog_events, entries_sent FROM ts_mirror_status();")?;
+    let key: String = session
+        .client
+        .query_one("SELECT stream_key FROM ts_mirror_status($1)", &[&STANDARD])
+        .context("cannot ask for a stream's key")?
+        .get(0);
+    screen.say("A viewer waits for what comes next:");
+    screen.output(&Viewer::command(redis, &key));
+    let viewer = Viewer::start(redis, &key)?;
+    screen.say("Meanwhile, in another session:");
+    session.run(&format!(
+        "SELECT batch_id, accepted\nFROM ts_ingest('{STANDARD}', '[{{\"path\": \"/live\", \"status\": 200, \"colour\": \"blue\"}},\n\
+         \x20                          {{\"path\": \"/live\", \"status\": 404}}]');"
+    ))?;
+    let received = viewer.received()?;
+    // The entries may be there before this process has heard of its commit.
+    let later = received.at.saturating_duration_since(session.answered_at);
+    screen.say(&format!(
+        "The viewer had them {:.1} ms after the commit was answered:",
+        later.as_secs_f64() * 1000.0
+    ));
+    screen.output(&received.text);
+    screen.say("The stream compared with the table, as anybody can at any time; tier standard keeps the newest 5,000 entries:");
+    live::wait_for_mirror(&mut session.client)?;
+    session.run(&format!(
+        "SELECT finding, entries, first_stream_id, last_stream_id FROM ts_mirror_verify('{STANDARD}');"
+    ))
+}
+
 fn replay(screen: &Screen, session: &mut Session) -> Result<()> {
-    screen.heading("3. Replay");
+    screen.heading("4. Replay");
     screen.say("The events of an org between two times, in order:");
     session.run(&format!(
         "SELECT created_at, method, path, status, response_time\n\
@@ -66,14 +116,14 @@ fn replay(screen: &Screen, session: &mut Session) -> Result<()> {
 }
 
 fn upgrade(screen: &Screen, session: &mut Session) -> Result<()> {
-    screen.heading("4. Upgrade an org");
+    screen.heading("5. Upgrade an org");
     screen.say("From now on it keeps what it has for longer; nothing is moved:");
     session.run(&format!("SELECT ts_set_org_tier('{UPGRADED}', 'premium');"))?;
     session.run(&format!("SELECT * FROM ts_replay_window('{UPGRADED}');"))
 }
 
 fn purge(screen: &Screen, session: &mut Session, input: &Input) -> Result<()> {
-    screen.heading("5. Expire by tier");
+    screen.heading("6. Expire by tier");
     screen.say("To have something expired without waiting, tier standard is cut to one hour. What is older is hidden at once:");
     let counts = format!(
         "SELECT org, (SELECT count(*) FROM tailstream.log_events WHERE org_id = org) AS readable\n\
@@ -104,7 +154,7 @@ fn purge(screen: &Screen, session: &mut Session, input: &Input) -> Result<()> {
 }
 
 fn keep_purging(screen: &Screen, session: &mut Session) -> Result<()> {
-    screen.heading("6. From now on, by itself");
+    screen.heading("7. From now on, by itself");
     screen.say("pg_cron purges every minute:");
     session.run("SELECT ts_schedule_retention();")?;
     session.run("SELECT * FROM ts_health();")
@@ -113,13 +163,14 @@ fn keep_purging(screen: &Screen, session: &mut Session) -> Result<()> {
 /// How to go on by hand.
 pub fn farewell(screen: &Screen, took: Duration) {
     screen.heading("Go on by hand");
-    screen.say("The server keeps running. 'make psql' opens a shell on this database; try:");
+    screen.say("Both servers keep running. 'make psql' opens a shell on this database; try:");
     show_statement(&format!(
         "SELECT * FROM ts_ingest('{STANDARD}', '{{\"path\": \"/hello\", \"status\": 200, \"colour\": \"blue\"}}');\n\
          SELECT ts_event(e) FROM ts_replay('{STANDARD}', now() - interval '5 minutes', now()) e;\n\
          SELECT * FROM ts_ingest('{STANDARD}', '[{{\"status\": \"many\"}}]');\n\
-         SELECT * FROM ts_org('{UPGRADED}');"
+         SELECT * FROM ts_org('{UPGRADED}');\n\
+         SELECT * FROM ts_mirror_status('{STANDARD}');"
     ));
-    screen.say("'make stop' stops the server, 'make clean' removes it, 'make demo LOG=your-access.log' shows your own traffic.");
+    screen.say("'make stop' stops the servers, 'make clean' removes them, 'make demo LOG=your-access.log' shows your own traffic.");
     screen.say(&format!("This took {:.1} s.", took.as_secs_f64()));
 }
