@@ -1,4 +1,4 @@
-//! Every block of SQL in the documentation is run, each file in a server of its own.
+//! Every block of SQL in the documentation is run, each file in a server of its own that mirrors to a Redis of its own.
 //!
 //! Blocks that begin with ```` ```sql ```` must succeed, those with ```` ```sql error ```` must fail, and
 //! those with ```` ```sql no-run ```` are for readers only. Each block is a session of psql.
@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use tailstream_devkit::{Cluster, postgres_install, repository};
+use tailstream_devkit::{Cluster, Redis, postgres_install, repository};
 use tailstream_e2e::Server;
 use tailstream_e2e::server::PRELOAD;
 
@@ -88,8 +88,14 @@ fn check(file: &Path, name: &str) -> Vec<String> {
     if blocks.is_empty() {
         return Vec::new();
     }
-    let cluster =
-        Server::create("documentation", |builder| builder.preload(&PRELOAD).cron_database(DATABASE));
+    let redis = Redis::builder("e2e-documentation").create().expect("a Redis");
+    let cluster = Server::create("documentation", |builder| {
+        builder
+            .preload(&PRELOAD)
+            .cron_database(DATABASE)
+            .setting("tailstream.databases", DATABASE)
+            .setting("tailstream.redis_url", &redis.url())
+    });
     cluster.create_database(DATABASE).expect("a database");
     let mut wrong = Vec::new();
     for block in &blocks {
