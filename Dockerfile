@@ -6,6 +6,9 @@
 #   docker build -t tailstream .
 #   docker run -e POSTGRES_PASSWORD=secret -p 5432:5432 -v tailstream:/var/lib/postgresql/data tailstream
 #   psql -h localhost -U postgres tailstream
+#
+# With a Redis that can be reached as redis, add arguments for the server to the second line:
+#   … tailstream -c tailstream.redis_url=redis://redis:6379
 
 FROM rust:1.95-trixie AS builder
 RUN apt-get update \
@@ -24,7 +27,7 @@ RUN mkdir -p /etc/postgresql-common \
     && echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf \
     && apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        postgresql-17 postgresql-17-timescaledb postgresql-17-cron \
+        ca-certificates postgresql-17 postgresql-17-timescaledb postgresql-17-cron \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=builder /out/ /
 ENV PATH=/usr/lib/postgresql/17/bin:$PATH PGDATA=/var/lib/postgresql/data/main
@@ -48,6 +51,8 @@ if [ ! -d "$PGDATA" ]; then
     cat >> "$new/postgresql.conf" <<CONF
 listen_addresses = '*'
 shared_preload_libraries = 'timescaledb,tailstream,pg_cron'
+max_worker_processes = 24
+tailstream.databases = 'tailstream'
 cron.database_name = 'tailstream'
 cron.host = '/var/run/postgresql'
 timescaledb.telemetry_level = off
