@@ -79,7 +79,7 @@ BEGIN
     INTO unplaced FROM tailstream.unplaced_batches() b;
     backlog_batches := unplaced.batches + coalesce(head.seq - behind.seq + 1, 0);
     backlog_events := unplaced.events + coalesce(head.events - behind.events, 0);
-    oldest_unmirrored := greatest(interval '0', clock_timestamp() - least(behind.placed_at, unplaced.oldest));
+    oldest_unmirrored := clock_timestamp() - least(behind.placed_at, unplaced.oldest);
 END
 $body$;
 

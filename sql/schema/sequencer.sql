@@ -59,8 +59,8 @@ BEGIN
            last.events + coalesce(sum(b.event_count) OVER earlier, 0)
     FROM tailstream.batches b
     WHERE b.event_count > 0 AND NOT EXISTS (SELECT FROM tailstream.positions p WHERE p.batch_id = b.batch_id)
-    WINDOW w AS (ORDER BY b.xid, b.batch_id),
-           earlier AS (ORDER BY b.xid, b.batch_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING);
+    WINDOW w AS (ORDER BY b.batch_id),
+           earlier AS (ORDER BY b.batch_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING);
     INSERT INTO tailstream.sequencer (system_identifier, snapshot, after_seq)
     SELECT here, pg_current_snapshot(), max(p.seq) FROM tailstream.positions p;
 END

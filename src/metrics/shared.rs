@@ -124,6 +124,8 @@ pub struct Progress {
     next_offset: AtomicI32,
     /// PostgreSQL's microseconds; 0 without connection.
     connected_since: AtomicI64,
+    /// Grows when something about orgs changes that the mirror has to know.
+    requests: AtomicU32,
 }
 
 impl Progress {
@@ -143,6 +145,14 @@ impl Progress {
     pub fn set_cursor(&self, seq: i64, offset: i32) {
         self.next_offset.store(offset, Relaxed);
         self.next_seq.store(seq, Relaxed);
+    }
+
+    pub fn requests(&self) -> u32 {
+        self.requests.load(Relaxed)
+    }
+
+    pub fn add_request(&self) {
+        self.requests.fetch_add(1, Relaxed);
     }
 
     pub fn connected_since(&self) -> i64 {

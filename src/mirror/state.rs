@@ -219,6 +219,16 @@ pub fn orgs_without_rebuild(after: &str) -> Result<Vec<String>> {
     })
 }
 
+/// How long an org's stream keeps entries, in milliseconds; 0 if there is no such org.
+pub fn stream_age(org: &str) -> Result<i64> {
+    let age = Spi::get_one_with_args::<i64>(
+        "SELECT (SELECT (extract(epoch FROM t.stream_age) * 1000)::bigint
+                 FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier WHERE o.org_id = $1)",
+        &[arg(org.to_owned())],
+    );
+    age.map_err(spi("reading an org's tier")).map(Option::unwrap_or_default)
+}
+
 /// The org whose batch has this position.
 pub fn org_at(seq: i64) -> Result<Option<String>> {
     Spi::connect_mut(|client| {

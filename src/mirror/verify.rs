@@ -16,6 +16,7 @@ use super::marker::Cursor;
 use super::part::{Entry, text};
 use super::{state, status};
 use crate::error::{Error, Result, report};
+use crate::ingest;
 use crate::metrics::shared;
 use crate::session::binding;
 
@@ -90,8 +91,8 @@ fn verify(org: Option<&str>) -> Result<Findings> {
     }
     // A batch that is being sent counts up to where it came.
     let before = if offset > 0 { seq + 1 } else { seq };
+    let mut last = None;
     if let Some(mut cursor) = state::stream_start(org, before)? {
-        let mut last = None;
         loop {
             pgrx::check_for_interrupts!();
             let expected = feed::expected(org, &mut cursor, before, sent)?;
@@ -100,6 +101,13 @@ fn verify(org: Option<&str>) -> Result<Findings> {
             let found = stream(&mut connection, &key, from.unwrap_or_default(), until)?;
             compare(org, expected, found, &mut findings)?;
             last = Some(until);
+        }
+    }
+    // Behind that may be what was sent meanwhile, and what nobody should have added.
+    let oldest = (ingest::now() / 1_000 - state::stream_age(org)?, 0);
+    for entry in stream(&mut connection, &key, last.unwrap_or(oldest), (i64::MAX, i64::MAX))? {
+        if !events::was_placed(org, entry.id)? {
+            findings.add("extra", entry.id);
         }
     }
     forgive_trimmed(org, &mut connection, &key, &mut findings)?;

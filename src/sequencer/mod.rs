@@ -154,6 +154,6 @@ fn place_new(order: &mut Order) -> Result<Look> {
 
 /// The table of positions, if the extension is there.
 fn own_positions() -> Result<pg_sys::Oid> {
-    lookup::extension()?;
+    lookup::in_use()?;
     lookup::relation(lookup::schema()?, c"positions")
 }

@@ -73,11 +73,11 @@ pub fn schema() -> Result<pg_sys::Oid> {
     if schema == pg_sys::InvalidOid { Err(Error::StorageMissing) } else { Ok(schema) }
 }
 
-/// Error unless the extension is installed in this database.
-pub fn extension() -> Result<()> {
+/// Error unless the extension is installed in this database and its tables are in use: not while a dump is restored.
+pub fn in_use() -> Result<()> {
     // SAFETY: a catalog look-up by name.
     let extension = unsafe { pg_sys::get_extension_oid(c"tailstream".as_ptr(), true) };
-    if extension == pg_sys::InvalidOid { Err(Error::StorageMissing) } else { Ok(()) }
+    if extension == pg_sys::InvalidOid { Err(Error::StorageMissing) } else { Tables::find().map(drop) }
 }
 
 /// A relation of our schema.

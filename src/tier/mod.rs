@@ -7,6 +7,7 @@ pub mod retention;
 use pgrx::pg_sys;
 
 use crate::call::pg_function;
+use crate::worker::commit;
 
 /// Seconds between the Unix epoch and PostgreSQL's, 2000-01-01.
 const POSTGRES_EPOCH_SECONDS: i64 = 946_684_800;
@@ -30,6 +31,7 @@ pg_function! {
             if pgrx::is_a(context, pg_sys::NodeTag::T_TriggerData) {
                 let relation = (*context.cast::<pg_sys::TriggerData>()).tg_relation;
                 cache::invalidate_everywhere((*relation).rd_id);
+                commit::wake_mirror();
             }
             pg_sys::Datum::null()
         }

@@ -9,10 +9,20 @@ use crate::metrics;
 use crate::metrics::shared::{self, Role};
 
 thread_local! {
-    /// The running transaction has something for the sequencer.
-    static STORED: Cell<bool> = const { Cell::new(false) };
-    /// It has committed.
-    static COMMITTED: Cell<bool> = const { Cell::new(false) };
+    /// What the running transaction has for the workers.
+    static PENDING: Cell<Work> = const { Cell::new(Work::NONE) };
+    /// What it had, once it has committed.
+    static COMMITTED: Cell<Work> = const { Cell::new(Work::NONE) };
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Work {
+    sequencer: bool,
+    mirror: bool,
+}
+
+impl Work {
+    const NONE: Self = Self { sequencer: false, mirror: false };
 }
 
 /// Asks PostgreSQL to be told; once, when the library is loaded.
@@ -26,7 +36,12 @@ pub fn register() {
 
 /// The running transaction has something for the sequencer.
 pub fn wake_sequencer() {
-    STORED.set(true);
+    PENDING.set(Work { sequencer: true, ..PENDING.get() });
+}
+
+/// The running transaction changes what the mirror has to know of orgs.
+pub fn wake_mirror() {
+    PENDING.set(Work { mirror: true, ..PENDING.get() });
 }
 
 #[pg_guard]
@@ -34,19 +49,19 @@ unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _argument: *mu
     use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
     match event {
         XACT_EVENT_COMMIT => {
-            COMMITTED.set(STORED.replace(false));
+            COMMITTED.set(PENDING.replace(Work::NONE));
             metrics::transaction_ended(true);
         }
         XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
-            STORED.set(false);
-            COMMITTED.set(false);
+            PENDING.set(Work::NONE);
+            COMMITTED.set(Work::NONE);
             metrics::transaction_ended(event == XACT_EVENT_PREPARE);
         }
         _ => {}
     }
 }
 
-/// The sequencer is woken when the transaction is over, its locks included: before that it would pass it over.
+/// Workers are woken when the transaction is over, its locks included: before that the sequencer would pass it over.
 #[pg_guard]
 unsafe extern "C-unwind" fn released(
     phase: pg_sys::ResourceReleasePhase::Type,
@@ -55,10 +70,16 @@ unsafe extern "C-unwind" fn released(
     _argument: *mut c_void,
 ) {
     let over = phase == pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS && top_level;
-    if over
-        && COMMITTED.replace(false)
-        && let Some(slot) = shared::own()
-    {
+    if !over || COMMITTED.get() == Work::NONE {
+        return;
+    }
+    let work = COMMITTED.replace(Work::NONE);
+    let Some(slot) = shared::own() else { return };
+    if work.sequencer {
         slot.worker(Role::Sequencer).wake();
+    }
+    if work.mirror {
+        slot.progress.add_request();
+        slot.worker(Role::Mirror).wake();
     }
 }

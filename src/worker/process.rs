@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgrx::{pg_guard, pg_sys};
 
-use crate::metrics::shared::{self, Role};
+use crate::metrics::shared::{self, Role, State};
 
 unsafe extern "C-unwind" {
     /// PostgreSQL's own handler: the next interrupt check ends the process. Called by the system, so without a guard.
@@ -32,6 +32,9 @@ const OWN_SETTINGS: &[(&CStr, &CStr)] = &[
     (c"jit", c"off"),
 ];
 
+/// Before a process that found a restore under way makes room for the next, which may find it done.
+const RESTORING: Duration = Duration::from_secs(1);
+
 /// Takes the signals over that PostgreSQL sends to workers.
 pub fn attach_signals() {
     // SAFETY: PostgreSQL's own handlers for its own signals, before anything else is done.
@@ -57,6 +60,8 @@ pub fn wait(timeout: Duration) -> bool {
     let milliseconds = timeout.as_millis().clamp(1, 3_600_000) as core::ffi::c_long;
     // SAFETY: the process's own latch and flags, in the order PostgreSQL's own workers use them.
     unsafe {
+        // What was written is counted for autovacuum; PostgreSQL itself sees to it that this is not done too often.
+        pg_sys::pgstat_report_stat(false);
         pg_sys::WaitLatch(pg_sys::MyLatch, events as c_int, milliseconds, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
@@ -128,7 +133,21 @@ pub fn begin(argument: pg_sys::Datum) -> &'static shared::Slot {
     for (name, value) in OWN_SETTINGS {
         set(name, value);
     }
+    if is_restoring() {
+        // TimescaleDB refuses what a worker does, and a session has that setting from its beginning to its end.
+        slot.worker(role).set_state(State::Off);
+        wait(RESTORING);
+        end();
+    }
     slot
+}
+
+/// Whether a dump is being restored into the database, or was when this process connected.
+fn is_restoring() -> bool {
+    // SAFETY: a setting of the process, NULL if there is none of that name.
+    let value = unsafe { pg_sys::GetConfigOption(c"timescaledb.restoring".as_ptr(), true, false) };
+    // SAFETY: a C string that lives until the setting changes.
+    !value.is_null() && unsafe { CStr::from_ptr(value) } == c"on"
 }
 
 /// Ends the process in the orderly way.

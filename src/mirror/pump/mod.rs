@@ -101,6 +101,8 @@ pub struct Pump {
     sweep: Option<String>,
     sweep_at: Instant,
     heartbeat_at: Instant,
+    /// Requests that were read from the tables.
+    requests: u32,
     /// Redis has taken something since the last failure.
     proven: bool,
     settled: bool,
@@ -135,6 +137,7 @@ impl Pump {
             sweep: None,
             sweep_at: now,
             heartbeat_at: now,
+            requests: 0,
             proven: false,
             settled: false,
             new_epoch: None,
@@ -229,7 +232,7 @@ impl Pump {
             return Ok(None);
         }
         let wish = transaction::run(Isolation::ReadCommitted, || {
-            tier::lookup::extension()?;
+            tier::lookup::in_use()?;
             transaction::with_snapshot(|| {
                 if enabled {
                     state::resume()?;

@@ -53,7 +53,7 @@ impl Pump {
         let Some(wish) = &self.wish else { return Ok(false) };
         let (template, before, org) = (wish.template.clone(), self.reading.cursor.seq, request.org.as_str());
         let read = transaction::run(Isolation::ReadCommitted, || {
-            tier::lookup::extension()?;
+            tier::lookup::in_use()?;
             transaction::with_snapshot(|| {
                 self.orgs.refresh()?;
                 let mirrored = self.orgs.get(org)?.is_some_and(|mirrored| mirrored.is_on());

@@ -25,7 +25,7 @@ impl Pump {
         let Some(template) = self.wish.as_ref().map(|wish| wish.template.clone()) else { return Ok(()) };
         failpoint("mirror-compared");
         let (durable, requests) = transaction::run(Isolation::ReadCommitted, || {
-            tier::lookup::extension()?;
+            tier::lookup::in_use()?;
             transaction::with_snapshot(|| {
                 self.orgs.refresh()?;
                 Ok((state::load()?, state::rebuilds()?))

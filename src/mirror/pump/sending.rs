@@ -22,14 +22,18 @@ impl Pump {
         if self.marker.is_none() || self.ready.as_ref().is_some_and(|part| !part.is_empty()) {
             return Ok(());
         }
-        if !self.more && self.slot.progress.placed_seq() < self.reading.cursor.seq {
+        let requests = self.slot.progress.requests();
+        let nothing_new =
+            self.requests == requests && self.slot.progress.placed_seq() < self.reading.cursor.seq;
+        if !self.more && nothing_new {
             return Ok(());
         }
+        self.requests = requests;
         let Some(wish) = &self.wish else { return Ok(()) };
         let (template, after_seq) = (wish.template.clone(), self.after_seq);
         let mut reading = self.reading.clone();
         let result = transaction::run(Isolation::ReadCommitted, || {
-            tier::lookup::extension()?;
+            tier::lookup::in_use()?;
             transaction::with_snapshot(|| {
                 if self.orgs.refresh()? {
                     self.rebuilds.update(state::rebuilds()?);

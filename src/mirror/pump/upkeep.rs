@@ -19,7 +19,7 @@ impl Pump {
         let Some(wish) = &self.wish else { return Ok(false) };
         let after = self.sweep.take().unwrap_or_default();
         let limits = transaction::run(Isolation::ReadCommitted, || {
-            tier::lookup::extension()?;
+            tier::lookup::in_use()?;
             transaction::with_snapshot(|| state::limits(&after))
         })?;
         let Some(last) = limits.last() else {
