@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use tailstream_devkit::{Cluster, ClusterBuilder};
+use tailstream_devkit::{Cluster, ClusterBuilder, Redis};
 
 /// The libraries of a server as it should be.
 pub const PRELOAD: [&str; 3] = ["timescaledb", "tailstream", "pg_cron"];
 
 /// The shared servers of this process by name. A static is never dropped: see `stop_at_exit`.
 static SHARED: Mutex<Option<HashMap<&'static str, Arc<Cluster>>>> = Mutex::new(None);
+static SHARED_REDIS: Mutex<Option<HashMap<&'static str, Arc<Redis>>>> = Mutex::new(None);
 static EXIT_HOOKS: Once = Once::new();
 static FAILED: AtomicBool = AtomicBool::new(false);
 
@@ -34,6 +35,14 @@ impl Server {
         let servers = shared.get_or_insert_default();
         let cluster = servers.entry(name).or_insert_with(|| Arc::new(Self::create(name, describe)));
         Self { cluster: Arc::clone(cluster) }
+    }
+
+    /// The Redis server of this name, made when it is asked for first and stopped with the others.
+    pub fn shared_redis(name: &'static str) -> Arc<Redis> {
+        EXIT_HOOKS.call_once(stop_at_exit);
+        let mut shared = SHARED_REDIS.lock().unwrap_or_else(PoisonError::into_inner);
+        let create = || Redis::builder(&format!("e2e-{name}")).create().expect("a Redis server");
+        Arc::clone(shared.get_or_insert_default().entry(name).or_insert_with(|| Arc::new(create())))
     }
 
     /// A server of a test's own.
@@ -65,6 +74,7 @@ fn stop_at_exit() {
                 std::mem::forget(cluster);
             }
         }
+        drop(SHARED_REDIS.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
     // SAFETY: the handler takes nothing, does not unwind, and lives as long as the process.
     unsafe { libc::atexit(stop) };

@@ -1,0 +1,75 @@
+//! Events that are gone before, or after, they were mirrored.
+
+use tailstream_devkit::event::{now_micros, rfc3339};
+use tailstream_e2e::database::{ingest, one};
+use tailstream_e2e::eventually;
+use tailstream_e2e::mirror::PATIENCE;
+use tailstream_e2e::{Mirror, Sides};
+
+use crate::database;
+
+/// A batch of two events of now and between them one of two and a half hours ago.
+fn old_among_new(sides: &mut Sides, org: &str) {
+    let (old, new) = (rfc3339(now_micros() - 9_000_000_000), rfc3339(now_micros()));
+    let json = format!(r#"[{{"created_at":"{new}"}},{{"created_at":"{old}"}},{{"created_at":"{new}"}}]"#);
+    ingest(&mut sides.client, org, &json, None).expect("ingest");
+}
+
+#[test]
+fn events_purged_before_they_were_mirrored_are_left_out() {
+    let mirror = Mirror::new("mirror-purged");
+    let mut sides = mirror.sides();
+    mirror.set("tailstream.redis_url", "redis://127.0.0.1:1");
+    sides.wait_for_state("failing");
+    let old = format!(r#"[{{"created_at":"{}"}}]"#, rfc3339(now_micros() - 9_000_000_000));
+    for org in ["acme", "globex"] {
+        ingest(&mut sides.client, org, &old, None).expect("ingest");
+        old_among_new(&mut sides, org);
+        sides.ingest(org, 2);
+    }
+    sides.client.batch_execute("SELECT ts_alter_tier('standard', '1 hour')").expect("a shorter retention");
+    let dropped = "SELECT sum(chunks_dropped) FROM ts_apply_retention()";
+    assert_eq!(one::<i64>(&mut sides.client, dropped), 1);
+    mirror.set("tailstream.redis_url", &mirror.redis.url());
+    sides.settle(&["acme", "globex"]);
+    assert_eq!((sides.length("acme"), sides.length("globex")), (4, 4));
+}
+
+#[test]
+fn an_event_purged_from_the_table_stays_in_the_stream_and_is_not_missed() {
+    let mirror = Mirror::new("mirror-outlived");
+    let mut sides = mirror.sides();
+    old_among_new(&mut sides, "acme");
+    sides.settle(&["acme"]);
+    sides.client.batch_execute("SELECT ts_alter_tier('standard', '1 hour')").expect("a shorter retention");
+    sides.client.batch_execute("SELECT * FROM ts_apply_retention()").expect("the purge");
+    assert_eq!(sides.length("acme"), 3);
+    let findings = sides.verify("acme");
+    assert_eq!(findings, [("matching".to_owned(), 2), ("expired".to_owned(), 1)]);
+}
+
+#[test]
+fn an_erased_org_has_no_stream_and_may_begin_anew() {
+    let (_database, mut sides) = database("erased");
+    sides.ingest("gone", 5);
+    sides.ingest("stays", 5);
+    sides.settle(&["gone", "stays"]);
+    sides.client.batch_execute("SELECT ts_erase_org('gone')").expect("ts_erase_org");
+    let key = sides.key("gone");
+    eventually("the stream to be removed", PATIENCE, || {
+        let there: bool = redis::cmd("EXISTS").arg(&key).query(&mut sides.redis).expect("EXISTS");
+        (!there).then_some(())
+    });
+    sides.settle(&["stays"]);
+    let batch = sides.ingest("gone", 2);
+    sides.settle(&["gone", "stays"]);
+    assert!(sides.stream("gone").iter().all(|entry| entry.event_id >> 16 == batch));
+    // With batches of it in the same breath.
+    for _ in 0..5 {
+        sides.ingest("gone", 3);
+        sides.client.batch_execute("SELECT ts_erase_org('gone')").expect("ts_erase_org");
+    }
+    let last = sides.ingest("gone", 1);
+    sides.settle(&["gone", "stays"]);
+    assert_eq!(sides.stream("gone").iter().map(|entry| entry.event_id >> 16).collect::<Vec<_>>(), [last]);
+}
