@@ -60,6 +60,10 @@ impl Rebuilds {
         self.by_org.get_mut(org)
     }
 
+    pub fn finished(&mut self, org: &str) {
+        self.by_org.remove(org);
+    }
+
     /// Has it begin again after a pause.
     pub fn failed(&mut self, org: &str, now: Instant, random: u64) {
         if let Some(rebuild) = self.by_org.get_mut(org) {

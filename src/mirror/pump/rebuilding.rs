@@ -103,14 +103,17 @@ impl Pump {
     /// From the present position on the org follows the others again.
     pub(super) fn finish(&mut self, request: &Request) -> Result<()> {
         failpoint("mirror-rebuilt");
-        let requests = transaction::run(Isolation::ReadCommitted, || {
-            transaction::with_snapshot(|| {
-                state::rebuilt(request)?;
-                state::rebuilds()
+        let again = transaction::run(Isolation::ReadCommitted, || {
+            transaction::with_snapshot(|| match state::rebuilt(request)? {
+                true => Ok(None),
+                false => state::rebuilds().map(Some),
             })
         })?;
+        match again {
+            None => self.rebuilds.finished(&request.org),
+            Some(requests) => self.rebuilds.update(requests),
+        }
         self.slot.count(Counter::MirrorRebuilds, 1);
-        self.rebuilds.update(requests);
         Ok(())
     }
 
