@@ -73,6 +73,11 @@ BEGIN
     orgs_to_rebuild := (SELECT count(*) FROM tailstream.mirror_rebuilds);
 
     SELECT p.seq, p.events_before + p.event_count AS events INTO head FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1;
+    IF progress.next_seq IS NULL AND progress.state <> 'off' THEN
+        -- Redis was not asked yet how far it had come: at the worst it has nothing of the present.
+        progress.next_seq := (SELECT min(p.seq) FROM tailstream.positions p
+                              WHERE p.placed_at > clock_timestamp() - (SELECT max(t.stream_age) FROM tailstream.tiers t));
+    END IF;
     SELECT p.seq, p.placed_at, p.events_before + CASE WHEN p.seq = progress.next_seq THEN progress.next_offset ELSE 0 END AS events
     INTO behind FROM tailstream.positions p WHERE p.seq >= progress.next_seq ORDER BY p.seq LIMIT 1;
     SELECT count(*) AS batches, coalesce(sum(b.event_count), 0) AS events, min(b.received_at) AS oldest
@@ -105,7 +110,7 @@ BEGIN
     SELECT count(*) AS batches, coalesce(sum(p.event_count), 0) AS events, min(p.placed_at) AS oldest INTO behind
     FROM tailstream.positions p, tailstream.orgs o
     WHERE p.org_id = org AND o.org_id = org AND o.mirrored
-      AND (p.seq >= progress.next_seq OR rebuild.reason IS NOT NULL)
+      AND (p.seq >= coalesce(progress.next_seq, 0) OR rebuild.reason IS NOT NULL)
       AND p.placed_at > clock_timestamp() - ts_mirror_status.stream_age
       AND p.placed_at >= coalesce(o.mirror_from, '-infinity')
       AND (o.mirror_snapshot IS NULL OR NOT pg_visible_in_snapshot(p.xid, o.mirror_snapshot));
@@ -118,39 +123,6 @@ $body$;
 -- The key of an org's stream, from tailstream.stream_key.
 CREATE FUNCTION tailstream.stream_key(org text) RETURNS text
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'stream_key_wrapper';
-
--- The positions whose events an org's stream should hold now, in order: not older than the tier's stream_age, and not
--- what was left out when the mirror was off. Up to, not including, the mirror's own position.
-CREATE FUNCTION tailstream.mirrored_positions(org text, from_seq bigint, before_seq bigint)
-RETURNS TABLE (seq bigint, placed_at timestamptz, stream_seq bigint, batch_id bigint, tier smallint, event_count integer,
-               first_event_at timestamptz, last_event_at timestamptz, spot text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
-    SELECT p.seq, p.placed_at, p.stream_seq, p.batch_id, p.tier, p.event_count, p.first_event_at, p.last_event_at,
-           p.spot
-    FROM tailstream.orgs o
-    JOIN tailstream.tiers t ON t.id = o.tier
-    JOIN tailstream.positions p ON p.org_id = o.org_id
-    WHERE o.org_id = org AND o.mirrored AND p.event_count > 0 AND p.seq >= from_seq AND p.seq < before_seq
-      AND p.placed_at > clock_timestamp() - t.stream_age
-      AND p.placed_at >= coalesce(o.mirror_from, '-infinity')
-      AND (o.mirror_snapshot IS NULL OR NOT pg_visible_in_snapshot(p.xid, o.mirror_snapshot))
-      -- A backfill came after the mirror was last switched on for all, or its time would be gone.
-      AND (o.mirror_from IS NOT NULL OR p.seq > (SELECT m.after_seq FROM tailstream.mirror m))
-    ORDER BY p.seq
-$body$;
-
--- Where an org's stream begins, seen from a position: with the oldest event that trimming by count leaves. `skipped`
--- events of that position are before it.
-CREATE FUNCTION tailstream.stream_start(org text, before_seq bigint) RETURNS TABLE (seq bigint, skipped integer)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT newest.seq, greatest(newest.newer + newest.event_count - limits.entries, 0)::integer
-    FROM (SELECT t.stream_entries AS entries FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier
-          WHERE o.org_id = org) limits
-    CROSS JOIN LATERAL (
-        SELECT m.seq, m.event_count, sum(m.event_count) OVER (ORDER BY m.seq DESC) - m.event_count AS newer
-        FROM tailstream.mirrored_positions(org, 0, before_seq) m) newest
-    WHERE newest.newer < limits.entries ORDER BY newest.seq LIMIT 1
-$body$;
 
 -- ts_mirror_verify: compares an org's stream with the table, as far as the stream's limits go and the mirror has come.
 -- One row for each finding; `matching` is always there.

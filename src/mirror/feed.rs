@@ -9,7 +9,7 @@ use pgrx::spi::SpiHeapTupleData;
 use super::events::{self, Position};
 use super::key::Template;
 use super::marker::Cursor;
-use super::orgs::{Mirrored, Orgs};
+use super::orgs::{Mirrored, Orgs, mirrored_positions};
 use super::part::{Entry, MAX_EVENTS, Part};
 use crate::error::{Error, Result, spi};
 use crate::ingest::{self, Spot};
@@ -30,14 +30,14 @@ thread_local! {
         &[INT8OID, TIMESTAMPTZOID, INT8OID]) };
     static OF_ORG: Statement = const { Statement::new(
         "reading an org's positions",
-        "SELECT seq, (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq, batch_id, tier, event_count,
-                first_event_at, last_event_at, spot
-         FROM tailstream.mirrored_positions($1, $2, $3) LIMIT $4",
+        concat!("SELECT p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint, p.stream_seq, p.batch_id, p.tier,
+                        p.event_count, p.first_event_at, p.last_event_at, p.spot
+                 FROM ", mirrored_positions!(), " AND p.seq >= $2 AND p.seq < $3 ORDER BY p.seq LIMIT $4"),
         &[TEXTOID, INT8OID, INT8OID, INT8OID]) };
     static PENDING: Statement = const { Statement::new(
         "counting events",
-        "SELECT coalesce(sum(m.event_count - CASE WHEN m.seq = $2 THEN $3 ELSE 0 END), 0)::bigint
-         FROM tailstream.mirrored_positions($1, $2, 9223372036854775807) m",
+        concat!("SELECT coalesce(sum(p.event_count - CASE WHEN p.seq = $2 THEN $3 ELSE 0 END), 0)::bigint
+                 FROM ", mirrored_positions!(), " AND p.seq >= $2"),
         &[TEXTOID, INT8OID, INT4OID]) };
     /// The org whose events are being read: should that fail, it concerns this one.
     static READING: RefCell<Option<String>> = const { RefCell::new(None) };

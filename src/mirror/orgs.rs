@@ -10,6 +10,23 @@ use crate::sequencer::Snapshot;
 use crate::statement::{Statement, arg};
 use crate::tier::cache;
 
+/// The positions `p` of org `$1` whose events its stream should hold now: not older than the tier's stream_age, and not
+/// what was left out when the mirror was off. A backfill came after the mirror was last switched on for all, or its
+/// time would be gone. (Text, and no function of the database: that would be planned anew for every call.)
+macro_rules! mirrored_positions {
+    () => {
+        "tailstream.orgs o
+         JOIN tailstream.tiers t ON t.id = o.tier
+         JOIN tailstream.positions p ON p.org_id = o.org_id
+         WHERE o.org_id = $1 AND p.org_id = $1 AND o.mirrored AND p.event_count > 0
+           AND p.placed_at > clock_timestamp() - t.stream_age
+           AND p.placed_at >= coalesce(o.mirror_from, '-infinity')
+           AND (o.mirror_snapshot IS NULL OR NOT pg_visible_in_snapshot(p.xid, o.mirror_snapshot))
+           AND (o.mirror_from IS NOT NULL OR p.seq > (SELECT m.after_seq FROM tailstream.mirror m))"
+    };
+}
+pub(super) use mirrored_positions;
+
 /// Beyond it the memory is cleared.
 const MAX_ORGS: usize = 100_000;
 

@@ -5,6 +5,7 @@ use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTOID};
 use pgrx::prelude::*;
 
 use super::marker::{Cursor, Marker};
+use super::orgs::mirrored_positions;
 use crate::error::{Error, Result, spi};
 use crate::statement::{Statement, arg};
 
@@ -55,7 +56,13 @@ thread_local! {
     static NO_HURRY: Statement = const { Statement::new(
         "setting a transaction up", "SELECT set_config('synchronous_commit', 'off', true)", &[]) };
     static START: Statement = const { Statement::new(
-        "looking where a stream begins", "SELECT seq, skipped FROM tailstream.stream_start($1, $2)", &[TEXTOID, INT8OID]) };
+        "looking where a stream begins",
+        concat!("SELECT newest.seq, greatest(newest.newer + newest.event_count - newest.stream_entries, 0)::integer
+                 FROM (SELECT p.seq, p.event_count, t.stream_entries,
+                              sum(p.event_count) OVER (ORDER BY p.seq DESC) - p.event_count AS newer
+                       FROM ", mirrored_positions!(), " AND p.seq < $2) newest
+                 WHERE newest.newer < newest.stream_entries ORDER BY newest.seq LIMIT 1"),
+        &[TEXTOID, INT8OID]) };
     static TAIL: Statement = const { Statement::new(
         "reading what was sent last",
         "SELECT DISTINCT ON (org_id) org_id, xid::text::bigint, (extract(epoch FROM placed_at) * 1000)::bigint,
@@ -185,7 +192,8 @@ pub fn rebuilt(request: &Request) -> Result<bool> {
     })
 }
 
-/// Where an org's stream begins, seen from a position; `None` if it has nothing in it.
+/// Where an org's stream begins, seen from a position: with the oldest event that trimming by count leaves. `None` if
+/// it has nothing in it.
 pub fn stream_start(org: &str, before: i64) -> Result<Option<Cursor>> {
     let looking = || spi("looking where a stream begins");
     let arguments = [arg(org.to_owned()), arg(before)];
