@@ -1,5 +1,5 @@
 -- The mirror's functions: their arguments, and what they say where there are no workers.
-\set VERBOSITY default
+\set SHOW_CONTEXT never
 SELECT ts_set_mirror('quiet', false);
 SELECT org_id, mirrored, mirror_snapshot IS NOT NULL AS since, mirror_from IS NOT NULL AS from FROM tailstream.orgs WHERE org_id = 'quiet';
 SELECT ts_set_mirror('quiet', true);
