@@ -2,6 +2,7 @@
 
 pub mod counter;
 pub mod shared;
+mod worker;
 
 use std::cell::RefCell;
 use std::time::Duration;

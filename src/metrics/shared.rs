@@ -4,114 +4,17 @@
 //! Only the texts are behind one, and held for a copy. All of it starts from nothing with the server.
 
 use std::cell::Cell;
-use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed,
-};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
 
 use super::counter::{Counter, Histogram, Timer};
+pub use super::worker::{Role, State, WorkerCell};
 
 /// More databases than that in one server share nothing here: theirs are not counted and get no workers.
 const MAX_DATABASES: usize = 64;
 /// Bytes of a worker's last error that are kept.
 const MAX_ERROR: usize = 400;
-
-/// The workers of a database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    Sequencer = 0,
-    Mirror = 1,
-}
-
-impl Role {
-    pub const ALL: [Self; 2] = [Self::Sequencer, Self::Mirror];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sequencer => "sequencer",
-            Self::Mirror => "mirror",
-        }
-    }
-}
-
-/// What a worker is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Not running.
-    Stopped = 0,
-    /// There is nothing it could do: no extension, no URL, or it is switched off.
-    Off = 1,
-    Running = 2,
-    /// Waiting for Redis to answer for the first time since it was lost.
-    Connecting = 3,
-    /// The last attempt failed; the next one follows after a pause.
-    Failing = 4,
-}
-
-impl State {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stopped => "stopped",
-            Self::Off => "off",
-            Self::Running => "running",
-            Self::Connecting => "connecting",
-            Self::Failing => "failing",
-        }
-    }
-
-    fn from(number: i32) -> Self {
-        let all = [Self::Off, Self::Running, Self::Connecting, Self::Failing];
-        all.into_iter().find(|state| *state as i32 == number).unwrap_or(Self::Stopped)
-    }
-}
-
-/// One worker.
-#[derive(Default)]
-pub struct WorkerCell {
-    pid: AtomicI32,
-    latch: AtomicPtr<pg_sys::Latch>,
-    state: AtomicI32,
-}
-
-impl WorkerCell {
-    /// To be called by the worker itself.
-    pub fn enter(&self) {
-        // SAFETY: the process's own latch, which lies in shared memory.
-        unsafe {
-            self.latch.store(pg_sys::MyLatch, Relaxed);
-            self.pid.store(pg_sys::MyProcPid, Relaxed);
-        }
-    }
-
-    pub fn leave(&self) {
-        self.latch.store(std::ptr::null_mut(), Relaxed);
-        self.state.store(State::Stopped as i32, Relaxed);
-        self.pid.store(0, Relaxed);
-    }
-
-    /// 0 if it does not run.
-    pub fn pid(&self) -> i32 {
-        self.pid.load(Relaxed)
-    }
-
-    pub fn state(&self) -> State {
-        State::from(self.state.load(Relaxed))
-    }
-
-    pub fn set_state(&self, state: State) {
-        self.state.store(state as i32, Relaxed);
-    }
-
-    /// Has it look for work. A latch that has gone to another process since does no harm there.
-    pub fn wake(&self) {
-        let latch = self.latch.load(Relaxed);
-        if !latch.is_null() {
-            // SAFETY: latches lie in shared memory as long as the server runs.
-            unsafe { pg_sys::SetLatch(latch) };
-        }
-    }
-}
 
 /// Where the mirror is.
 #[derive(Default)]

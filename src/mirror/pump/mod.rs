@@ -7,6 +7,7 @@ mod rebuilding;
 mod resume;
 mod sending;
 mod upkeep;
+mod wish;
 
 use std::time::{Duration, Instant};
 
@@ -14,22 +15,21 @@ use pgrx::pg_sys;
 use redis::Value;
 
 use self::clearing::Clearing;
+use self::wish::Wish;
 use super::commands::Commands;
 use super::feed::Reading;
-use super::key::{self, Template};
-use super::link::{Link, Target};
+use super::key;
+use super::link::Link;
 use super::marker::{Cursor, Marker};
 use super::orgs::Orgs;
 use super::part::{self, Part};
 use super::rebuild::Rebuilds;
-use super::state::{self, LastEntry, Request};
-use super::status;
+use super::state::{LastEntry, Request};
 use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::metrics::counter::{Counter, Timer};
 use crate::metrics::shared::{Slot, State};
-use crate::worker::transaction::{self, Isolation};
-use crate::{ingest, settings, tier};
+use crate::{ingest, tier};
 
 /// How often Redis is asked whether it is what it was while there is nothing to send.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -41,13 +41,6 @@ pub struct Turn {
     pub settled: bool,
     /// How long to wait unless woken; `None` for as long as usual.
     pub pause: Option<Duration>,
-}
-
-/// What the settings ask for.
-#[derive(Clone, PartialEq, Eq)]
-struct Wish {
-    target: Target,
-    template: Template,
 }
 
 /// What the next answer is the answer to.
@@ -217,35 +210,6 @@ impl Pump {
         self.marker = None;
         self.ready = None;
         self.rebuilds.restart();
-    }
-
-    /// What is wanted now. Also notes in the table when the mirror is switched off and on.
-    fn heed_settings(&mut self) -> Result<Option<Wish>> {
-        let enabled = settings::mirror_enabled();
-        let target = Target::from_settings();
-        let known =
-            self.wish.is_some() && enabled && target.as_ref() == self.wish.as_ref().map(|wish| &wish.target);
-        if known && self.wish.as_ref().is_some_and(|wish| wish.template.is_of(&settings::stream_key())) {
-            return Ok(self.wish.clone());
-        }
-        if (enabled && target.is_none()) || (!enabled && self.pause_noted) {
-            return Ok(None);
-        }
-        let wish = transaction::run(Isolation::ReadCommitted, || {
-            tier::lookup::in_use()?;
-            transaction::with_snapshot(|| {
-                if enabled {
-                    state::resume()?;
-                } else {
-                    state::pause()?;
-                }
-                let (true, Some(target)) = (enabled, target) else { return Ok(None) };
-                let template = status::template()?;
-                Ok(Some(Wish { target, template }))
-            })
-        })?;
-        self.pause_noted = !enabled;
-        Ok(wish)
     }
 
     /// Gives the next order, if there is anything to do. Returns how long to wait if not.

@@ -1,0 +1,101 @@
+//! What a worker lets the other processes know.
+
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
+
+use pgrx::pg_sys;
+
+/// The workers of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    Sequencer = 0,
+    Mirror = 1,
+}
+
+impl Role {
+    pub const ALL: [Self; 2] = [Self::Sequencer, Self::Mirror];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sequencer => "sequencer",
+            Self::Mirror => "mirror",
+        }
+    }
+}
+
+/// What a worker is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Not running.
+    Stopped = 0,
+    /// There is nothing it could do: no extension, no URL, or it is switched off.
+    Off = 1,
+    Running = 2,
+    /// Waiting for Redis to answer for the first time since it was lost.
+    Connecting = 3,
+    /// The last attempt failed; the next one follows after a pause.
+    Failing = 4,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Off => "off",
+            Self::Running => "running",
+            Self::Connecting => "connecting",
+            Self::Failing => "failing",
+        }
+    }
+
+    fn from(number: i32) -> Self {
+        let all = [Self::Off, Self::Running, Self::Connecting, Self::Failing];
+        all.into_iter().find(|state| *state as i32 == number).unwrap_or(Self::Stopped)
+    }
+}
+
+/// One worker.
+#[derive(Default)]
+pub struct WorkerCell {
+    pid: AtomicI32,
+    latch: AtomicPtr<pg_sys::Latch>,
+    state: AtomicI32,
+}
+
+impl WorkerCell {
+    /// To be called by the worker itself.
+    pub fn enter(&self) {
+        // SAFETY: the process's own latch, which lies in shared memory.
+        unsafe {
+            self.latch.store(pg_sys::MyLatch, Relaxed);
+            self.pid.store(pg_sys::MyProcPid, Relaxed);
+        }
+    }
+
+    pub fn leave(&self) {
+        self.latch.store(std::ptr::null_mut(), Relaxed);
+        self.state.store(State::Stopped as i32, Relaxed);
+        self.pid.store(0, Relaxed);
+    }
+
+    /// 0 if it does not run.
+    pub fn pid(&self) -> i32 {
+        self.pid.load(Relaxed)
+    }
+
+    pub fn state(&self) -> State {
+        State::from(self.state.load(Relaxed))
+    }
+
+    pub fn set_state(&self, state: State) {
+        self.state.store(state as i32, Relaxed);
+    }
+
+    /// Has it look for work. A latch that has gone to another process since does no harm there.
+    pub fn wake(&self) {
+        let latch = self.latch.load(Relaxed);
+        if !latch.is_null() {
+            // SAFETY: latches lie in shared memory as long as the server runs.
+            unsafe { pg_sys::SetLatch(latch) };
+        }
+    }
+}
