@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Duration;
 
 use super::commands::Commands;
-use redis::{Client, ConnectionLike, IntoConnectionInfo, TlsCertificates, Value};
+use redis::{Client, IntoConnectionInfo, TlsCertificates, Value};
 
 /// Where Redis is and how to get in.
 #[derive(Clone, PartialEq, Eq)]
@@ -170,8 +170,10 @@ fn obey(connection: &mut Option<redis::Connection>, order: Order) -> Answer {
         Order::Run(commands) => {
             let connection = connection.as_mut().ok_or("not connected")?;
             let replies = commands.count();
-            connection
-                .req_packed_commands(&commands.into_bytes(), 0, replies)
+            // The client's own call for pipelines would wait for every single reply of a server that hangs.
+            let answer = connection.send_packed_command(&commands.into_bytes());
+            answer
+                .and_then(|()| (0..replies).map(|_| connection.recv_response()).collect())
                 .map_err(|error| describe(&error))
         }
     }
