@@ -24,7 +24,7 @@ devkit: setup
 install: devkit ## Build the extension and install it into PostgreSQL 17
 	@$(DEVKIT) install
 
-demo: devkit ## Watch web traffic being stored, replayed and expired (LOG=file or LOG=- for your own access log)
+demo: devkit ## Watch web traffic being stored, mirrored to Redis, replayed and expired (LOG=file or LOG=- for your own access log)
 	@$(DEVKIT) demo $${LOG:+--log "$$LOG"}
 
 psql: devkit ## Open psql on the demo's database
