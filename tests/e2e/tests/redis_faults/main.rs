@@ -1,0 +1,72 @@
+//! Whatever Redis does, ingest neither fails nor waits, and in the end the streams are what the table holds.
+
+mod credentials;
+mod failover;
+mod keys;
+mod outages;
+mod refusals;
+mod tls;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::Value;
+use tailstream_e2e::mirror::PATIENCE;
+use tailstream_e2e::{Mirror, Sides, eventually};
+
+/// Attempts that have to fail before a test is satisfied that failing attempts are not logged one by one.
+const ATTEMPTS: i64 = 6;
+
+/// One command, sent to Redis by hand.
+#[track_caller]
+fn command(sides: &mut Sides, command: &[&str]) -> Value {
+    let mut redis = redis::cmd(command[0]);
+    redis.arg(&command[1..]);
+    redis.query(&mut sides.redis).unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Waits until the mirror fails for a reason that holds `reason`, and has failed more often than so many times.
+#[track_caller]
+fn wait_for_failure(sides: &mut Sides, reason: &str, retries: i64) {
+    let began = Instant::now();
+    loop {
+        let status = sides.status();
+        let told = status.last_error.as_ref().is_some_and(|error| error.contains(reason));
+        if status.state == "failing" && told && status.retries > retries {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "no failure with {reason:?}: {status:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// While the mirror fails for a reason that holds `reason`, events come in as ever, and attempt after attempt goes by.
+#[track_caller]
+fn endure(sides: &mut Sides, reason: &str) {
+    wait_for_failure(sides, reason, -1);
+    let before = sides.status().retries;
+    for org in ["acme", "globex", "acme"] {
+        sides.ingest_promptly(org, 7);
+    }
+    eventually("more attempts", PATIENCE, || (sides.status().retries >= before + ATTEMPTS).then_some(()));
+    sides.ingest_promptly("globex", 2);
+    let status = sides.status();
+    assert!(status.backlog_batches >= 4 && status.backlog_events >= 23, "{status:?}");
+}
+
+/// What the mirror said in the server's log: why it failed and that it works again, once for each change.
+#[track_caller]
+fn check_log(mirror: &Mirror, failures: usize) {
+    let lines = mirror.log_lines("  tailstream mirror");
+    let mut lines: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line.split_once("LOG:  tailstream mirror").map(|(_, message)| message))
+        .filter(|message| !message.contains("begins a new epoch"))
+        .collect();
+    let all = lines.len();
+    lines.dedup();
+    assert_eq!(lines.len(), all, "the same was said twice: {lines:#?}");
+    let recovered = lines.iter().filter(|line| line.contains("works again")).count();
+    assert!(recovered > 0 && lines.last().is_some_and(|line| line.contains("works again")), "{lines:#?}");
+    assert!(all - recovered <= failures, "more than {failures} lines on failures: {lines:#?}");
+}

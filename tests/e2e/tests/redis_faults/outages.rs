@@ -1,0 +1,127 @@
+//! Redis is not there, does not answer, or comes back with less than it had.
+
+use tailstream_e2e::Mirror;
+use tailstream_e2e::database::one;
+
+use crate::{check_log, command, endure};
+
+const ORGS: [&str; 2] = ["acme", "globex"];
+
+fn epoch(mirror: &Mirror) -> String {
+    one(&mut mirror.connect(), "SELECT epoch FROM tailstream.mirror")
+}
+
+#[test]
+fn a_redis_that_is_down_from_the_start_gets_everything_when_it_comes() {
+    let mut mirror = Mirror::new("redis-late");
+    let mut sides = mirror.sides();
+    mirror.redis.kill9().expect("kill -9");
+    mirror.cluster.restart().expect("a restart");
+    sides.client = mirror.connect();
+    endure(&mut sides, "refused");
+    mirror.redis.start().expect("Redis");
+    sides.redis = mirror.redis.connect().expect("a connection");
+    sides.settle(&ORGS);
+    check_log(&mirror, 2);
+}
+
+#[test]
+fn a_redis_that_lost_everything_is_filled_again() {
+    let mut mirror = Mirror::new("redis-empty");
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 300);
+    sides.ingest("globex", 1_200);
+    sides.ingest("quiet", 1);
+    sides.settle(&["acme", "globex", "quiet"]);
+    let before = epoch(&mirror);
+    mirror.redis.lose_data().expect("loss");
+    endure(&mut sides, "");
+    mirror.redis.start().expect("Redis");
+    sides.redis = mirror.redis.connect().expect("a connection");
+    sides.settle(&["acme", "globex", "quiet"]);
+    assert_ne!(epoch(&mirror), before);
+    assert!(sides.status().entries_resent >= 1_501, "what is sent for the second time is counted");
+    check_log(&mirror, 3);
+}
+
+#[test]
+fn a_redis_that_kept_its_data_goes_on_where_it_was() {
+    let mut mirror = Mirror::with(
+        "redis-kept",
+        |cluster| cluster,
+        |redis| redis.append_only(true).setting("appendfsync", "always"),
+    );
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 1_500);
+    sides.settle(&["acme"]);
+    let before = epoch(&mirror);
+    mirror.redis.kill9().expect("kill -9");
+    endure(&mut sides, "");
+    mirror.redis.start().expect("Redis");
+    sides.redis = mirror.redis.connect().expect("a connection");
+    sides.settle(&ORGS);
+    assert_eq!(epoch(&mirror), before, "nothing had to be made again");
+    assert_eq!(sides.status().entries_resent, 0);
+    check_log(&mirror, 3);
+}
+
+#[test]
+fn a_flushed_redis_is_filled_again_without_anything_new() {
+    let mirror = Mirror::new("redis-flushed");
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 700);
+    sides.ingest("globex", 5);
+    sides.settle(&ORGS);
+    command(&mut sides, &["FLUSHALL"]);
+    sides.settle(&ORGS);
+    // Amid the sending, too.
+    for round in 0..20 {
+        sides.ingest("acme", 200);
+        if round % 5 == 0 {
+            command(&mut sides, &["FLUSHALL"]);
+        }
+    }
+    sides.settle(&ORGS);
+}
+
+#[test]
+fn a_marker_that_somebody_deleted_or_changed_is_no_harm() {
+    let mirror = Mirror::new("redis-marker");
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 300);
+    sides.settle(&["acme"]);
+    let markers: Vec<String> =
+        redis::cmd("KEYS").arg("tailstream:mirror:*").query(&mut sides.redis).expect("KEYS");
+    let [marker] = markers.as_slice() else { panic!("{markers:?}") };
+    for change in [&["DEL", marker][..], &["SET", marker, "nonsense"], &["SET", marker, "1 x 1 999999 0"]] {
+        command(&mut sides, change);
+        sides.ingest("acme", 3);
+        sides.settle(&["acme"]);
+    }
+    // A list in its place is nobody's marker.
+    command(&mut sides, &["DEL", marker]);
+    command(&mut sides, &["RPUSH", marker, "x"]);
+    sides.ingest_promptly("acme", 3);
+    command(&mut sides, &["DEL", marker]);
+    sides.settle(&["acme"]);
+}
+
+#[test]
+fn a_redis_that_does_not_answer_holds_up_nobody() {
+    let mirror = Mirror::with(
+        "redis-paused",
+        |cluster| cluster.setting("tailstream.redis_timeout", "500ms"),
+        |redis| redis,
+    );
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 100);
+    sides.settle(&["acme"]);
+    for _ in 0..2 {
+        mirror.redis.pause().expect("SIGSTOP");
+        sides.ingest_promptly("acme", 1_500);
+        endure(&mut sides, "no answer within tailstream.redis_timeout");
+        mirror.redis.resume().expect("SIGCONT");
+        sides.settle(&ORGS);
+    }
+    check_log(&mirror, 4);
+}

@@ -1,0 +1,102 @@
+//! Redis is there and takes nothing.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use tailstream_e2e::mirror::PATIENCE;
+use tailstream_e2e::{Mirror, Sides, eventually};
+
+use crate::{check_log, command, endure};
+
+const ORGS: [&str; 2] = ["acme", "globex"];
+
+#[test]
+fn a_full_redis_gets_the_rest_when_it_has_room() {
+    let mirror = Mirror::with(
+        "redis-full",
+        |cluster| cluster,
+        |redis| redis.setting("maxmemory-policy", "noeviction"),
+    );
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 300);
+    sides.settle(&["acme"]);
+    command(&mut sides, &["CONFIG", "SET", "maxmemory", "1mb"]);
+    sides.ingest_promptly("acme", 10);
+    endure(&mut sides, "OOM");
+    command(&mut sides, &["CONFIG", "SET", "maxmemory", "0"]);
+    sides.settle(&ORGS);
+    assert_eq!(sides.status().entries_resent, 0, "nothing had been taken");
+    check_log(&mirror, 1);
+}
+
+/// Has Redis save, and waits for how that ends.
+fn saved(sides: &mut Sides, status: &str) {
+    command(sides, &["BGSAVE"]);
+    eventually(&format!("a save that is {status}"), PATIENCE, || {
+        let info: String = redis::cmd("INFO").arg("persistence").query(&mut sides.redis).expect("INFO");
+        let done = info.contains("rdb_bgsave_in_progress:0");
+        (done && info.contains(&format!("rdb_last_bgsave_status:{status}"))).then_some(())
+    });
+}
+
+#[test]
+fn a_redis_that_cannot_save_gets_the_rest_when_it_can() {
+    let mirror =
+        Mirror::with("redis-unsaved", |cluster| cluster, |redis| redis.setting("save", "3600 1000000"));
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 300);
+    sides.settle(&["acme"]);
+    let data = mirror.redis.data_dir();
+    let may_write =
+        |mode| fs::set_permissions(&data, Permissions::from_mode(mode)).expect("the mode of a directory");
+    may_write(0o500);
+    saved(&mut sides, "err");
+    sides.ingest_promptly("acme", 10);
+    endure(&mut sides, "MISCONF");
+    may_write(0o700);
+    saved(&mut sides, "ok");
+    sides.settle(&ORGS);
+    check_log(&mirror, 1);
+}
+
+#[test]
+fn a_wrong_password_is_waited_out() {
+    let mirror = Mirror::with("redis-password", |cluster| cluster, |redis| redis.password("right one"));
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 10);
+    sides.settle(&["acme"]);
+    let file = mirror.cluster.dir().join("redis-password");
+    let write = |password: &str| {
+        fs::write(&file, format!("{password}\nthe second line is nobody's\n")).expect("a file");
+        fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("its mode");
+    };
+    write("wrong one");
+    mirror.set("tailstream.redis_password_file", file.to_str().expect("a path"));
+    // The file wins against the URL, which has the right one.
+    endure(&mut sides, "");
+    write("right one");
+    sides.settle(&ORGS);
+    mirror.set("tailstream.redis_url", &mirror.redis.url());
+    sides.ingest("acme", 5);
+    sides.settle(&ORGS);
+    mirror.set("tailstream.redis_password_file", "/nowhere/password");
+    endure(&mut sides, "/nowhere/password");
+    mirror.set("tailstream.redis_password_file", file.to_str().expect("a path"));
+    sides.settle(&ORGS);
+    check_log(&mirror, 2);
+}
+
+#[test]
+fn a_password_changed_under_a_connection_is_no_harm() {
+    let mirror = Mirror::new("redis-requirepass");
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 10);
+    sides.settle(&["acme"]);
+    command(&mut sides, &["CONFIG", "SET", "requirepass", "late"]);
+    // Connections that are in stay in; the next one has to know it.
+    command(&mut sides, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    endure(&mut sides, "");
+    mirror.set("tailstream.redis_url", &mirror.redis.url().replace("://", "://:late@"));
+    sides.settle(&ORGS);
+    check_log(&mirror, 3);
+}
