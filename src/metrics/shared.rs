@@ -196,6 +196,9 @@ pub fn find(database: pg_sys::Oid) -> Option<&'static Slot> {
 
 /// The slot of a database; takes a free one if it has none. `None` without shared memory, or if all are taken.
 pub fn claim(database: pg_sys::Oid) -> Option<&'static Slot> {
+    if database == pg_sys::InvalidOid {
+        return None;
+    }
     find(database).or_else(|| {
         let free = slots()
             .iter()

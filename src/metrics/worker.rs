@@ -62,13 +62,15 @@ pub struct WorkerCell {
 }
 
 impl WorkerCell {
-    /// To be called by the worker itself.
-    pub fn enter(&self) {
-        // SAFETY: the process's own latch, which lies in shared memory.
-        unsafe {
-            self.latch.store(pg_sys::MyLatch, Relaxed);
-            self.pid.store(pg_sys::MyProcPid, Relaxed);
+    /// To be called by the worker itself; false if another process is there.
+    pub fn enter(&self) -> bool {
+        // SAFETY: reads variables of the process; its latch lies in shared memory.
+        let (pid, latch) = unsafe { (pg_sys::MyProcPid, pg_sys::MyLatch) };
+        let entered = self.pid.compare_exchange(0, pid, Relaxed, Relaxed).is_ok();
+        if entered {
+            self.latch.store(latch, Relaxed);
         }
+        entered
     }
 
     pub fn leave(&self) {

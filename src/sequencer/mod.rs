@@ -97,7 +97,7 @@ fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
     // A failed transaction must leave nothing behind here either.
     let mut next = order.take();
     let look = transaction::run(Isolation::RepeatableRead, || {
-        let positions = own_positions()?;
+        let positions = lookup::positions()?;
         // ts_erase_org() takes a lock that waits for this one and makes this one wait; the snapshot comes after it.
         // SAFETY: a lock as any INSERT takes it.
         unsafe { pg_sys::LockRelationOid(positions, pg_sys::RowExclusiveLock as i32) };
@@ -128,7 +128,7 @@ fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
 /// Whatever keeps it from that is in the way of others too, or comes again in a minute: it is no failure.
 fn make_next_chunks() {
     let made = transaction::run(Isolation::ReadCommitted, || {
-        own_positions()?;
+        lookup::positions()?;
         transaction::with_snapshot(|| ledger::make_next_chunks(AHEAD))
     });
     if let Err(error) = made
@@ -150,10 +150,4 @@ fn place_new(order: &mut Order) -> Result<Look> {
         failpoint("sequencer-placed");
     }
     Ok(Look { placed: rows.len(), stopped: !complete, finishing: !finishing.is_empty() })
-}
-
-/// The table of positions, if the extension is there.
-fn own_positions() -> Result<pg_sys::Oid> {
-    lookup::in_use()?;
-    lookup::relation(lookup::schema()?, c"positions")
 }

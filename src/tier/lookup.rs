@@ -80,6 +80,12 @@ pub fn in_use() -> Result<()> {
     if extension == pg_sys::InvalidOid { Err(Error::StorageMissing) } else { Tables::find().map(drop) }
 }
 
+/// The table of positions, if it is in use.
+pub fn positions() -> Result<pg_sys::Oid> {
+    in_use()?;
+    relation(schema()?, c"positions")
+}
+
 /// A relation of our schema.
 pub fn relation(schema: pg_sys::Oid, name: &CStr) -> Result<pg_sys::Oid> {
     // SAFETY: a catalog look-up by name.

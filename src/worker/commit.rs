@@ -5,6 +5,7 @@ use std::cell::Cell;
 
 use pgrx::{pg_guard, pg_sys};
 
+use super::database;
 use crate::metrics;
 use crate::metrics::shared::{self, Role};
 
@@ -47,6 +48,9 @@ pub fn wake_mirror() {
 #[pg_guard]
 unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
     use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
+    if matches!(event, XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE) {
+        database::transaction_ended();
+    }
     match event {
         XACT_EVENT_COMMIT => {
             COMMITTED.set(PENDING.replace(Work::NONE));

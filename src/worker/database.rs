@@ -5,6 +5,7 @@
 //! still there after it. COMMIT PREPARED passes here too: it makes rows visible without telling anybody.
 
 use core::ffi::{CStr, c_char};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use pgrx::{is_a, pg_guard, pg_sys};
@@ -14,6 +15,11 @@ use crate::metrics::shared::{self, Role, Slot};
 
 /// Workers leave at once, or after the statement they are in.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+thread_local! {
+    /// The database whose workers this session keeps away.
+    static PAUSED: Cell<Option<&'static Slot>> = const { Cell::new(None) };
+}
 
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
 
@@ -26,7 +32,23 @@ pub fn install() {
     }
 }
 
-#[pg_guard]
+unsafe extern "C-unwind" {
+    /// PostgreSQL's own, without the guard that pgrx puts around it: an error would lose its context and
+    /// SQLSTATEs of users' own on the way.
+    fn standard_ProcessUtility(
+        statement: *mut pg_sys::PlannedStmt,
+        text: *const c_char,
+        read_only_tree: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        parameters: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        destination: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}
+
+/// Every utility statement of the server passes here, and its errors pass as they are: over this frame, which must
+/// hold nothing that would have to be dropped. What may go wrong on our side has a guard of its own.
 #[allow(clippy::too_many_arguments, reason = "PostgreSQL's own list")]
 unsafe extern "C-unwind" fn process_utility(
     statement: *mut pg_sys::PlannedStmt,
@@ -41,34 +63,29 @@ unsafe extern "C-unwind" fn process_utility(
     // SAFETY: the arguments are PostgreSQL's own and passed on as they came.
     unsafe {
         let command = (*statement).utilityStmt;
-        let _paused = wanted_alone(command).and_then(Pause::begin);
-        match PREVIOUS {
-            Some(next) => {
-                next(
-                    statement,
-                    text,
-                    read_only_tree,
-                    context,
-                    parameters,
-                    environment,
-                    destination,
-                    completion,
-                );
-            }
-            None => pg_sys::standard_ProcessUtility(
-                statement,
-                text,
-                read_only_tree,
-                context,
-                parameters,
-                environment,
-                destination,
-                completion,
-            ),
+        if concerns_databases(command) {
+            send_workers_away(command);
         }
+        let next = PREVIOUS.unwrap_or(standard_ProcessUtility);
+        next(statement, text, read_only_tree, context, parameters, environment, destination, completion);
         if commits_prepared(command) {
             commit::wake_sequencer();
         }
+    }
+}
+
+unsafe fn concerns_databases(command: *mut pg_sys::Node) -> bool {
+    use pg_sys::NodeTag::{T_AlterDatabaseStmt, T_CreatedbStmt, T_DropdbStmt, T_RenameStmt};
+    // SAFETY: every node begins with what it is.
+    let tag = unsafe { (*command).type_ };
+    [T_DropdbStmt, T_RenameStmt, T_AlterDatabaseStmt, T_CreatedbStmt].contains(&tag)
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn send_workers_away(command: *mut pg_sys::Node) {
+    // SAFETY: the command as it came from the parser.
+    if let Some(name) = unsafe { wanted_alone(command) } {
+        pause(name);
     }
 }
 
@@ -116,49 +133,42 @@ unsafe fn commits_prepared(command: *mut pg_sys::Node) -> bool {
     }
 }
 
-/// Keeps the workers of a database away until it is dropped.
-struct Pause {
-    slot: &'static Slot,
-}
-
-impl Pause {
-    /// Sends the workers away, if there are any and the user owns the database.
-    fn begin(name: *const c_char) -> Option<Self> {
-        // SAFETY: a name from the parser; catalog look-ups inside a transaction.
-        let database = unsafe { pg_sys::get_database_oid(name, true) };
-        if database == pg_sys::InvalidOid || !is_owner(database) {
-            return None;
-        }
-        let slot = shared::find(database)?;
-        slot.set_paused(true);
-        let pause = Self { slot };
-        let began = Instant::now();
-        while Role::ALL.iter().any(|role| pause.dismiss(*role)) && began.elapsed() < PATIENCE {
-            let wake_up = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-            // SAFETY: the process's own latch; a cancelled command ends here, and the pause with it.
-            unsafe {
-                pg_sys::WaitLatch(pg_sys::MyLatch, wake_up as i32, 5, pg_sys::PG_WAIT_EXTENSION);
-                pg_sys::ResetLatch(pg_sys::MyLatch);
-                pg_sys::check_for_interrupts!();
-            }
-        }
-        Some(pause)
+/// Sends the workers of a database away until the transaction ends, if there are any and the user owns the database.
+fn pause(name: *const c_char) {
+    // SAFETY: a name from the parser; catalog look-ups inside a transaction.
+    let database = unsafe { pg_sys::get_database_oid(name, true) };
+    if database == pg_sys::InvalidOid || !is_owner(database) {
+        return;
     }
-
-    /// Whether the worker still runs.
-    fn dismiss(&self, role: Role) -> bool {
-        let pid = self.slot.worker(role).pid();
-        if pid != 0 {
-            // SAFETY: a process of this server; SIGTERM is how it is told to end.
-            unsafe { libc::kill(pid, libc::SIGTERM) };
+    let Some(slot) = shared::find(database) else { return };
+    slot.set_paused(true);
+    PAUSED.set(Some(slot));
+    let began = Instant::now();
+    while Role::ALL.iter().any(|role| dismiss(slot, *role)) && began.elapsed() < PATIENCE {
+        let wake_up = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+        // SAFETY: the process's own latch; a cancelled command ends here, and the pause with its transaction.
+        unsafe {
+            pg_sys::WaitLatch(pg_sys::MyLatch, wake_up as i32, 5, pg_sys::PG_WAIT_EXTENSION);
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+            pg_sys::check_for_interrupts!();
         }
-        pid != 0
     }
 }
 
-impl Drop for Pause {
-    fn drop(&mut self) {
-        self.slot.set_paused(false);
+/// Whether the worker still runs.
+fn dismiss(slot: &Slot, role: Role) -> bool {
+    let pid = slot.worker(role).pid();
+    if pid != 0 {
+        // SAFETY: a process of this server; SIGTERM is how it is told to end.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
+    pid != 0
+}
+
+/// The transaction has ended, be it that the session has: workers may come back.
+pub fn transaction_ended() {
+    if let Some(slot) = PAUSED.take() {
+        slot.set_paused(false);
         if let Some(launcher) = shared::launcher() {
             launcher.wake();
         }

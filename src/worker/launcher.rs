@@ -36,6 +36,8 @@ pub extern "C-unwind" fn tailstream_launcher_main(_argument: pg_sys::Datum) {
     // SAFETY: without a database: it reads what all of them share.
     unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(pg_sys::InvalidOid, pg_sys::InvalidOid, 0) };
     if let Some(launcher) = shared::launcher() {
+        // Of one that ended with an error the cell still tells.
+        launcher.leave();
         launcher.enter();
     }
     let mut workers = HashMap::new();
@@ -79,6 +81,8 @@ fn keep_running(workers: &mut HashMap<(u32, Role), Started>, wanted: &[pg_sys::O
                 !matches!(started.handle.pid(), Err(BackgroundWorkerStatus::Stopped))
                     || started.at.elapsed() < PAUSE
             });
+            // One that an earlier launcher started, or that takes its time to end.
+            let runs = runs || slot.worker(role).pid() != 0;
             if !runs
                 && !slot.is_paused()
                 && let Some(handle) = start(*database, role)

@@ -32,6 +32,9 @@ const OWN_SETTINGS: &[(&CStr, &CStr)] = &[
     (c"jit", c"off"),
 ];
 
+/// The last field of the lock's tag: PostgreSQL has columns there, and a database has none.
+const ONLY_ONE: u16 = 1;
+
 /// Before a process that found a restore under way makes room for the next, which may find it done.
 const RESTORING: Duration = Duration::from_secs(1);
 
@@ -73,7 +76,8 @@ pub fn serve_interrupts() -> bool {
     // SAFETY: flags that signal handlers set; the file is read outside of any transaction.
     unsafe {
         if (&raw const pg_sys::ProcDiePending).read_volatile() != 0 {
-            pg_sys::proc_exit(0);
+            // PostgreSQL starts those that end with 1 again, if they are of that kind; the launcher is.
+            pg_sys::proc_exit(i32::from(is_static()));
         }
         pg_sys::check_for_interrupts!();
         let reload = (&raw const pg_sys::ConfigReloadPending).read_volatile() != 0;
@@ -83,6 +87,13 @@ pub fn serve_interrupts() -> bool {
         }
         reload
     }
+}
+
+/// Whether PostgreSQL itself started this process with the server, and not the launcher.
+fn is_static() -> bool {
+    // SAFETY: what the process was started with.
+    unsafe { pg_sys::MyBgworkerEntry.as_ref() }
+        .is_some_and(|entry| entry.bgw_restart_time != pg_sys::BGW_NEVER_RESTART)
 }
 
 /// Shows in `pg_stat_activity` what the process is doing.
@@ -122,14 +133,15 @@ pub fn begin(argument: pg_sys::Datum) -> &'static shared::Slot {
         pgrx::warning!("tailstream: more databases than one server has room for");
         end()
     };
-    slot.worker(role).enter();
-    if slot.is_paused() {
-        // Started just before somebody wanted the database to himself.
-        slot.worker(role).leave();
+    if !is_only_one(role) || !slot.worker(role).enter() {
         end()
     }
     // SAFETY: runs when the process ends, however that comes about short of a crash, which resets shared memory.
     unsafe { pg_sys::before_shmem_exit(Some(leave), argument) };
+    if slot.is_paused() {
+        // Started just before somebody wanted the database to himself.
+        end()
+    }
     for (name, value) in OWN_SETTINGS {
         set(name, value);
     }
@@ -140,6 +152,24 @@ pub fn begin(argument: pg_sys::Datum) -> &'static shared::Slot {
         end();
     }
     slot
+}
+
+/// Takes a lock that one process at a time can have, until it ends: two sequencers would give every batch two places.
+fn is_only_one(role: Role) -> bool {
+    // SAFETY: reads one variable; the tag lives through the call, and no SQL command makes that tag.
+    unsafe {
+        let tag = pg_sys::LOCKTAG {
+            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
+            locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
+            locktag_field3: pg_sys::MyDatabaseId.to_u32(),
+            locktag_field4: ONLY_ONE + role as u16,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+            // Of the other kind a transaction that is rolled back releases those of its session, too.
+            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+        };
+        let result = pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, true, true);
+        result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+    }
 }
 
 /// Whether a dump is being restored into the database, or was when this process connected.

@@ -82,6 +82,8 @@ pub struct Pump {
     /// What Redis holds; `None` until that is known.
     marker: Option<Marker>,
     after_seq: i64,
+    /// The table that positions are read from.
+    positions: pg_sys::Oid,
     orgs: Orgs,
     rebuilds: Rebuilds,
     reading: Reading,
@@ -120,6 +122,7 @@ impl Pump {
             marker_key: key::marker(system, database.to_u32()),
             marker: None,
             after_seq: 0,
+            positions: pg_sys::InvalidOid,
             orgs: Orgs::default(),
             rebuilds: Rebuilds::default(),
             reading: Reading::default(),

@@ -24,13 +24,14 @@ impl Pump {
         let held = replies.last().and_then(part::text).and_then(|text| text.parse::<Marker>().ok());
         let Some(template) = self.wish.as_ref().map(|wish| wish.template.clone()) else { return Ok(()) };
         failpoint("mirror-compared");
-        let (durable, requests) = transaction::run(Isolation::ReadCommitted, || {
-            tier::lookup::in_use()?;
+        let (positions, durable, requests) = transaction::run(Isolation::ReadCommitted, || {
+            let positions = tier::lookup::positions()?;
             transaction::with_snapshot(|| {
                 self.orgs.refresh()?;
-                Ok((state::load()?, state::rebuilds()?))
+                Ok((positions, state::load()?, state::rebuilds()?))
             })
         })?;
+        self.positions = positions;
         self.after_seq = durable.after_seq;
         self.rebuilds.update(requests);
         let trusted = held.filter(|held| {

@@ -30,10 +30,13 @@ impl Pump {
         }
         self.requests = requests;
         let Some(wish) = &self.wish else { return Ok(()) };
-        let (template, after_seq) = (wish.template.clone(), self.after_seq);
+        let (template, after_seq, positions) = (wish.template.clone(), self.after_seq, self.positions);
         let mut reading = self.reading.clone();
         let result = transaction::run(Isolation::ReadCommitted, || {
-            tier::lookup::in_use()?;
+            if tier::lookup::positions()? != positions {
+                // Other tables than those that the cursor is of: as if there had been none in between.
+                return Err(Error::StorageMissing);
+            }
             transaction::with_snapshot(|| {
                 if self.orgs.refresh()? {
                     self.rebuilds.update(state::rebuilds()?);
