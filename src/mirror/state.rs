@@ -68,7 +68,7 @@ thread_local! {
         "SELECT DISTINCT ON (org_id) org_id, xid::text::bigint, (extract(epoch FROM placed_at) * 1000)::bigint,
                 stream_seq + CASE WHEN seq = $1 THEN $2 ELSE event_count END - 1
          FROM tailstream.positions
-         WHERE seq > $1 - 1000 AND (seq < $1 OR seq = $1 AND $2 > 0) AND event_count > 0 ORDER BY org_id, seq DESC",
+         WHERE seq > $1 - 1100 AND (seq < $1 OR seq = $1 AND $2 > 0) AND event_count > 0 ORDER BY org_id, seq DESC",
         &[INT8OID, INT4OID]) };
     static WITHOUT_REBUILD: Statement = const { Statement::new(
         "listing orgs",

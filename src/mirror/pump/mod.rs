@@ -158,7 +158,8 @@ impl Pump {
             }
             match answer {
                 Ok(replies) => self.answered(awaited, replies)?,
-                Err(message) => return Err(Error::Redis(message)),
+                Err(message) if awaited.is_some() => return Err(Error::Redis(message)),
+                Err(_) => {}
             }
         } else if wish != self.wish {
             self.disconnect();
@@ -203,8 +204,11 @@ impl Pump {
         self.wish = None;
     }
 
+    /// From here on Redis has to be asked where it stands. An answer that is still to come is an answer to nothing: what
+    /// it says was true of another connection, and what was made ready behind it is gone.
     fn disconnect(&mut self) {
         self.connected = false;
+        self.awaited = None;
         self.slot.progress.set_connected_since(0);
         self.forget_marker();
     }

@@ -77,11 +77,12 @@ impl Pump {
         });
         match read {
             Ok(Some((part, next))) if !part.is_empty() => {
-                if let Some(rebuild) = self.rebuilds.get(org) {
+                let org = org.to_owned();
+                let sent = self.send(part, Some(request));
+                if let Some(rebuild) = self.rebuilds.get(&org).filter(|_| sent) {
                     rebuild.cursor = Some(next);
                 }
-                self.send(part, Some(request));
-                Ok(true)
+                Ok(sent)
             }
             Ok(_) if self.reading.inside.as_deref() == Some(org) => {
                 // The position that is being read is its own, and was begun before it was set aside.

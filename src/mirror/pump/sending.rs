@@ -80,8 +80,9 @@ impl Pump {
         self.slot.progress.set_cursor(cursor.seq, cursor.offset);
     }
 
-    pub(super) fn send(&mut self, part: Part, rebuild: Option<Request>) {
-        let Some(current) = &self.marker else { return };
+    /// Sends a part, unless nothing may be sent for now.
+    pub(super) fn send(&mut self, part: Part, rebuild: Option<Request>) -> bool {
+        let Some(current) = &self.marker else { return false };
         let cursor = if rebuild.is_some() { current.cursor } else { part.end.cursor };
         let marker = Marker { cursor, ..current.clone() };
         let resent = rebuild.is_some() || part.end.cursor <= self.furthest;
@@ -93,6 +94,7 @@ impl Pump {
         failpoint("mirror-sent");
         let since = Instant::now();
         self.awaited = Some(Awaited::Part(Box::new(UnderWay { part, marker, since, resent, rebuild })));
+        true
     }
 
     /// Takes over the marker of a part that was written. Returns the orgs it was not written for.
