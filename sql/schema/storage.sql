@@ -163,7 +163,7 @@ BEGIN
         CREATE TABLE tailstream.mirror_rebuilds (
             org_id       text COLLATE "C" PRIMARY KEY,
             request      bigint GENERATED ALWAYS AS IDENTITY,
-            reason       text NOT NULL CHECK (reason IN ('backfill', 'lost', 'failed', 'erased')),
+            reason       text NOT NULL CHECK (reason IN ('backfill', 'widened', 'lost', 'failed', 'erased')),
             requested_at timestamptz NOT NULL DEFAULT clock_timestamp()
         );
     END IF;

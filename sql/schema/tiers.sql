@@ -21,6 +21,7 @@ RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     altered tailstream.tiers;
+    wider   boolean;
 BEGIN
     PERFORM tailstream.require_unbound();
     IF num_nonnulls(retention, stream_entries, stream_age) = 0 THEN
@@ -28,6 +29,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Give retention, stream_entries or stream_age.';
     END IF;
     SELECT * INTO altered FROM tailstream.tiers t WHERE t.id = tailstream.tier_id(ts_alter_tier.name) FOR UPDATE;
+    wider := coalesce(stream_entries > altered.stream_entries, false) OR coalesce(stream_age > altered.stream_age, false);
     altered.retention := coalesce(retention, altered.retention);
     altered.stream_entries := coalesce(stream_entries, altered.stream_entries);
     altered.stream_age := coalesce(stream_age, altered.stream_age);
@@ -35,6 +37,12 @@ BEGIN
     UPDATE tailstream.tiers t
     SET retention = altered.retention, stream_entries = altered.stream_entries, stream_age = altered.stream_age
     WHERE t.id = altered.id;
+    IF wider THEN
+        PERFORM tailstream.request_rebuild(o.org_id, 'widened')
+        FROM tailstream.orgs o
+        WHERE o.tier = altered.id AND o.mirrored AND EXISTS (SELECT FROM tailstream.mirror)
+          AND EXISTS (SELECT FROM tailstream.positions p WHERE p.org_id = o.org_id);
+    END IF;
 END
 $body$;
 
@@ -58,15 +66,26 @@ EXCEPTION WHEN foreign_key_violation THEN
 END
 $body$;
 
--- ts_set_org_tier: registers the org if need be and gives it the tier, effective at once.
+-- ts_set_org_tier: registers the org if need be and gives it the tier, effective at once. Where that has room for more of its
+-- stream, the stream is made again with as much.
 CREATE FUNCTION ts_set_org_tier(org text, tier text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    wider boolean;
 BEGIN
     PERFORM tailstream.require_unbound();
+    SELECT given.stream_entries > had.stream_entries OR given.stream_age > had.stream_age INTO wider
+    FROM tailstream.orgs o
+    JOIN tailstream.tiers had ON had.id = o.tier
+    JOIN tailstream.tiers given ON given.name = ts_set_org_tier.tier
+    WHERE o.org_id = org AND o.mirrored AND EXISTS (SELECT FROM tailstream.mirror);
     INSERT INTO tailstream.orgs AS o (org_id, tier)
     VALUES (tailstream.permitted_org(org), tailstream.tier_id(ts_set_org_tier.tier))
     ON CONFLICT (org_id) DO UPDATE SET tier = excluded.tier, tier_changed_at = clock_timestamp()
     WHERE o.tier <> excluded.tier;
+    IF wider THEN
+        PERFORM tailstream.request_rebuild(org, 'widened');
+    END IF;
 END
 $body$;
 
