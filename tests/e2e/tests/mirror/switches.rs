@@ -169,3 +169,20 @@ fn the_switch_for_all_and_the_key_work_at_a_reload() {
     drain(&mut tagged);
     assert_eq!(batches(&mut tagged, "acme").len(), 3);
 }
+
+#[test]
+fn several_requests_in_a_row_are_all_heard() {
+    let (_database, mut sides) = database("requests");
+    let orgs = ["a", "b", "c", "d", "e"];
+    for org in orgs {
+        sides.ingest(org, 1_500);
+    }
+    sides.settle(&orgs);
+    // While one stream is made again the next request comes.
+    for _ in 0..5 {
+        for org in orgs {
+            sides.client.execute("SELECT ts_set_mirror($1, true, '1 hour')", &[&org]).expect("a backfill");
+        }
+        sides.settle(&orgs);
+    }
+}

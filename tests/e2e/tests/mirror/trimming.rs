@@ -109,3 +109,15 @@ fn an_org_that_changes_its_tier_goes_on_in_the_same_stream() {
     let tiers = "SELECT count(DISTINCT tier) FROM tailstream.events WHERE org_id = 'acme'";
     assert_eq!(one::<i64>(&mut sides.client, tiers), 2);
 }
+
+#[test]
+fn the_stream_of_an_upgraded_org_misses_nothing() {
+    let (_database, mut sides) = database("upgraded");
+    for _ in 0..7 {
+        sides.ingest("acme", 1_000);
+    }
+    sides.settle_ends(&[("acme", 5_000)]);
+    sides.client.batch_execute("SELECT ts_set_org_tier('acme', 'premium')").expect("an upgrade");
+    sides.ingest("acme", 10);
+    sides.settle_ends(&[("acme", 5_010)]);
+}

@@ -1,0 +1,166 @@
+//! The orgs of the test, and what must be true of their streams when all is calm.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use postgres::{Client, Config};
+use tailstream_devkit::cluster::SUPERUSER;
+use tailstream_devkit::event::{now_micros, rfc3339};
+use tailstream_e2e::database::{self, one};
+use tailstream_e2e::stream::{Entry, difference};
+use tailstream_e2e::{Mirror, Sides, eventually};
+
+/// `switched` is switched off and on, `moved` changes its tier, `aged` has events that are purged; the others do not.
+pub const ORGS: [&str; 5] = ["steady", "busy", "switched", "moved", "aged"];
+/// Entries of a stream that its tier keeps, and to how few the limit is lowered for a while.
+pub const LIMIT: usize = 4_000;
+pub const LOW_LIMIT: usize = 150;
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What happened since all streams were whole.
+#[derive(Debug, Default)]
+pub struct History {
+    /// Something was switched off, so only the end of a stream can be foreseen.
+    pub switched_all: bool,
+    pub switched: BTreeSet<&'static str>,
+    pub limit_lowered: bool,
+}
+
+impl History {
+    /// How many entries an org's stream must hold at least, if so many were made.
+    fn at_least(&self, org: &str) -> usize {
+        match org {
+            _ if self.switched_all => 0,
+            org if self.switched.contains(org) => 0,
+            _ if self.limit_lowered => LOW_LIMIT,
+            _ => LIMIT,
+        }
+    }
+
+    /// Whether entries may be missing amid a stream.
+    fn has_gaps(&self, org: &str) -> bool {
+        self.switched_all || self.switched.contains(org)
+    }
+}
+
+pub fn prepare(client: &mut Client) {
+    client
+        .batch_execute(&format!(
+            "SELECT ts_alter_tier('standard', stream_entries => {LIMIT}), ts_alter_tier('premium', stream_entries => {LIMIT})"
+        ))
+        .expect("tiers");
+    for org in ORGS {
+        client.execute("SELECT ts_set_org_tier($1, 'standard')", &[&org]).expect("an org");
+    }
+}
+
+/// How writers connect, while the server comes and goes.
+pub fn config(mirror: &Mirror) -> Config {
+    database::config(&mirror.cluster, mirror.database, SUPERUSER)
+}
+
+/// Executes a statement in its own session, again and again while the server is down or crashes under it.
+pub fn insist(config: &Config, sql: &str) {
+    eventually(&format!("{sql:.60} to be executed"), PATIENCE, || {
+        let mut client = config.connect(postgres::NoTls).ok()?;
+        match client.batch_execute(sql) {
+            Ok(()) => Some(()),
+            Err(error) if is_gone(&error) => None,
+            Err(error) => panic!("{sql}: {error:?}"),
+        }
+    });
+}
+
+/// Whether the server crashed, or was about to.
+pub fn is_gone(error: &postgres::Error) -> bool {
+    error.code().is_none_or(|code| ["57P01", "57P02", "57P03", "XX000"].contains(&code.code()))
+}
+
+/// Puts an end to everything that goes wrong.
+pub fn calm(mirror: &mut Mirror) {
+    mirror.redis.start().expect("Redis");
+    mirror.cluster.start().expect("the server");
+    let config = config(mirror);
+    for sql in [
+        "ALTER SYSTEM RESET tailstream.failpoint",
+        "ALTER SYSTEM RESET tailstream.mirror_enabled",
+        "SELECT pg_reload_conf()",
+        "SELECT ts_set_mirror('switched', true)",
+    ] {
+        insist(&config, sql);
+    }
+    insist(&config, &format!("SELECT ts_alter_tier('standard', '3 hours', {LIMIT})"));
+}
+
+/// Waits until nothing is to be done.
+pub fn drain(sides: &mut Sides) {
+    let began = Instant::now();
+    loop {
+        let wrong = sides.unsettled(&[]);
+        if wrong.is_empty() {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "the mirror does not come to rest: {wrong:#?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Fails unless every stream is what it must be after what happened.
+pub fn check(sides: &mut Sides, history: &History) {
+    // New events have to come in any case: they are the end that is foreseen.
+    let tail: Vec<i64> = ORGS.iter().map(|org| sides.ingest(org, 3)).collect();
+    let began = Instant::now();
+    loop {
+        let mut wrong = sides.unsettled(&[]);
+        for (org, batch) in ORGS.iter().zip(&tail) {
+            wrong.extend(wrong_with(sides, org, *batch, history));
+        }
+        if wrong.is_empty() {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{history:?}: {wrong:#?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for org in ORGS {
+        let findings = sides.verify(org);
+        // What a lower limit had trimmed is not there under a higher one, as long as nothing is made again.
+        let missing = if history.limit_lowered { "missing" } else { "matching" };
+        let known = ["matching", "expired", missing];
+        let bad = findings.iter().any(|(kind, _)| !known.contains(&kind.as_str()));
+        assert!(!bad, "{org} is as it should be, and ts_mirror_verify says {findings:?}");
+    }
+}
+
+fn wrong_with(sides: &mut Sides, org: &str, tail: i64, history: &History) -> Option<String> {
+    let mut found = sides.stream(org);
+    let mut expected = sides.expected(org);
+    let ids: BTreeSet<(i64, i64)> = expected.iter().map(|entry| entry.id).collect();
+    if org == "aged" {
+        // What was purged from the table may still be in the stream.
+        let purged = rfc3339(now_micros() - 3_600_000_000);
+        found.retain(|entry| ids.contains(&entry.id) || entry.time >= purged);
+    }
+    // What was committed while all were switched off is never sent.
+    let after: i64 = one(&mut sides.client, "SELECT coalesce(max(after_seq), 0) FROM tailstream.mirror");
+    let whole = whole_from(sides, org, after);
+    let at_least = if history.has_gaps(org) { 3 } else { history.at_least(org) };
+    if history.has_gaps(org) {
+        let kept: BTreeSet<(i64, i64)> = found.iter().map(|entry| entry.id).collect();
+        expected.retain(|entry| kept.contains(&entry.id) || entry.event_id >> 16 == tail);
+    }
+    let ends = |entry: Option<&Entry>| entry.is_some_and(|entry| entry.event_id == tail << 16 | 2);
+    if !ends(found.last()) {
+        return Some(format!("{org}: does not end with batch {tail}"));
+    }
+    difference(&found, &expected, at_least.min(whole)).map(|difference| format!("{org}: {difference}"))
+}
+
+/// How many entries the table has behind a position.
+fn whole_from(sides: &mut Sides, org: &str, after: i64) -> usize {
+    let sql = format!(
+        "SELECT count(*) FROM tailstream.positions p JOIN tailstream.events e ON e.id >> 16 = p.batch_id AND e.org_id = p.org_id
+         WHERE p.org_id = '{org}' AND p.seq > {after}"
+    );
+    one::<i64>(&mut sides.client, &sql) as usize
+}
