@@ -15,7 +15,7 @@ use pgrx::prelude::*;
 use pgrx::{pg_sys, spi::Spi};
 
 use super::heap;
-use super::part::Entry;
+use super::part::{Entry, MAX_BYTES};
 use crate::error::{Error, Result};
 use crate::event::{EventColumns, Inet, encode};
 use crate::ingest::Spot;
@@ -25,6 +25,9 @@ use crate::tier::to_unix_time;
 
 /// Plans kept; beyond it all are made anew.
 const MAX_PLANS: usize = 256;
+
+/// Bytes of entries that are read at once; one event may be larger.
+const MAX_GATHERED: usize = 4 * MAX_BYTES;
 
 /// What an entry is made of.
 const COLUMNS: [(&str, PgBuiltInOids); 12] = [
@@ -74,12 +77,51 @@ thread_local! {
     static PLANS: RefCell<HashMap<u32, RawPlan>> = RefCell::default();
 }
 
-/// The entries for the events `offset` to `end` of a batch, in their order. Those that are gone are left out.
-pub fn read(org: &str, position: &Position, offset: i32, end: i32) -> Result<Vec<Entry>> {
+/// The entries for the events of a batch from `offset` on, in their order, up to `end`; moves `end` down where they would
+/// be too large together. Those that are gone are left out.
+pub fn read(org: &str, position: &Position, offset: i32, end: &mut i32) -> Result<Vec<Entry>> {
+    loop {
+        let mut gathered = Gathered { wanted: (*end - offset) as usize, ..Gathered::default() };
+        gather(org, position, offset, *end, &mut gathered)?;
+        if !gathered.is_too_large() {
+            gathered.entries.sort_unstable_by_key(|entry| entry.event_id);
+            gathered.entries.dedup_by_key(|entry| entry.event_id);
+            return Ok(gathered.entries);
+        }
+        *end = offset + (*end - offset) / 2;
+    }
+}
+
+/// Entries as they are read.
+#[derive(Default)]
+struct Gathered {
+    entries: Vec<Entry>,
+    wanted: usize,
+    bytes: usize,
+}
+
+impl Gathered {
+    /// Returns whether there may be more.
+    fn add(&mut self, entry: Entry) -> bool {
+        self.bytes += entry.data.len();
+        self.entries.push(entry);
+        !self.is_too_large()
+    }
+
+    /// A single event is never too large.
+    fn is_too_large(&self) -> bool {
+        self.bytes > MAX_GATHERED && self.wanted > 1
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+}
+
+fn gather(org: &str, position: &Position, offset: i32, end: i32, gathered: &mut Gathered) -> Result<()> {
     let ids = (position.batch_id << 16) + i64::from(offset)..(position.batch_id << 16) + i64::from(end);
     let (first, last) = (micros(position.first), micros(position.last));
-    let wanted = (end - offset) as usize;
-    let mut entries = Vec::with_capacity(wanted);
     let values = |first: i64, last: i64| -> Result<[pg_sys::Datum; 5]> {
         let org = org.into_datum().ok_or(Error::Internal("an org without id"))?;
         Ok([org, first.into(), last.into(), ids.start.into(), ids.end.into()])
@@ -89,35 +131,26 @@ pub fn read(org: &str, position: &Position, offset: i32, end: i32) -> Result<Vec
     let is_known = |spot: &&Spot| chunks.iter().any(|chunk| chunk.relation.to_u32() == spot.chunk);
     if let Some(spot) = position.spot.as_ref().filter(is_known) {
         heap::scan(spot, &COLUMNS, |row| {
-            if row.int8(0).is_some_and(|id| ids.contains(&id)) {
-                entries.push(entry(row, position));
-            }
+            let ours = row.int8(0).is_some_and(|id| ids.contains(&id));
+            !ours || gathered.add(entry(row, position))
         });
-        if entries.len() == wanted {
-            entries.sort_unstable_by_key(|entry| entry.event_id);
-            return Ok(entries);
+        if gathered.entries.len() == gathered.wanted || gathered.is_too_large() {
+            return Ok(());
         }
-        entries.clear();
+        gathered.clear();
     }
     for chunk in chunks {
         if !exists(chunk.relation) {
             CHUNKS.with_borrow_mut(|chunks| chunks.retain(|other| other.relation != chunk.relation));
             continue;
         }
-        run(
-            chunk.relation,
-            values(first.max(chunk.start), last.min(chunk.end - 1))?,
-            position,
-            &mut entries,
-        )?;
+        run(chunk.relation, values(first.max(chunk.start), last.min(chunk.end - 1))?, position, gathered)?;
     }
-    if entries.len() < wanted {
-        entries.clear();
-        run(pg_sys::InvalidOid, values(first, last)?, position, &mut entries)?;
+    if gathered.entries.len() < gathered.wanted && !gathered.is_too_large() {
+        gathered.clear();
+        run(pg_sys::InvalidOid, values(first, last)?, position, gathered)?;
     }
-    entries.sort_unstable_by_key(|entry| entry.event_id);
-    entries.dedup_by_key(|entry| entry.event_id);
-    Ok(entries)
+    Ok(())
 }
 
 /// Whether an org's event has, or had, this stream id.
@@ -189,11 +222,11 @@ fn run(
     chunk: pg_sys::Oid,
     values: [pg_sys::Datum; 5],
     position: &Position,
-    entries: &mut Vec<Entry>,
+    gathered: &mut Gathered,
 ) -> Result<()> {
     Spi::connect_mut(|_| {
         let plan = plan(chunk)?;
-        plan.each(values, |row| entries.push(entry(&row, position)))
+        plan.each(values, |row| gathered.add(entry(&row, position)))
     })
 }
 

@@ -167,9 +167,9 @@ fn add(
     from: i32,
 ) -> Result<Option<i32>> {
     let room = MAX_EVENTS.saturating_sub(part.entries).max(1) as i32;
-    let end = position.events.min(from.saturating_add(room));
+    let mut end = position.events.min(from.saturating_add(room));
     READING.set(Some(org.to_owned()));
-    let entries = events::read(org, position, from, end)?;
+    let entries = events::read(org, position, from, &mut end)?;
     READING.set(None);
     if !entries.is_empty() {
         part.add(org, key, &entries, mirrored.stream_entries);
@@ -226,8 +226,8 @@ pub fn expected(org: &str, cursor: &mut Cursor, before: i64, sent: Cursor) -> Re
         let Some(position) = of_org(org, cursor.seq, before, 1)?.pop() else { break };
         let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
         let all = if position.seq == sent.seq { sent.offset } else { position.events };
-        let end = all.min(from + MAX_EVENTS as i32);
-        entries.extend(events::read(org, &position, from, end)?);
+        let mut end = all.min(from + MAX_EVENTS as i32);
+        entries.extend(events::read(org, &position, from, &mut end)?);
         *cursor = if end < all {
             Cursor { seq: position.seq, offset: end }
         } else {

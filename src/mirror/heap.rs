@@ -6,9 +6,9 @@ use pgrx::{PgBuiltInOids, PgTupleDesc, itemptr, pg_sys};
 use crate::ingest::Spot;
 use crate::statement::raw::RawRow;
 
-/// Calls `take` with every row in the blocks that the active snapshot shows. Whatever is not as expected (the chunk
+/// Calls `take` with every row in the blocks that the active snapshot shows, until it returns false. Whatever is not as expected (the chunk
 /// is gone, it is no plain heap, it has not got these columns) comes to no rows.
-pub fn scan(spot: &Spot, columns: &[(&str, PgBuiltInOids)], mut take: impl FnMut(&RawRow<'_>)) {
+pub fn scan(spot: &Spot, columns: &[(&str, PgBuiltInOids)], mut take: impl FnMut(&RawRow<'_>) -> bool) {
     // SAFETY: takes a lock as any SELECT does, and keeps it; NULL if the relation is gone.
     let relation =
         unsafe { pg_sys::try_relation_open(pg_sys::Oid::from(spot.chunk), pg_sys::AccessShareLock as i32) };
@@ -19,15 +19,19 @@ pub fn scan(spot: &Spot, columns: &[(&str, PgBuiltInOids)], mut take: impl FnMut
     unsafe {
         if let Some(places) = places(relation, columns) {
             let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
+            let mut more = true;
             for run in &spot.runs {
-                each(relation, *run, slot, |slot| {
+                if !more {
+                    break;
+                }
+                more = each(relation, *run, slot, |slot| {
                     let mut row = RawRow::empty();
                     for (column, place) in places.iter().enumerate() {
                         if !*(*slot).tts_isnull.add(*place) {
                             row.set(column, *(*slot).tts_values.add(*place));
                         }
                     }
-                    take(&row);
+                    take(&row)
                 });
             }
             pg_sys::ExecDropSingleTupleTableSlot(slot);
@@ -52,13 +56,13 @@ unsafe fn places(relation: pg_sys::Relation, columns: &[(&str, PgBuiltInOids)]) 
     columns.iter().map(place).collect()
 }
 
-/// A scan over a range of tuple ids, as the executor does it.
+/// A scan over a range of tuple ids, as the executor does it. Returns whether it came to the end.
 unsafe fn each(
     relation: pg_sys::Relation,
     (first, last): (u32, u32),
     slot: *mut pg_sys::TupleTableSlot,
-    mut take: impl FnMut(*mut pg_sys::TupleTableSlot),
-) {
+    mut take: impl FnMut(*mut pg_sys::TupleTableSlot) -> bool,
+) -> bool {
     use pg_sys::ScanOptions::{SO_ALLOW_PAGEMODE, SO_TYPE_TIDRANGESCAN};
     // SAFETY: the table's own access method by its own rules. What it raises passes through the boundary, and the
     // transaction's end frees what is left then.
@@ -70,7 +74,7 @@ unsafe fn each(
             methods.scan_getnextslot_tidrange,
             methods.scan_end,
         ) else {
-            return;
+            return false;
         };
         let mut lowest = pg_sys::ItemPointerData::default();
         let mut highest = pg_sys::ItemPointerData::default();
@@ -86,12 +90,15 @@ unsafe fn each(
             scan
         });
         let forward = pg_sys::ScanDirection::ForwardScanDirection;
-        while pg_guard_ffi_boundary(|| next(scan, forward, slot)) {
+        let mut more = true;
+        while more && pg_guard_ffi_boundary(|| next(scan, forward, slot)) {
             if i32::from((*slot).tts_nvalid) < columns {
                 pg_sys::slot_getsomeattrs_int(slot, columns);
             }
-            take(slot);
+            more = take(slot);
         }
+        pg_sys::ExecClearTuple(slot);
         pg_guard_ffi_boundary(|| end(scan));
+        more
     }
 }

@@ -34,14 +34,17 @@ impl Rebuilds {
     pub fn update(&mut self, requests: Vec<Request>) {
         let mut before = std::mem::take(&mut self.by_org);
         for request in requests {
-            let known = before.remove(&request.org).filter(|known| known.request == request);
-            let fresh = || Rebuild {
-                request: request.clone(),
-                backoff: Backoff::default(),
-                retry_at: None,
-                cursor: None,
+            let known = before.remove(&request.org);
+            let rebuild = match known {
+                Some(known) if known.request == request => known,
+                // What failed before may fail again.
+                known => Rebuild {
+                    request,
+                    backoff: known.map(|known| known.backoff).unwrap_or_default(),
+                    retry_at: None,
+                    cursor: None,
+                },
             };
-            let rebuild = known.unwrap_or_else(fresh);
             self.by_org.insert(rebuild.request.org.clone(), rebuild);
         }
         self.current = self.current.take().filter(|org| self.by_org.contains_key(org));

@@ -148,13 +148,14 @@ pub fn resume() -> Result<()> {
 
 /// Begins a new epoch: all streams of the present are made again.
 pub fn begin_epoch(stream_key: &str) -> Result<Marker> {
+    // First: what is placed from here on comes by the flow, whether its org is listed or not.
+    let last_seq = load()?.last_seq;
     Spi::connect_mut(|client| {
         ADOPT.with(|adopt| adopt.run(client, &[arg(stream_key.to_owned())]).map(drop))?;
         LOST.with(|lost| lost.run(client, &[]).map(drop))
     })?;
-    let durable = load()?;
-    let epoch = durable.epoch.ok_or(Error::Internal("an epoch that was just begun is not there"))?;
-    Ok(Marker { epoch, timeline: timeline(), cursor: Cursor::before(durable.last_seq + 1) })
+    let epoch = load()?.epoch.ok_or(Error::Internal("an epoch that was just begun is not there"))?;
+    Ok(Marker { epoch, timeline: timeline(), cursor: Cursor::before(last_seq + 1) })
 }
 
 /// The server's timeline.

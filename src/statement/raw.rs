@@ -37,12 +37,12 @@ impl RawPlan {
         unsafe { pg_sys::SPI_freeplan(self.plan) };
     }
 
-    /// Calls `take` with every row. Inside an SPI connection, with a snapshot: the query sees what that shows.
+    /// Calls `take` with every row until it returns false. Inside an SPI connection, with a snapshot: the query sees what that shows.
     /// `values` has one value for each argument, none NULL.
     pub fn each<const N: usize>(
         &self,
         mut values: [pg_sys::Datum; N],
-        mut take: impl FnMut(RawRow<'_>),
+        mut take: impl FnMut(RawRow<'_>) -> bool,
     ) -> Result<()> {
         // SAFETY: the plan takes these values; the rows live until the SPI connection ends or runs something else.
         unsafe {
@@ -62,7 +62,9 @@ impl RawPlan {
                     row.values.as_mut_ptr(),
                     row.nulls.as_mut_ptr(),
                 );
-                take(row);
+                if !take(row) {
+                    break;
+                }
             }
             pg_sys::SPI_freetuptable(table);
             Ok(())

@@ -66,9 +66,11 @@ unsafe extern "C-unwind" fn process_utility(
         if concerns_databases(command) {
             send_workers_away(command);
         }
+        // The statement may be gone when it has run.
+        let commits_prepared = commits_prepared(command);
         let next = PREVIOUS.unwrap_or(standard_ProcessUtility);
         next(statement, text, read_only_tree, context, parameters, environment, destination, completion);
-        if commits_prepared(command) {
+        if commits_prepared {
             commit::wake_sequencer();
         }
     }

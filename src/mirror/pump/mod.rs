@@ -286,7 +286,7 @@ impl Pump {
             Some(Awaited::Marker) => self.compare(&replies),
             Some(Awaited::Tail(expected)) => self.check_tail(&expected, &replies),
             Some(Awaited::NewEpoch(marker)) => {
-                self.settle(&Part::default(), &replies, marker)?;
+                self.settle(&Part::default(), &replies, marker, false)?;
                 if self.marker.is_some() {
                     self.new_epoch = None;
                     self.start_sending();
@@ -297,7 +297,7 @@ impl Pump {
                 let UnderWay { part, marker, since, resent, rebuild } = *under_way;
                 failpoint("mirror-answered");
                 self.slot.histogram(Timer::MirrorPipeline).observe(since.elapsed());
-                let failed = self.settle(&part, &replies, marker)?;
+                let failed = self.settle(&part, &replies, marker, rebuild.is_some())?;
                 self.count(&part, resent, rebuild.is_some());
                 self.part_done(part, rebuild.is_some(), failed)
             }

@@ -118,6 +118,12 @@ impl Pump {
         Ok(())
     }
 
+    pub(super) fn rebuilds_failed(&mut self, failed: &[(String, String)]) {
+        for (org, message) in failed {
+            self.rebuild_failed(org, message);
+        }
+    }
+
     pub(super) fn rebuild_failed(&mut self, org: &str, message: &str) {
         let message = format!("the stream of org \"{org}\" cannot be made again: {message}");
         shared::note_error(self.slot, Role::Mirror, tier::to_postgres_time(ingest::now()), &message);

@@ -41,7 +41,11 @@ impl Pump {
                 && held.cursor.seq <= durable.last_seq + 1
         });
         match trusted {
-            Some(held) => self.resume_from(held),
+            Some(held) => {
+                // If Redis is lost again, that is another epoch.
+                self.new_epoch = None;
+                self.resume_from(held)
+            }
             None => self.begin_epoch(&template),
         }
     }

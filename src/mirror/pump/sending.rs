@@ -23,9 +23,9 @@ impl Pump {
             return Ok(());
         }
         let requests = self.slot.progress.requests();
-        let nothing_new =
-            self.requests == requests && self.slot.progress.placed_seq() < self.reading.cursor.seq;
-        if !self.more && nothing_new {
+        let requested = self.requests != requests;
+        let placed = self.slot.progress.placed_seq() >= self.reading.cursor.seq;
+        if !self.more && !requested && !placed {
             return Ok(());
         }
         self.requests = requests;
@@ -38,7 +38,8 @@ impl Pump {
                 return Err(Error::StorageMissing);
             }
             transaction::with_snapshot(|| {
-                if self.orgs.refresh()? {
+                // Whoever asked for a refresh before may have had the change; requests are counted for this place alone.
+                if self.orgs.refresh()? || requested {
                     self.rebuilds.update(state::rebuilds()?);
                     self.sweep_at = Instant::now();
                 }
@@ -103,6 +104,7 @@ impl Pump {
         part: &Part,
         replies: &[Value],
         marker: Marker,
+        rebuild: bool,
     ) -> Result<Vec<(String, String)>> {
         match part.outcome(replies, &marker) {
             Outcome::Done(failed) => {
@@ -113,8 +115,12 @@ impl Pump {
                 Ok(failed)
             }
             Outcome::Aborted(failed) => {
-                // Nothing of it was written: once these orgs are set aside it is read again without them.
-                self.set_aside(failed)?;
+                if rebuild {
+                    self.rebuilds_failed(&failed);
+                } else {
+                    // Nothing of it was written: once these orgs are set aside it is read again without them.
+                    self.set_aside(failed)?;
+                }
                 self.forget_marker();
                 Ok(Vec::new())
             }
@@ -148,9 +154,7 @@ impl Pump {
         failed: Vec<(String, String)>,
     ) -> Result<()> {
         if rebuild {
-            for (org, message) in failed {
-                self.rebuild_failed(&org, &message);
-            }
+            self.rebuilds_failed(&failed);
             return Ok(());
         }
         if !failed.is_empty() {
