@@ -21,15 +21,19 @@ const READER: [&str; 12] = [
     "ts_replay_window",
     "ts_version",
 ];
-const ADMIN: [&str; 10] = [
+const ADMIN: [&str; 14] = [
     "ts_alter_tier",
     "ts_apply_retention",
     "ts_create_tier",
     "ts_drop_tier",
     "ts_erase_org",
     "ts_health",
+    "ts_metrics",
+    "ts_mirror_status",
+    "ts_mirror_verify",
     "ts_retention_preview",
     "ts_schedule_retention",
+    "ts_set_mirror",
     "ts_set_org_tier",
     "ts_unschedule_retention",
 ];
@@ -71,7 +75,8 @@ fn functions_are_granted_to_those_who_need_them_alone() {
         [(&scene.writer, &WRITER[..]), (&scene.reader, &READER), (&scene.admin, &admin), (&scene.nobody, &[])]
     {
         let sql = format!(
-            "SELECT DISTINCT p.oid::regproc::text FROM pg_proc p
+            "SELECT DISTINCT CASE p.pronamespace WHEN 'tailstream'::regnamespace THEN 'tailstream.' ELSE '' END || p.proname
+             FROM pg_proc p
              JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
              JOIN pg_extension e ON e.oid = d.refobjid
              WHERE e.extname = 'tailstream' AND has_function_privilege('{role}', p.oid, 'EXECUTE')"
@@ -85,8 +90,8 @@ fn functions_are_granted_to_those_who_need_them_alone() {
 fn nobody_but_the_owner_has_rights_on_tables_chunks_and_sequences() {
     let scene = Scene::new("tables");
     let mut client = scene.database.connect();
-    let bookkeeping =
-        ["batches", "orgs", "rejected_events", "tiers"].map(|table| format!("tailstream.{table} SELECT"));
+    let bookkeeping = ["batches", "mirror_rebuilds", "orgs", "positions", "rejected_events", "tiers"]
+        .map(|table| format!("tailstream.{table} SELECT"));
     let views =
         |rights: &[&str]| rights.iter().map(|right| format!("tailstream.{right}")).collect::<Vec<_>>();
     let write = views(&["log_events INSERT"]);
@@ -132,6 +137,14 @@ const FORBIDDEN: &[&str] = &[
     "INSERT INTO tailstream.tiers (name, retention) VALUES ('x', '1 day')",
     "DELETE FROM tailstream.batches",
     "UPDATE tailstream.rejected_events SET org_id = 'x'",
+    "SELECT * FROM tailstream.mirror",
+    "SELECT * FROM tailstream.sequencer",
+    "DELETE FROM tailstream.positions",
+    "INSERT INTO tailstream.mirror_rebuilds (org_id, reason) VALUES ('acme', 'erased')",
+    "SELECT tailstream.request_rebuild('acme', 'erased')",
+    "SELECT tailstream.adopt_ledger()",
+    "SELECT tailstream.count('tailstream_ingest_events_total', 1)",
+    "SELECT * FROM tailstream.mirror_progress()",
     "SELECT nextval('tailstream.batch_id_seq')",
     "SELECT setval('tailstream.batch_id_seq', 1)",
     "SELECT last_value FROM tailstream.batch_id_seq",
@@ -157,6 +170,9 @@ const FORBIDDEN: &[&str] = &[
     "SET tailstream.auto_register_orgs = off",
     "SET tailstream.purge_lock_timeout = '1min'",
     "SET tailstream.rejected_retention = '1h'",
+    "ALTER SYSTEM SET tailstream.mirror_enabled = off",
+    "SHOW tailstream.redis_url",
+    "SHOW tailstream.redis_password_file",
     "ALTER ROLE {role} SET tailstream.org = 'acme'",
     "ALTER DATABASE {database} SET tailstream.org = 'acme'",
 ];
@@ -175,7 +191,7 @@ const REPLAYS: [&str; 7] = [
     "SELECT tailstream.retention_floor('acme')",
     "INSERT INTO tailstream.log_events (org_id) VALUES ('acme') RETURNING path",
 ];
-const RULES: [&str; 8] = [
+const RULES: [&str; 13] = [
     "SELECT * FROM ts_apply_retention()",
     "SELECT * FROM ts_retention_preview()",
     "SELECT ts_create_tier('x', '1 day')",
@@ -184,6 +200,11 @@ const RULES: [&str; 8] = [
     "SELECT ts_erase_org('acme')",
     "SELECT * FROM ts_health()",
     "SELECT ts_schedule_retention()",
+    "SELECT ts_set_mirror('acme', false)",
+    "SELECT * FROM ts_mirror_status()",
+    "SELECT * FROM ts_mirror_status('acme')",
+    "SELECT * FROM ts_mirror_verify('acme')",
+    "SELECT * FROM ts_metrics()",
 ];
 
 fn forbidden(client: &mut Client, scene: &Scene, role: &str, statement: &str) {
@@ -241,11 +262,34 @@ fn what_each_role_is_for_works() {
         &scene.admin,
         &[
             "SELECT * FROM ts_health()",
+            "SELECT * FROM ts_metrics()",
+            "SELECT ts_set_mirror('acme', false), ts_set_mirror('acme', true, '1 hour')",
             "SELECT * FROM tailstream.rejected_events",
+            "SELECT * FROM tailstream.positions",
             "SELECT ts_drop_tier('x')",
         ],
     );
     work(&scene.admin, &["SELECT ts_erase_org('acme')"]);
+}
+
+#[test]
+fn an_admin_bound_to_an_org_may_look_at_its_own_stream_alone() {
+    let scene = Scene::new("bound");
+    let bind = format!("ALTER ROLE {} SET tailstream.org = 'acme'", scene.admin);
+    scene.database.connect().batch_execute(&bind).expect("a bound role");
+    let mut admin = scene.database.connect_as(&scene.admin);
+    for (statement, state) in [
+        ("SELECT * FROM ts_mirror_status()", "42501"),
+        ("SELECT * FROM ts_mirror_status('other')", "42501"),
+        ("SELECT * FROM ts_mirror_verify('other')", "42501"),
+        ("SELECT * FROM ts_metrics()", "42501"),
+        ("SELECT ts_set_mirror('acme', false)", "42501"),
+        // Permitted, but there is no mirror here.
+        ("SELECT * FROM ts_mirror_status('acme')", "55000"),
+        ("SELECT * FROM ts_mirror_verify('acme')", "55000"),
+    ] {
+        refused(statement, admin.batch_execute(statement), &[state]);
+    }
 }
 
 #[test]
@@ -269,7 +313,7 @@ fn a_search_path_full_of_traps_changes_nothing() {
              SET search_path = trap, pg_temp, pg_catalog, public",
         )
         .expect("traps");
-    for statement in INGESTS.iter().chain(&REPLAYS[..3]).chain(&RULES[..7]) {
+    for statement in INGESTS.iter().chain(&REPLAYS[..3]).chain(&RULES[..7]).chain(&RULES[8..9]) {
         let statement = statement.replace("now()", "pg_catalog.now()");
         admin.batch_execute(&statement).unwrap_or_else(|error| panic!("{statement}: {error:?}"));
     }
