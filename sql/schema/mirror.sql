@@ -2,7 +2,9 @@
 CREATE FUNCTION tailstream.request_rebuild(org text, reason text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     INSERT INTO tailstream.mirror_rebuilds AS r (org_id, reason) VALUES (org, request_rebuild.reason)
-    ON CONFLICT (org_id) DO UPDATE SET request = DEFAULT, reason = excluded.reason, requested_at = excluded.requested_at
+    -- The stream of an org that is gone must go, whatever else is asked for meanwhile.
+    ON CONFLICT (org_id) DO UPDATE SET request = DEFAULT, requested_at = excluded.requested_at,
+                                       reason = CASE WHEN r.reason = 'erased' THEN r.reason ELSE excluded.reason END
 $body$;
 
 -- ts_set_mirror: whether an org's events go to its Redis Stream, from the next commit on. Switched on again the stream

@@ -339,10 +339,10 @@ BEGIN
     DELETE FROM tailstream.rejected_events r WHERE r.org_id = org;
     GET DIAGNOSTICS rejected_events = ROW_COUNT;
     DELETE FROM tailstream.orgs o WHERE o.org_id = org;
-    -- The sequencer waits from here on, so that it gives no position to what goes.
-    LOCK TABLE ONLY tailstream.positions IN SHARE ROW EXCLUSIVE MODE;
     DELETE FROM tailstream.batches b WHERE b.org_id = org;
     GET DIAGNOSTICS batches = ROW_COUNT;
+    -- What the sequencer placed up to here goes as well; from here on it waits, and then sees nothing to place.
+    LOCK TABLE ONLY tailstream.positions IN SHARE ROW EXCLUSIVE MODE;
     -- Rows that say what the sequencer has seen stay, without a name.
     DELETE FROM tailstream.positions p WHERE p.org_id = org AND p.snapshot IS NULL;
     UPDATE tailstream.positions p SET org_id = '', event_count = 0 WHERE p.org_id = org;

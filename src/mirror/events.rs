@@ -22,6 +22,7 @@ use crate::ingest::Spot;
 use crate::statement::arg;
 use crate::statement::raw::{RawPlan, RawRow};
 use crate::tier::to_unix_time;
+use crate::worker::transaction;
 
 /// Plans kept; beyond it all are made anew.
 const MAX_PLANS: usize = 256;
@@ -146,9 +147,16 @@ fn gather(org: &str, position: &Position, offset: i32, end: i32, gathered: &mut 
         }
         run(chunk.relation, values(first.max(chunk.start), last.min(chunk.end - 1))?, position, gathered)?;
     }
-    if gathered.entries.len() < gathered.wanted && !gathered.is_too_large() {
+    // They may have been copied into another chunk while this waited for the old one: then neither that nor the copies are
+    // in the snapshot that was taken before. And the hypertable's chunks may have to be waited for in the same way. After the
+    // first attempt all of them are locked, and a snapshot taken then shows every event that is there at all.
+    for _ in 0..2 {
+        if gathered.entries.len() >= gathered.wanted || gathered.is_too_large() {
+            break;
+        }
         gathered.clear();
-        run(pg_sys::InvalidOid, values(first, last)?, position, gathered)?;
+        let values = values(first, last)?;
+        transaction::with_latest_snapshot(|| run(pg_sys::InvalidOid, values, position, gathered))?;
     }
     Ok(())
 }

@@ -65,10 +65,10 @@ pub extern "C-unwind" fn tailstream_mirror_main(argument: pg_sys::Datum) {
                 pause
             }
         };
-        if pause.is_zero() {
-            process::serve_interrupts();
-        } else {
-            process::wait(pause);
+        let reloaded = if pause.is_zero() { process::serve_interrupts() } else { process::wait(pause) };
+        if reloaded {
+            pump.reloaded();
+            reporter.reloaded();
         }
     }
 }

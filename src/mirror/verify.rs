@@ -4,6 +4,7 @@
 //! leave, up to where the mirror has come. What is older may still be there, trimming is lazy, and is not judged.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
@@ -20,6 +21,8 @@ use crate::ingest;
 use crate::metrics::shared;
 use crate::session::binding;
 
+/// How long an answer of Redis is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Entries asked for at a time.
 const PAGE: usize = 1_000;
 
@@ -80,7 +83,9 @@ fn verify(org: Option<&str>) -> Result<Findings> {
     binding::require_org(org)?;
     crate::metrics::workers_here()?;
     let slot = shared::own().ok_or(Error::NotPreloaded)?;
-    let target = Target::from_settings().ok_or(Error::NoRedis)?;
+    let mut target = Target::from_settings().ok_or(Error::NoRedis)?;
+    // Nobody can cancel while Redis is waited for.
+    target.timeout = target.timeout.min(PATIENCE);
     let key = status::template()?.key(org);
     let mut connection = target.connect().map_err(Error::Redis)?;
     let mut findings = Findings::default();

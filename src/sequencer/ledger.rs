@@ -154,7 +154,8 @@ pub fn load(positions: pg_sys::Oid) -> Result<Order> {
         }
         let horizon = seen.and_then(|seen| Horizon::new(seen.parse().ok()?, &partial).ok());
         let horizon = horizon.ok_or(Error::Internal("a snapshot that cannot be read"))?;
-        let mut counter = place::Counter { seq: 1, ..Default::default() };
+        // Erasure may have taken the last positions before `after_seq`; their numbers are not given again.
+        let mut counter = place::Counter { seq: after_seq + 1, ..Default::default() };
         let last = LAST.with(|statement| statement.run(client, &[]))?;
         if !last.is_empty() {
             let last = last.first();
@@ -163,7 +164,7 @@ pub fn load(positions: pg_sys::Oid) -> Result<Order> {
                 value.ok_or(Error::Internal("a NULL in the last position"))
             };
             counter = place::Counter {
-                seq: number(1)? + 1,
+                seq: counter.seq.max(number(1)? + 1),
                 ms: number(2)?,
                 stream_seq: number(3)?,
                 events: number(4)?,

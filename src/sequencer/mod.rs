@@ -69,7 +69,7 @@ pub extern "C-unwind" fn tailstream_sequencer_main(argument: pg_sys::Datum) {
                     slot.worker(Role::Mirror).wake();
                 }
                 match look {
-                    Look { stopped: true, .. } => None,
+                    Look { stopped: true, placed: 1.., .. } => None,
                     Look { finishing: true, .. } => Some(MOMENT),
                     _ => Some(INTERVAL),
                 }
@@ -113,7 +113,7 @@ fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
         })
     })?;
     *order = next;
-    if let (Some(order), true) = (&order, look.placed > 0) {
+    if let Some(order) = order {
         slot.progress.set_placed_seq(order.counter.seq - 1);
     }
     slot.count(Counter::SequencerLooks, 1);

@@ -78,7 +78,9 @@ unsafe extern "C-unwind" fn released(
         return;
     }
     let work = COMMITTED.replace(Work::NONE);
-    let Some(slot) = shared::own() else { return };
+    // A database without a slot has no workers.
+    // SAFETY: reads one variable.
+    let Some(slot) = shared::find(unsafe { pg_sys::MyDatabaseId }) else { return };
     if work.sequencer {
         slot.worker(Role::Sequencer).wake();
     }

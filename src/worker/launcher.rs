@@ -1,5 +1,6 @@
 //! The process that starts the workers of each database, and starts them again.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,11 @@ use crate::tier::lookup;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// A worker that ended is not started again before.
 const PAUSE: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// That there is no room for more workers was said.
+    static FULL: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Has PostgreSQL start it, on a standby only once that is promoted.
 pub fn register() {
@@ -47,7 +53,7 @@ pub extern "C-unwind" fn tailstream_launcher_main(_argument: pg_sys::Datum) {
             shared::release_unless(|database| all.iter().any(|(oid, _)| *oid == database));
             let names = settings::databases();
             let wanted = all.into_iter().filter(|(_, name)| names.contains(name));
-            Ok(wanted.map(|(oid, _)| oid).collect::<Vec<_>>())
+            Ok(wanted.collect::<Vec<_>>())
         })
         .map(|wanted| keep_running(&mut workers, &wanted))
         {
@@ -62,18 +68,18 @@ struct Started {
     at: Instant,
 }
 
-fn keep_running(workers: &mut HashMap<(u32, Role), Started>, wanted: &[pg_sys::Oid]) {
+fn keep_running(workers: &mut HashMap<(u32, Role), Started>, wanted: &[(pg_sys::Oid, String)]) {
     let gone: Vec<_> = workers
         .keys()
         .copied()
-        .filter(|(database, _)| !wanted.contains(&pg_sys::Oid::from(*database)))
+        .filter(|(database, _)| !wanted.iter().any(|(oid, _)| oid.to_u32() == *database))
         .collect();
     for key in gone {
         if let Some(started) = workers.remove(&key) {
             started.handle.terminate();
         }
     }
-    for database in wanted {
+    for (database, name) in wanted {
         let Some(slot) = shared::claim(*database) else { continue };
         for role in Role::ALL {
             let key = (database.to_u32(), role);
@@ -85,7 +91,7 @@ fn keep_running(workers: &mut HashMap<(u32, Role), Started>, wanted: &[pg_sys::O
             let runs = runs || slot.worker(role).pid() != 0;
             if !runs
                 && !slot.is_paused()
-                && let Some(handle) = start(*database, role)
+                && let Some(handle) = start(*database, name, role)
             {
                 workers.insert(key, Started { handle, at: Instant::now() });
             }
@@ -93,7 +99,7 @@ fn keep_running(workers: &mut HashMap<(u32, Role), Started>, wanted: &[pg_sys::O
     }
 }
 
-fn start(database: pg_sys::Oid, role: Role) -> Option<DynamicBackgroundWorker> {
+fn start(database: pg_sys::Oid, name: &str, role: Role) -> Option<DynamicBackgroundWorker> {
     let function = match role {
         Role::Sequencer => "tailstream_sequencer_main",
         Role::Mirror => "tailstream_mirror_main",
@@ -105,12 +111,15 @@ fn start(database: pg_sys::Oid, role: Role) -> Option<DynamicBackgroundWorker> {
         .set_type(&kind)
         .set_library("tailstream")
         .set_function(function)
+        .set_extra(name)
         .set_argument(Some(process::argument(database, role)))
         .enable_spi_access()
         .set_notify_pid(own_pid)
         .load_dynamic();
-    if started.is_err() {
+    if started.is_err() && !FULL.replace(true) {
         pgrx::warning!("tailstream: no {} could be started; raise max_worker_processes", role.name());
+    } else if started.is_ok() {
+        FULL.set(false);
     }
     started.ok()
 }

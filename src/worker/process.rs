@@ -3,6 +3,7 @@
 use core::ffi::{CStr, c_int};
 use std::time::Duration;
 
+use pgrx::bgworkers::BackgroundWorker;
 use pgrx::{pg_guard, pg_sys};
 
 use crate::metrics::shared::{self, Role, State};
@@ -84,6 +85,10 @@ pub fn serve_interrupts() -> bool {
         if reload {
             (&raw mut pg_sys::ConfigReloadPending).write_volatile(0);
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+            if !is_static() && !is_listed() {
+                // The launcher may be another one than that which started this process.
+                pg_sys::proc_exit(0);
+            }
         }
         reload
     }
@@ -94,6 +99,12 @@ fn is_static() -> bool {
     // SAFETY: what the process was started with.
     unsafe { pg_sys::MyBgworkerEntry.as_ref() }
         .is_some_and(|entry| entry.bgw_restart_time != pg_sys::BGW_NEVER_RESTART)
+}
+
+/// Whether the worker's database still is to have workers.
+fn is_listed() -> bool {
+    let name = BackgroundWorker::get_extra();
+    crate::settings::databases().iter().any(|listed| listed == name)
 }
 
 /// Shows in `pg_stat_activity` what the process is doing.

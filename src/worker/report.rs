@@ -32,6 +32,11 @@ impl Reporter {
         }
     }
 
+    /// The configuration was read again: the next failure is the first.
+    pub fn reloaded(&mut self) {
+        self.backoff.reset();
+    }
+
     /// Something failed. Returns how long to wait before the next attempt.
     pub fn failed(&mut self, message: &str) -> Duration {
         self.slot.worker(self.role).set_state(State::Failing);

@@ -144,6 +144,11 @@ impl Pump {
     /// Does what there is to do now, short of waiting.
     pub fn step(&mut self) -> Result<Turn> {
         self.settled = false;
+        let waiting = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+        if let Some(pause) = waiting.filter(|pause| !pause.is_zero()) {
+            return Ok(self.turn(Some(pause)));
+        }
+        self.retry_at = None;
         let wish = self.heed_settings()?;
         if self.link.is_busy() {
             let Some(answer) = self.link.answer() else {
@@ -165,7 +170,6 @@ impl Pump {
             self.disconnect();
             self.wish = wish;
             self.new_epoch = None;
-            self.retry_at = None;
         }
         if self.wish.is_none() {
             return Ok(Turn { state: State::Off, settled: true, pause: None });
@@ -174,12 +178,6 @@ impl Pump {
             return Ok(self.turn(Some(Duration::ZERO)));
         }
         let now = Instant::now();
-        if let Some(pause) =
-            self.retry_at.map(|at| at.saturating_duration_since(now)).filter(|pause| !pause.is_zero())
-        {
-            return Ok(self.turn(Some(pause)));
-        }
-        self.retry_at = None;
         let pause = self.next_order(now)?;
         Ok(self.turn(pause))
     }
@@ -196,6 +194,11 @@ impl Pump {
         self.proven = false;
         // Whoever refused may be the wrong one by now: a name in the URL is looked up again.
         self.disconnect();
+    }
+
+    /// The configuration was read again: what failed before may work now.
+    pub fn reloaded(&mut self) {
+        self.retry_at = None;
     }
 
     /// The extension is gone.
