@@ -13,17 +13,18 @@ use super::orgs::{Mirrored, Orgs, mirrored_positions};
 use super::part::{Entry, MAX_EVENTS, Part};
 use crate::error::{Error, Result, spi};
 use crate::ingest::{self, Spot};
-use crate::statement::{Statement, arg};
+use crate::statement::{Statement, arg, column};
 use crate::tier::to_postgres_time;
 
 /// Positions looked at in one transaction.
 const MAX_POSITIONS: i64 = 1_024;
+const READING_POSITIONS: &str = "reading positions";
 /// Positions read at a time: most parts are full before.
 const PAGE: i64 = 64;
 
 thread_local! {
     static NEXT: Statement = const { Statement::new(
-        "reading positions",
+        READING_POSITIONS,
         "SELECT seq, (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq, batch_id, tier, event_count,
                 first_event_at, last_event_at, spot, org_id, xid::text::bigint
          FROM tailstream.positions WHERE seq >= $1 AND placed_at >= $2 ORDER BY seq LIMIT $3",
@@ -192,20 +193,27 @@ fn positions(reading: &Reading) -> Result<Vec<(Position, String, u64)>> {
     let arguments = [arg(reading.cursor.seq), arg(since), arg(PAGE)];
     Spi::connect_mut(|client| {
         let rows = NEXT.with(|statement| statement.run(client, &arguments))?;
-        rows.map(|row| Ok((position(&row)?, column(&row, 10)?, column::<i64>(&row, 11)? as u64))).collect()
+        rows.map(|row| {
+            Ok((
+                position(&row)?,
+                column(&row, 10, READING_POSITIONS)?,
+                column::<i64>(&row, 11, READING_POSITIONS)? as u64,
+            ))
+        })
+        .collect()
     })
 }
 
 fn position(row: &SpiHeapTupleData<'_>) -> Result<Position> {
     Ok(Position {
-        seq: column(row, 1)?,
-        ms: column(row, 2)?,
-        stream_seq: column(row, 3)?,
-        batch_id: column(row, 4)?,
-        tier: column(row, 5)?,
-        events: column(row, 6)?,
-        first: column(row, 7)?,
-        last: column(row, 8)?,
+        seq: column(row, 1, READING_POSITIONS)?,
+        ms: column(row, 2, READING_POSITIONS)?,
+        stream_seq: column(row, 3, READING_POSITIONS)?,
+        batch_id: column(row, 4, READING_POSITIONS)?,
+        tier: column(row, 5, READING_POSITIONS)?,
+        events: column(row, 6, READING_POSITIONS)?,
+        first: column(row, 7, READING_POSITIONS)?,
+        last: column(row, 8, READING_POSITIONS)?,
         spot: spot(row)?,
     })
 }
@@ -213,10 +221,6 @@ fn position(row: &SpiHeapTupleData<'_>) -> Result<Position> {
 fn spot(row: &SpiHeapTupleData<'_>) -> Result<Option<Spot>> {
     let text = row.get::<String>(9).map_err(spi("reading a position"))?;
     Ok(text.and_then(|text| text.parse().ok()))
-}
-
-fn column<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData<'_>, number: usize) -> Result<T> {
-    row.get::<T>(number).map_err(spi("reading a position"))?.ok_or(Error::Internal("a NULL in a position"))
 }
 
 /// The entries that the next positions of an org should have, up to where the mirror has come. Empty at the end.

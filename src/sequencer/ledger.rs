@@ -12,8 +12,10 @@ use pgrx::spi::SpiHeapTupleData;
 use super::horizon::{Horizon, Ledger, Placed, Snapshot};
 use super::{Order, place};
 use crate::error::{Error, Result, spi};
-use crate::statement::{Statement, arg};
+use crate::statement::{Statement, arg, column};
 use crate::tier::to_postgres_time;
+
+const READING_BATCHES: &str = "reading batches";
 
 thread_local! {
     static ADOPT: Statement = const { Statement::new("adopting the ledger", "SELECT tailstream.adopt_ledger()", &[]) };
@@ -102,23 +104,19 @@ fn batches(statement: &Statement, xid: u64, after: i64, limit: usize) -> Result<
 
 fn batch(row: &SpiHeapTupleData<'_>) -> Result<Batch> {
     Ok(Batch {
-        xid: column::<i64>(row, 1)? as u64,
-        batch_id: column(row, 2)?,
-        org: column(row, 3)?,
-        tier: column(row, 4)?,
-        events: column(row, 5)?,
-        first: column(row, 6)?,
-        last: column(row, 7)?,
+        xid: column::<i64>(row, 1, READING_BATCHES)? as u64,
+        batch_id: column(row, 2, READING_BATCHES)?,
+        org: column(row, 3, READING_BATCHES)?,
+        tier: column(row, 4, READING_BATCHES)?,
+        events: column(row, 5, READING_BATCHES)?,
+        first: column(row, 6, READING_BATCHES)?,
+        last: column(row, 7, READING_BATCHES)?,
         spot: optional(row, 8)?,
     })
 }
 
-fn column<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData<'_>, number: usize) -> Result<T> {
-    optional(row, number)?.ok_or(Error::Internal("a NULL in the ledger"))
-}
-
 fn optional<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData<'_>, number: usize) -> Result<Option<T>> {
-    row.get::<T>(number).map_err(spi("reading a batch"))
+    row.get::<T>(number).map_err(spi(READING_BATCHES))
 }
 
 /// The snapshot that this transaction reads with.
