@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use postgres::{Client, Config};
 use tailstream_devkit::cluster::SUPERUSER;
 use tailstream_devkit::event::{now_micros, rfc3339};
-use tailstream_e2e::database::{self, one};
+use tailstream_e2e::database;
 use tailstream_e2e::stream::{Entry, difference};
 use tailstream_e2e::{Mirror, Sides, eventually};
 
@@ -141,10 +141,9 @@ fn wrong_with(sides: &mut Sides, org: &str, tail: i64, history: &History) -> Opt
         let purged = rfc3339(now_micros() - 3_600_000_000);
         found.retain(|entry| ids.contains(&entry.id) || entry.time >= purged);
     }
-    // What was committed while all were switched off is never sent.
-    let after: i64 = one(&mut sides.client, "SELECT coalesce(max(after_seq), 0) FROM tailstream.mirror");
-    let whole = whole_from(sides, org, after);
     let at_least = if history.has_gaps(org) { 3 } else { history.at_least(org) };
+    let window = window(sides, org, at_least);
+    let at_least = expected.iter().filter(|entry| window.is_some_and(|start| entry.id >= start)).count();
     if history.has_gaps(org) {
         let kept: BTreeSet<(i64, i64)> = found.iter().map(|entry| entry.id).collect();
         expected.retain(|entry| kept.contains(&entry.id) || entry.event_id >> 16 == tail);
@@ -153,14 +152,18 @@ fn wrong_with(sides: &mut Sides, org: &str, tail: i64, history: &History) -> Opt
     if !ends(found.last()) {
         return Some(format!("{org}: does not end with batch {tail}"));
     }
-    difference(&found, &expected, at_least.min(whole)).map(|difference| format!("{org}: {difference}"))
+    difference(&found, &expected, at_least).map(|difference| format!("{org}: {difference}"))
 }
 
-/// How many entries the table has behind a position.
-fn whole_from(sides: &mut Sides, org: &str, after: i64) -> usize {
-    let sql = format!(
-        "SELECT count(*) FROM tailstream.positions p JOIN tailstream.events e ON e.id >> 16 = p.batch_id AND e.org_id = p.org_id
-         WHERE p.org_id = '{org}' AND p.seq > {after}"
-    );
-    one::<i64>(&mut sides.client, &sql) as usize
+/// The id at which the last so many events begin, of those that came when the mirror was not switched off for all.
+/// Events that were purged since count as well, for Redis did count them.
+fn window(sides: &mut Sides, org: &str, events: usize) -> Option<(i64, i64)> {
+    let sql = "SELECT (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq + greatest(newer + event_count - $2, 0)::bigint
+         FROM (SELECT p.placed_at, p.stream_seq, p.event_count,
+                      sum(p.event_count) OVER (ORDER BY p.seq DESC) - p.event_count AS newer
+               FROM tailstream.positions p
+               WHERE p.org_id = $1 AND p.seq > (SELECT coalesce(max(after_seq), 0) FROM tailstream.mirror)) p
+         WHERE newer < $2 ORDER BY newer DESC LIMIT 1";
+    let row = sides.client.query_opt(sql, &[&org, &(events as i64)]).expect("positions");
+    row.map(|row| (row.get(0), row.get(1)))
 }
