@@ -4,25 +4,24 @@
 //! leave, up to where the mirror has come. What is older may still be there, trimming is lazy, and is not judged.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
-use redis::{Connection, Value};
+use redis::Value;
 
+use super::commands::Commands;
 use super::events;
 use super::feed;
-use super::link::{Target, describe};
+use super::link::{Link, Target};
 use super::marker::Cursor;
-use super::part::{Entry, text};
+use super::part::{self, Entry, text};
 use super::{state, status};
 use crate::error::{Error, Result, report};
 use crate::ingest;
 use crate::metrics::shared;
 use crate::session::binding;
+use crate::worker::process;
 
-/// How long an answer of Redis is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Entries asked for at a time.
 const PAGE: usize = 1_000;
 
@@ -83,11 +82,9 @@ fn verify(org: Option<&str>) -> Result<Findings> {
     binding::require_org(org)?;
     crate::metrics::workers_here()?;
     let slot = shared::own().ok_or(Error::NotPreloaded)?;
-    let mut target = Target::from_settings().ok_or(Error::NoRedis)?;
-    // Nobody can cancel while Redis is waited for.
-    target.timeout = target.timeout.min(PATIENCE);
+    let target = Target::from_settings().ok_or(Error::NoRedis)?;
     let key = status::template()?.key(org);
-    let mut connection = target.connect().map_err(Error::Redis)?;
+    let mut redis = Conversation::begin(target)?;
     let mut findings = Findings::default();
     let (seq, offset) = slot.progress.cursor();
     let sent = Cursor { seq, offset };
@@ -103,19 +100,19 @@ fn verify(org: Option<&str>) -> Result<Findings> {
             let expected = feed::expected(org, &mut cursor, before, sent)?;
             let Some(until) = expected.last().map(id_of) else { break };
             let from = last.or_else(|| expected.first().map(|entry| before_id(id_of(entry))));
-            let found = stream(&mut connection, &key, from.unwrap_or_default(), until)?;
+            let found = stream(&mut redis, &key, from.unwrap_or_default(), until)?;
             compare(org, expected, found, &mut findings)?;
             last = Some(until);
         }
     }
     // Behind that may be what was sent meanwhile, and what nobody should have added.
     let oldest = (ingest::now() / 1_000 - state::stream_age(org)?, 0);
-    for entry in stream(&mut connection, &key, last.unwrap_or(oldest), (i64::MAX, i64::MAX))? {
+    for entry in stream(&mut redis, &key, last.unwrap_or(oldest), (i64::MAX, i64::MAX))? {
         if !events::was_placed(org, entry.id)? {
             findings.add("extra", entry.id);
         }
     }
-    forgive_trimmed(org, &mut connection, &key, &mut findings)?;
+    forgive_trimmed(org, &mut redis, &key, &mut findings)?;
     let pending = feed::pending(org, sent)?;
     if pending > 0 {
         findings.by_kind.insert("pending", (pending, (0, 0), (0, 0)));
@@ -151,9 +148,9 @@ fn compare(org: &str, expected: Vec<Entry>, found: Vec<Found>, findings: &mut Fi
 }
 
 /// An entry that was trimmed while this looked is not missing.
-fn forgive_trimmed(org: &str, connection: &mut Connection, key: &str, findings: &mut Findings) -> Result<()> {
+fn forgive_trimmed(org: &str, redis: &mut Conversation, key: &str, findings: &mut Findings) -> Result<()> {
     let Some((_, first, last)) = findings.by_kind.get("missing").copied() else { return Ok(()) };
-    let oldest = stream_from(connection, key, (0, 0), (i64::MAX, i64::MAX), 1)?.first().map(|entry| entry.id);
+    let oldest = stream_from(redis, key, (0, 0), (i64::MAX, i64::MAX), 1)?.first().map(|entry| entry.id);
     let slot = shared::own().ok_or(Error::NotPreloaded)?;
     let start = state::stream_start(org, slot.progress.cursor().0)?;
     let start = start.map(|start| feed::stream_id(org, start)).transpose()?.flatten();
@@ -162,6 +159,38 @@ fn forgive_trimmed(org: &str, connection: &mut Connection, key: &str, findings: 
         findings.by_kind.remove("missing");
     }
     Ok(())
+}
+
+/// Questions to Redis, one after the other. The link's thread waits for the answers and this process for that, so a cancel
+/// or a shutdown is heard, and no signal cuts an answer short.
+struct Conversation {
+    link: Link,
+}
+
+impl Conversation {
+    fn begin(target: Target) -> Result<Self> {
+        let link = Link::start().map_err(|error| Error::Redis(format!("cannot start a thread: {error}")))?;
+        let mut redis = Self { link };
+        redis.link.connect(target);
+        redis.wait().map(|_| redis)
+    }
+
+    /// The reply to one command.
+    fn ask(&mut self, command: Commands) -> Result<Value> {
+        self.link.run(command);
+        let mut replies = self.wait()?;
+        part::first_error(&replies)?;
+        replies.pop().ok_or(Error::Internal("no reply to a command"))
+    }
+
+    fn wait(&mut self) -> Result<Vec<Value>> {
+        loop {
+            if let Some(answer) = self.link.answer() {
+                return answer.map_err(Error::Redis);
+            }
+            process::wait_for_answer();
+        }
+    }
 }
 
 /// An entry as Redis has it.
@@ -178,11 +207,11 @@ impl Found {
 }
 
 /// The entries behind one id up to another.
-fn stream(connection: &mut Connection, key: &str, after: Id, until: Id) -> Result<Vec<Found>> {
+fn stream(redis: &mut Conversation, key: &str, after: Id, until: Id) -> Result<Vec<Found>> {
     let mut found: Vec<Found> = Vec::new();
     loop {
         let after = found.last().map_or(after, |entry| entry.id);
-        let page = stream_from(connection, key, after, until, PAGE)?;
+        let page = stream_from(redis, key, after, until, PAGE)?;
         let full = page.len() == PAGE;
         found.extend(page);
         if !full {
@@ -191,21 +220,11 @@ fn stream(connection: &mut Connection, key: &str, after: Id, until: Id) -> Resul
     }
 }
 
-fn stream_from(
-    connection: &mut Connection,
-    key: &str,
-    after: Id,
-    until: Id,
-    most: usize,
-) -> Result<Vec<Found>> {
-    let reply: Value = redis::cmd("XRANGE")
-        .arg(key)
-        .arg(format!("({}-{}", after.0, after.1))
-        .arg(format!("{}-{}", until.0, until.1))
-        .arg("COUNT")
-        .arg(most)
-        .query(connection)
-        .map_err(|error| Error::Redis(describe(&error)))?;
+fn stream_from(redis: &mut Conversation, key: &str, after: Id, until: Id, most: usize) -> Result<Vec<Found>> {
+    let (after, until) = (format!("({}-{}", after.0, after.1), format!("{}-{}", until.0, until.1));
+    let mut commands = Commands::default();
+    commands.command(&["XRANGE", key, &after, &until, "COUNT", &most.to_string()]);
+    let reply = redis.ask(commands)?;
     let Value::Array(entries) = reply else { return Err(Error::Redis("an answer that is no list".into())) };
     entries.iter().map(|entry| parse(entry).ok_or(Error::Redis("an entry that is none".into()))).collect()
 }

@@ -72,6 +72,17 @@ pub fn wait(timeout: Duration) -> bool {
     serve_interrupts()
 }
 
+/// In a session: waits a moment for a thread of its own, or less if that has something. A cancel ends it with an error.
+pub fn wait_for_answer() {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: the process's own latch.
+    unsafe {
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as c_int, 100, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+        pg_sys::check_for_interrupts!();
+    }
+}
+
 /// Serves what has come meanwhile, without waiting.
 pub fn serve_interrupts() -> bool {
     // SAFETY: flags that signal handlers set; the file is read outside of any transaction.
