@@ -5,6 +5,7 @@ mod failover;
 mod keys;
 mod outages;
 mod refusals;
+mod settings;
 mod tls;
 
 use std::thread;
