@@ -4,15 +4,15 @@ use std::cell::RefCell;
 
 use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
-use pgrx::spi::SpiHeapTupleData;
 
-use super::events::{self, Position};
+use super::events;
 use super::key::Template;
 use super::marker::Cursor;
 use super::orgs::{Mirrored, Orgs, mirrored_positions};
 use super::part::{Entry, MAX_EVENTS, Part};
+use crate::batch::{Position, position_columns};
 use crate::error::{Error, Result, spi};
-use crate::ingest::{self, Spot};
+use crate::ingest;
 use crate::statement::{Statement, arg, column};
 use crate::tier::to_postgres_time;
 
@@ -25,15 +25,12 @@ const PAGE: i64 = 64;
 thread_local! {
     static NEXT: Statement = const { Statement::new(
         READING_POSITIONS,
-        "SELECT seq, (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq, batch_id, tier, event_count,
-                first_event_at, last_event_at, spot, org_id, xid::text::bigint
-         FROM tailstream.positions WHERE seq >= $1 AND placed_at >= $2 ORDER BY seq LIMIT $3",
+        concat!("SELECT ", position_columns!(), ", p.org_id, p.xid::text::bigint
+                 FROM tailstream.positions p WHERE p.seq >= $1 AND p.placed_at >= $2 ORDER BY p.seq LIMIT $3"),
         &[INT8OID, TIMESTAMPTZOID, INT8OID]) };
     static OF_ORG: Statement = const { Statement::new(
         "reading an org's positions",
-        concat!("SELECT p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint, p.stream_seq, p.batch_id, p.tier,
-                        p.event_count, p.first_event_at, p.last_event_at, p.spot
-                 FROM ", mirrored_positions!(), " AND p.seq >= $2 AND p.seq < $3 ORDER BY p.seq LIMIT $4"),
+        concat!("SELECT ", position_columns!(), " FROM ", mirrored_positions!(), " AND p.seq >= $2 AND p.seq < $3 ORDER BY p.seq LIMIT $4"),
         &[TEXTOID, INT8OID, INT8OID, INT8OID]) };
     static PENDING: Statement = const { Statement::new(
         "counting events",
@@ -183,7 +180,7 @@ fn of_org(org: &str, from: i64, before: i64, most: i64) -> Result<Vec<Position>>
     let arguments = [arg(org.to_owned()), arg(from), arg(before), arg(most)];
     Spi::connect_mut(|client| {
         let rows = OF_ORG.with(|statement| statement.run(client, &arguments))?;
-        rows.map(|row| position(&row)).collect()
+        rows.map(|row| Position::of(&row)).collect()
     })
 }
 
@@ -195,32 +192,13 @@ fn positions(reading: &Reading) -> Result<Vec<(Position, String, u64)>> {
         let rows = NEXT.with(|statement| statement.run(client, &arguments))?;
         rows.map(|row| {
             Ok((
-                position(&row)?,
+                Position::of(&row)?,
                 column(&row, 10, READING_POSITIONS)?,
                 column::<i64>(&row, 11, READING_POSITIONS)? as u64,
             ))
         })
         .collect()
     })
-}
-
-fn position(row: &SpiHeapTupleData<'_>) -> Result<Position> {
-    Ok(Position {
-        seq: column(row, 1, READING_POSITIONS)?,
-        ms: column(row, 2, READING_POSITIONS)?,
-        stream_seq: column(row, 3, READING_POSITIONS)?,
-        batch_id: column(row, 4, READING_POSITIONS)?,
-        tier: column(row, 5, READING_POSITIONS)?,
-        events: column(row, 6, READING_POSITIONS)?,
-        first: column(row, 7, READING_POSITIONS)?,
-        last: column(row, 8, READING_POSITIONS)?,
-        spot: spot(row)?,
-    })
-}
-
-fn spot(row: &SpiHeapTupleData<'_>) -> Result<Option<Spot>> {
-    let text = row.get::<String>(9).map_err(spi("reading a position"))?;
-    Ok(text.and_then(|text| text.parse().ok()))
 }
 
 /// The entries that the next positions of an org should have, up to where the mirror has come. Empty at the end.

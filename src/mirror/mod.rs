@@ -3,7 +3,6 @@
 mod commands;
 mod events;
 mod feed;
-mod heap;
 mod key;
 mod link;
 mod marker;

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::metrics::counter::{Counter, Timer};
 use crate::metrics::shared::{Role, Slot, State};
+use crate::statement::snapshot;
 use crate::tier::lookup;
 use crate::worker::process;
 use crate::worker::report::Reporter;
@@ -101,7 +102,7 @@ fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
         // ts_erase_org() takes a lock that waits for this one and makes this one wait; the snapshot comes after it.
         // SAFETY: a lock as any INSERT takes it.
         unsafe { pg_sys::LockRelationOid(positions, pg_sys::RowExclusiveLock as i32) };
-        transaction::with_snapshot(|| {
+        snapshot::current(|| {
             let known = next.take().filter(|order: &Order| order.positions == positions);
             let mut order = match known {
                 Some(order) => order,
@@ -129,7 +130,7 @@ fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
 fn make_next_chunks() {
     let made = transaction::run(Isolation::ReadCommitted, || {
         lookup::positions()?;
-        transaction::with_snapshot(|| ledger::make_next_chunks(AHEAD))
+        snapshot::current(|| ledger::make_next_chunks(AHEAD))
     });
     if let Err(error) = made
         && !matches!(error, Error::StorageMissing)

@@ -1,6 +1,7 @@
 //! SQL that is prepared once in a session and run many times.
 
 pub mod raw;
+pub mod snapshot;
 
 use std::cell::{Cell, OnceCell};
 use std::mem::ManuallyDrop;

@@ -54,25 +54,3 @@ fn message(caught: &CaughtError) -> String {
         CaughtError::RustPanic { ereport, .. } => format!("internal error: {}", ereport.message()),
     }
 }
-
-/// A snapshot of this very moment, in a transaction that has one already.
-pub fn with_latest_snapshot<T>(body: impl FnOnce() -> T) -> T {
-    // SAFETY: as below.
-    unsafe {
-        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        let result = body();
-        pg_sys::PopActiveSnapshot();
-        result
-    }
-}
-
-/// A snapshot for statements that are not run through SPI's own management.
-pub fn with_snapshot<T>(body: impl FnOnce() -> T) -> T {
-    // SAFETY: inside a transaction; popped again, or with the transaction if an error passes.
-    unsafe {
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        let result = body();
-        pg_sys::PopActiveSnapshot();
-        result
-    }
-}

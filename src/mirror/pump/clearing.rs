@@ -9,6 +9,7 @@ use super::super::part::{self, Part};
 use super::super::state;
 use super::{Awaited, Pump};
 use crate::error::Result;
+use crate::statement::snapshot;
 use crate::worker::transaction::{self, Isolation};
 
 /// Orgs that are left to look at.
@@ -30,7 +31,7 @@ impl Pump {
     fn clear_behind(&mut self, mut clearing: Clearing) -> Result<()> {
         let Some(wish) = &self.wish else { return Ok(()) };
         let orgs = transaction::run(Isolation::ReadCommitted, || {
-            transaction::with_snapshot(|| state::orgs_without_rebuild(&clearing.after))
+            snapshot::current(|| state::orgs_without_rebuild(&clearing.after))
         })?;
         let Some(last) = orgs.last() else {
             self.link.run(Part::default().pack(&self.marker_key, &clearing.marker));

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::failpoint::failpoint;
 use crate::metrics::counter::Counter;
 use crate::metrics::shared::{self, Role};
+use crate::statement::snapshot;
 use crate::worker::process;
 use crate::worker::transaction::{self, Isolation};
 use crate::{ingest, tier};
@@ -54,7 +55,7 @@ impl Pump {
         let (template, before, org) = (wish.template.clone(), self.reading.cursor.seq, request.org.as_str());
         let read = transaction::run(Isolation::ReadCommitted, || {
             tier::lookup::in_use()?;
-            transaction::with_snapshot(|| {
+            snapshot::current(|| {
                 self.orgs.refresh()?;
                 let mirrored = self.orgs.get(org)?.is_some_and(|mirrored| mirrored.is_on());
                 if !mirrored && request.reason != "erased" {
@@ -105,7 +106,7 @@ impl Pump {
     pub(super) fn finish(&mut self, request: &Request) -> Result<()> {
         failpoint("mirror-rebuilt");
         let again = transaction::run(Isolation::ReadCommitted, || {
-            transaction::with_snapshot(|| match state::rebuilt(request)? {
+            snapshot::current(|| match state::rebuilt(request)? {
                 true => Ok(None),
                 false => state::rebuilds().map(Some),
             })

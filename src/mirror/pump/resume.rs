@@ -14,6 +14,7 @@ use super::super::state::{self, LastEntry};
 use super::{Awaited, Pump};
 use crate::error::Result;
 use crate::failpoint::failpoint;
+use crate::statement::snapshot;
 use crate::worker::transaction::{self, Isolation};
 use crate::{ingest, tier};
 
@@ -26,7 +27,7 @@ impl Pump {
         failpoint("mirror-compared");
         let (positions, durable, requests) = transaction::run(Isolation::ReadCommitted, || {
             let positions = tier::lookup::positions()?;
-            transaction::with_snapshot(|| {
+            snapshot::current(|| {
                 self.orgs.refresh()?;
                 Ok((positions, state::load()?, state::rebuilds()?))
             })
@@ -53,7 +54,7 @@ impl Pump {
     /// Redis has what the marker says, or nearly: the orgs of the last part are looked at themselves.
     pub(super) fn resume_from(&mut self, held: Marker) -> Result<()> {
         let (expected, inside) = transaction::run(Isolation::ReadCommitted, || {
-            transaction::with_snapshot(|| {
+            snapshot::current(|| {
                 let mut tail = state::tail(held.cursor)?;
                 let now_ms = ingest::now() / 1_000;
                 let mut kept = Vec::new();
@@ -119,9 +120,7 @@ impl Pump {
             Some(marker) if marker.timeline == state::timeline() => marker,
             _ => {
                 let (marker, requests) = transaction::run(Isolation::ReadCommitted, || {
-                    transaction::with_snapshot(|| {
-                        Ok((state::begin_epoch(template.text())?, state::rebuilds()?))
-                    })
+                    snapshot::current(|| Ok((state::begin_epoch(template.text())?, state::rebuilds()?)))
                 })?;
                 failpoint("mirror-new-epoch");
                 pgrx::log!(

@@ -12,6 +12,7 @@ use super::{Awaited, HEARTBEAT, Pump, UnderWay};
 use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::metrics::counter::{Counter, Timer};
+use crate::statement::snapshot;
 use crate::worker::process;
 use crate::worker::transaction::{self, Isolation};
 use crate::{ingest, tier};
@@ -37,7 +38,7 @@ impl Pump {
                 // Other tables than those that the cursor is of: as if there had been none in between.
                 return Err(Error::StorageMissing);
             }
-            transaction::with_snapshot(|| {
+            snapshot::current(|| {
                 // Whoever asked for a refresh before may have had the change; requests are counted for this place alone.
                 if self.orgs.refresh()? || requested {
                     self.rebuilds.update(state::rebuilds()?);
@@ -175,7 +176,7 @@ impl Pump {
             pgrx::log!("tailstream mirror: the stream of org \"{org}\" has to be made again: {message}");
         }
         let requests = transaction::run(Isolation::ReadCommitted, || {
-            transaction::with_snapshot(|| {
+            snapshot::current(|| {
                 for (org, _) in &failed {
                     state::request_rebuild(org, "failed")?;
                 }

@@ -7,6 +7,7 @@ use super::super::part::Part;
 use super::super::state;
 use super::{Awaited, HEARTBEAT, Pump};
 use crate::error::Result;
+use crate::statement::snapshot;
 use crate::tier;
 use crate::worker::transaction::{self, Isolation};
 
@@ -20,7 +21,7 @@ impl Pump {
         let after = self.sweep.take().unwrap_or_default();
         let limits = transaction::run(Isolation::ReadCommitted, || {
             tier::lookup::in_use()?;
-            transaction::with_snapshot(|| state::limits(&after))
+            snapshot::current(|| state::limits(&after))
         })?;
         let Some(last) = limits.last() else {
             self.sweep_at = Instant::now() + SWEEP;

@@ -5,6 +5,7 @@ use super::super::link::Target;
 use super::super::{state, status};
 use super::Pump;
 use crate::error::Result;
+use crate::statement::snapshot;
 use crate::worker::transaction::{self, Isolation};
 use crate::{settings, tier};
 
@@ -30,7 +31,7 @@ impl Pump {
         }
         let wish = transaction::run(Isolation::ReadCommitted, || {
             tier::lookup::in_use()?;
-            transaction::with_snapshot(|| {
+            snapshot::current(|| {
                 if enabled {
                     state::resume()?;
                 } else {

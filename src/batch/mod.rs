@@ -1,0 +1,204 @@
+//! A stored batch, read back by its position in the sequencer's order.
+//!
+//! The batch's tier and event times tell the chunks, so each is asked by itself with a plan of its own: a query of
+//! the hypertable would be planned over all chunks, or executed over all. If that does not bring all events (they
+//! were copied into another tier, or are gone) the hypertable is asked.
+
+mod chunk;
+mod heap;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use pgrx::PgBuiltInOids;
+use pgrx::pg_sys;
+use pgrx::pg_sys::BuiltinOid::{INETOID, INT4OID, INT8OID, JSONBOID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::prelude::*;
+use pgrx::spi::{Spi, SpiHeapTupleData};
+
+use crate::error::{Error, Result};
+use crate::ingest::Spot;
+use crate::statement::raw::{RawPlan, RawRow};
+use crate::statement::{arg, column, snapshot};
+
+/// Plans kept; beyond it all are made anew.
+const MAX_PLANS: usize = 256;
+
+/// The columns of an event as they are read, in this order.
+pub const COLUMNS: [(&str, PgBuiltInOids); 12] = [
+    ("id", INT8OID),
+    ("created_at", TIMESTAMPTZOID),
+    ("host", TEXTOID),
+    ("method", TEXTOID),
+    ("path", TEXTOID),
+    ("status", INT4OID),
+    ("response_time", INT4OID),
+    ("response_size", INT8OID),
+    ("user_agent", TEXTOID),
+    ("referrer", TEXTOID),
+    ("ip_address", INETOID),
+    ("metadata", JSONBOID),
+];
+const CONDITION: &str = "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND id >= $4 AND id < $5";
+const READING_POSITIONS: &str = "reading positions";
+
+/// What is read of table `p`, tailstream.positions, for `Position::of`.
+macro_rules! position_columns {
+    () => {
+        "p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint, p.stream_seq, p.batch_id, p.tier, p.event_count,
+         p.first_event_at, p.last_event_at, p.spot"
+    };
+}
+pub(crate) use position_columns;
+
+/// A batch that has its place.
+#[derive(Debug, Clone)]
+pub struct Position {
+    pub seq: i64,
+    /// Milliseconds since the Unix epoch.
+    pub ms: i64,
+    pub stream_seq: i64,
+    pub batch_id: i64,
+    pub tier: i16,
+    pub events: i32,
+    pub first: TimestampWithTimeZone,
+    pub last: TimestampWithTimeZone,
+    /// Where in the heap the events may be.
+    pub spot: Option<Spot>,
+}
+
+impl Position {
+    /// From a row that begins with `position_columns!()`.
+    pub fn of(row: &SpiHeapTupleData<'_>) -> Result<Self> {
+        let spot = row.get::<String>(9).map_err(crate::error::spi(READING_POSITIONS))?;
+        Ok(Self {
+            seq: column(row, 1, READING_POSITIONS)?,
+            ms: column(row, 2, READING_POSITIONS)?,
+            stream_seq: column(row, 3, READING_POSITIONS)?,
+            batch_id: column(row, 4, READING_POSITIONS)?,
+            tier: column(row, 5, READING_POSITIONS)?,
+            events: column(row, 6, READING_POSITIONS)?,
+            first: column(row, 7, READING_POSITIONS)?,
+            last: column(row, 8, READING_POSITIONS)?,
+            spot: spot.and_then(|text| text.parse().ok()),
+        })
+    }
+}
+
+/// Takes events as they are found. What was taken before may turn out to be incomplete: then it comes again.
+pub trait Sink {
+    /// Takes a row of `COLUMNS`; returns whether more may come.
+    fn take(&mut self, row: &RawRow<'_>) -> bool;
+
+    /// Forgets what was taken.
+    fn clear(&mut self);
+}
+
+thread_local! {
+    /// By chunk; the hypertable has no number.
+    static PLANS: RefCell<HashMap<u32, RawPlan>> = RefCell::default();
+}
+
+/// A search for the events of one batch.
+struct Search<'a> {
+    org: &'a str,
+    ids: Range<i64>,
+    sink: &'a mut dyn Sink,
+    found: usize,
+    /// The sink wants no more.
+    stopped: bool,
+}
+
+impl Search<'_> {
+    fn take(&mut self, row: &RawRow<'_>) -> bool {
+        if row.int8(0).is_some_and(|id| self.ids.contains(&id)) {
+            self.found += 1;
+            self.stopped = !self.sink.take(row);
+        }
+        !self.stopped
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopped || self.found as i64 >= self.ids.end - self.ids.start
+    }
+
+    fn again(&mut self) {
+        self.sink.clear();
+        self.found = 0;
+    }
+
+    /// Asks one chunk, or the hypertable.
+    fn ask(&mut self, chunk: pg_sys::Oid, first: i64, last: i64) -> Result<()> {
+        let org = self.org.into_datum().ok_or(Error::Internal("an org without id"))?;
+        let values = [org, first.into(), last.into(), self.ids.start.into(), self.ids.end.into()];
+        Spi::connect_mut(|_| {
+            let plan = plan(chunk)?;
+            plan.each(values, |row| self.take(&row))
+        })
+    }
+}
+
+/// Gives the sink the events of a batch whose offsets are in the range, in any order; those that are gone are left out.
+/// In a transaction with an active snapshot.
+pub fn read(org: &str, position: &Position, offsets: Range<i32>, sink: &mut dyn Sink) -> Result<()> {
+    let base = position.batch_id << 16;
+    let ids = base + i64::from(offsets.start)..base + i64::from(offsets.end);
+    let mut search = Search { org, ids, sink, found: 0, stopped: false };
+    let (first, last) = (micros(position.first), micros(position.last));
+    let chunks = chunk::of(position.tier, first, last)?;
+    // Any other relation may have got that number since the hint was written down.
+    let is_known = |spot: &&Spot| chunks.iter().any(|chunk| chunk.relation.to_u32() == spot.chunk);
+    if let Some(spot) = position.spot.as_ref().filter(is_known) {
+        heap::scan(spot, &COLUMNS, |row| search.take(row) && !search.is_over());
+        if search.is_over() {
+            return Ok(());
+        }
+        search.again();
+    }
+    for chunk in chunks {
+        if chunk::is_there(&chunk) {
+            search.ask(chunk.relation, first.max(chunk.start), last.min(chunk.end - 1))?;
+        }
+    }
+    // They may have been copied into another chunk while this waited for the old one: then neither that nor the copies are
+    // in the snapshot that was taken before. And the hypertable's chunks may have to be waited for in the same way. After the
+    // first attempt all of them are locked, and a snapshot taken then shows every event that is there at all.
+    for _ in 0..2 {
+        if search.is_over() {
+            break;
+        }
+        search.again();
+        snapshot::latest(|| search.ask(pg_sys::InvalidOid, first, last))?;
+    }
+    Ok(())
+}
+
+/// A time in PostgreSQL's microseconds.
+pub fn micros(time: TimestampWithTimeZone) -> i64 {
+    pg_sys::TimestampTz::from(time)
+}
+
+fn plan(chunk: pg_sys::Oid) -> Result<RawPlan> {
+    let number = chunk.to_u32();
+    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&number).copied()) {
+        return Ok(plan);
+    }
+    let table = if chunk == pg_sys::InvalidOid { "tailstream.events".to_owned() } else { name_of(chunk)? };
+    let columns = COLUMNS.map(|(name, _)| name).join(", ");
+    let sql = format!("SELECT {columns} FROM {table} WHERE {CONDITION}");
+    let plan = RawPlan::new(&sql, &[TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID])?;
+    PLANS.with_borrow_mut(|plans| {
+        if plans.len() >= MAX_PLANS {
+            plans.drain().for_each(|(_, plan)| plan.free());
+        }
+        plans.insert(number, plan);
+    });
+    Ok(plan)
+}
+
+/// The qualified name of a relation.
+fn name_of(relation: pg_sys::Oid) -> Result<String> {
+    let name = Spi::get_one_with_args::<String>("SELECT $1::regclass::text", &[arg(relation)]);
+    name.map_err(crate::error::spi("naming a chunk"))?.ok_or(Error::Internal("a chunk without name"))
+}
