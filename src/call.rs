@@ -56,3 +56,27 @@ pub unsafe fn composite_result(
         pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
     }
 }
+
+/// Begins the result of a function that returns a set of rows: where they go, and what columns they have.
+///
+/// # Safety
+/// `fcinfo` must come from PostgreSQL, for a function that returns a set of rows, outside of any SPI connection.
+pub unsafe fn materialize(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> (*mut pg_sys::Tuplestorestate, pg_sys::TupleDesc) {
+    // SAFETY: the caller's promise; the result lives as long as the query.
+    unsafe {
+        pg_sys::InitMaterializedSRF(fcinfo, 0);
+        let result = (*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
+        ((*result).setResult, (*result).setDesc)
+    }
+}
+
+/// Argument `index` of a type that is its own datum; `None` for NULL.
+///
+/// # Safety
+/// `fcinfo` must come from PostgreSQL, for a function whose argument `index` is of this type.
+pub unsafe fn argument<T: pgrx::FromDatum>(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Option<T> {
+    // SAFETY: the caller's promise.
+    unsafe { pgrx::fcinfo::pg_getarg(fcinfo, index) }
+}

@@ -29,6 +29,34 @@ pub enum Error {
     PlainView(String),
     #[error("replay of org \"{org}\" starts at {start}, before its retention of {retention}")]
     BeforeRetention { org: String, start: String, retention: String, earliest: String },
+    #[error("filter: {0}")]
+    BadFilter(String),
+    #[error("{what} is {value}")]
+    BadArgument { what: &'static str, value: String, hint: &'static str },
+    #[error("cursor is not valid")]
+    BadToken,
+    #[error("cursor belongs to another org")]
+    ForeignToken,
+    #[error("cursor goes {0}")]
+    OtherDirection(&'static str),
+    #[error("cursor is of order {0}")]
+    OtherOrder(&'static str),
+    #[error("cursor \"{0}\" does not exist")]
+    NoCursor(String),
+    #[error("cursor \"{0}\" has expired")]
+    ExpiredCursor(String),
+    #[error("cursor \"{name}\" of org \"{org}\" exists already")]
+    CursorExists { name: String, org: String },
+    #[error("several orgs have a cursor \"{0}\"")]
+    AmbiguousCursor(String),
+    #[error("cursor \"{0}\" is in use")]
+    CursorInUse(String),
+    #[error("the token is not of cursor \"{0}\"")]
+    OtherCursor(String),
+    #[error("cursor \"{0}\" was moved since the token was fetched")]
+    CursorMoved(String),
+    #[error("a fetch cannot wait under isolation level {0}")]
+    CannotWait(&'static str),
     #[error("the row is not an event")]
     NotAnEvent,
     #[error("tailstream's tables are not attached")]
@@ -56,16 +84,32 @@ impl Error {
         use PgSqlErrorCode::*;
         match self {
             Self::NullArgument(_) => ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            Self::EmptyOrg | Self::LongOrg(_) | Self::BadKeyLength(_) | Self::BadOnInvalid(_) => {
-                ERRCODE_INVALID_PARAMETER_VALUE
-            }
+            Self::EmptyOrg
+            | Self::LongOrg(_)
+            | Self::BadKeyLength(_)
+            | Self::BadOnInvalid(_)
+            | Self::BadFilter(_)
+            | Self::BadArgument { .. }
+            | Self::BadToken
+            | Self::OtherDirection(_)
+            | Self::OtherOrder(_)
+            | Self::AmbiguousCursor(_)
+            | Self::OtherCursor(_) => ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::NoCursor(_) | Self::ExpiredCursor(_) => ERRCODE_UNDEFINED_OBJECT,
+            Self::CursorExists { .. } => ERRCODE_DUPLICATE_OBJECT,
+            Self::CursorInUse(_) => ERRCODE_LOCK_NOT_AVAILABLE,
+            Self::CannotWait(_) => ERRCODE_INVALID_TRANSACTION_STATE,
             Self::UnknownOrg(_) => ERRCODE_FOREIGN_KEY_VIOLATION,
-            Self::ForeignOrg(_) | Self::Bound(_) | Self::PlainView(_) => ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::ForeignOrg(_) | Self::Bound(_) | Self::PlainView(_) | Self::ForeignToken => {
+                ERRCODE_INSUFFICIENT_PRIVILEGE
+            }
             Self::BeforeRetention { .. } => ERRCODE_DATETIME_FIELD_OVERFLOW,
             Self::NotAnEvent => ERRCODE_DATATYPE_MISMATCH,
-            Self::StorageMissing | Self::NotPreloaded | Self::NoWorkers(_) | Self::NoRedis => {
-                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-            }
+            Self::StorageMissing
+            | Self::NotPreloaded
+            | Self::NoWorkers(_)
+            | Self::NoRedis
+            | Self::CursorMoved(_) => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Redis(_) => ERRCODE_CONNECTION_FAILURE,
             Self::Worker(_) => ERRCODE_INTERNAL_ERROR,
             Self::Event { sqlstate, .. } => event_code(sqlstate),
@@ -82,6 +126,10 @@ impl Error {
             Self::LongOrg(_) => Some("At most 255 characters.".into()),
             Self::ForeignOrg(_) => {
                 Some("The session is bound to another org by the setting tailstream.org.".into())
+            }
+            Self::BadToken => Some("It was changed or cut off, or another database made it.".into()),
+            Self::ExpiredCursor(_) => {
+                Some("Nobody used it for longer than the setting tailstream.cursor_ttl.".into())
             }
             _ => None,
         }
@@ -100,6 +148,19 @@ impl Error {
                  and have tailstream in shared_preload_libraries."
                     .into(),
             ),
+            Self::BadFilter(_) => Some(
+                "Keys: status (404, \"5xx\" or a list), method, host, path (prefix), metadata (object)."
+                    .into(),
+            ),
+            Self::BadArgument { hint, .. } => Some((*hint).into()),
+            Self::OtherDirection(_) => Some("Go on in the direction that the cursor was made in.".into()),
+            Self::OtherOrder(_) => Some("A cursor goes on in the order it was made in.".into()),
+            Self::NoCursor(_) | Self::ExpiredCursor(_) => Some("ts_cursor_create() makes one.".into()),
+            Self::CursorExists { .. } => Some("ts_cursor_seek() moves a cursor, ts_cursor_drop() removes it.".into()),
+            Self::AmbiguousCursor(_) => Some("Name the org: org => '…'.".into()),
+            Self::CursorMoved(_) => Some("Fetch again.".into()),
+            Self::OtherCursor(_) => Some("Acknowledge with the column \"cursor\" of a row that was fetched from it.".into()),
+            Self::CannotWait(_) => Some("Use READ COMMITTED, or no timeout.".into()),
             Self::BeforeRetention { earliest, .. } => Some(format!("The earliest permitted start is {earliest}.")),
             Self::NotPreloaded => Some(
                 "Set shared_preload_libraries = 'timescaledb,tailstream,pg_cron' and restart the server.".into(),

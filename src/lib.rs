@@ -9,6 +9,7 @@ mod error;
 mod event;
 mod failpoint;
 mod ingest;
+mod locks;
 mod metrics;
 mod mirror;
 mod replay;

@@ -10,7 +10,9 @@ extension_sql_file!("../sql/schema/ingest.sql", name = "ingest", requires = ["vi
 extension_sql_file!("../sql/schema/tiers.sql", name = "tiers", requires = ["ingest"]);
 extension_sql_file!("../sql/schema/replay.sql", name = "replay", requires = ["tiers"]);
 extension_sql_file!("../sql/schema/sequencer.sql", name = "sequencer", requires = ["replay"]);
-extension_sql_file!("../sql/schema/mirror.sql", name = "mirror", requires = ["sequencer"]);
+extension_sql_file!("../sql/schema/play.sql", name = "play", requires = ["sequencer"]);
+extension_sql_file!("../sql/schema/cursors.sql", name = "cursors", requires = ["play"]);
+extension_sql_file!("../sql/schema/mirror.sql", name = "mirror", requires = ["cursors"]);
 extension_sql_file!("../sql/schema/metrics.sql", name = "metrics", requires = ["mirror"]);
 extension_sql_file!("../sql/schema/retention.sql", name = "retention", requires = ["metrics"]);
 extension_sql_file!("../sql/schema/schedule.sql", name = "schedule", requires = ["retention"]);

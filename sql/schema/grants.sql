@@ -38,9 +38,28 @@ GRANT EXECUTE ON FUNCTION
     tailstream.retention_floor(text),
     tailstream.is_retained(text, timestamptz),
     tailstream.replay_floor(text, timestamptz),
-    tailstream.storage_missing()
+    tailstream.storage_missing(),
+    ts_replay_page(text, timestamptz, timestamptz, text, integer, jsonb, text),
+    ts_replay_schedule(text, timestamptz, timestamptz, double precision, interval, integer, text, jsonb),
+    tailstream.is_wanted(jsonb, text, text, text, integer, jsonb),
+    tailstream.schedule_start(text, timestamptz, text),
+    tailstream.schedule_time(text, text),
+    tailstream.schedule_id(text, text),
+    tailstream.schedule_gap(text, timestamptz, timestamptz, text, double precision, interval, integer),
+    tailstream.play_next(internal, timestamptz, bigint, text, text, double precision, interval, integer),
+    tailstream.play_result(internal),
+    tailstream.play(timestamptz, bigint, text, text, double precision, interval, integer),
+    ts_replay_live(text, timestamptz, text),
+    ts_cursor_create(text, text, text, jsonb, text),
+    ts_cursor_create(text, text, timestamptz, jsonb, text),
+    ts_cursor_fetch(text, integer, interval, boolean, boolean, text),
+    ts_cursor_ack(text, text, text),
+    ts_cursor_seek(text, text, text),
+    ts_cursor_seek(text, timestamptz, text),
+    ts_cursor_drop(text, text),
+    tailstream.cursor_lag(text, boolean, timestamptz, bigint, integer)
 TO tailstream_reader;
-GRANT SELECT ON tailstream.log_events, tailstream.own_log_events TO tailstream_reader;
+GRANT SELECT ON tailstream.log_events, tailstream.own_log_events, tailstream.cursors TO tailstream_reader;
 
 GRANT EXECUTE ON FUNCTION
     ts_create_tier(text, interval, bigint, interval),

@@ -222,6 +222,7 @@ BEGIN
         PERFORM tailstream.purge_chunk(victim.chunk, NULL, NULL, coalesce(give_up - clock_timestamp(), patience));
         give_up := coalesce(give_up, clock_timestamp() + patience);
     END LOOP;
+    PERFORM tailstream.drop_expired_cursors();
     PERFORM tailstream.count('tailstream_purge_runs_total', 1),
             tailstream.count('tailstream_purge_chunks_dropped_total', coalesce(sum((t.value ->> 'chunks')::bigint), 0)::bigint),
             tailstream.count('tailstream_purge_events_dropped_total', coalesce(sum((t.value ->> 'events')::bigint), 0)::bigint),
@@ -256,6 +257,17 @@ BEGIN
     END LOOP;
     RETURN QUERY SELECT * FROM tailstream.retention_report(tally);
 END
+$body$;
+
+-- Removes cursors that nobody used for longer than tailstream.cursor_ttl, but for those in use at this moment.
+CREATE FUNCTION tailstream.drop_expired_cursors() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
+    DELETE FROM tailstream.durable_cursors c
+    WHERE c.cursor_id IN (
+        SELECT x.cursor_id FROM tailstream.durable_cursors x
+        WHERE current_setting('tailstream.cursor_ttl')::interval > interval '0'
+          AND x.last_active < clock_timestamp() - current_setting('tailstream.cursor_ttl')::interval
+        FOR UPDATE SKIP LOCKED)
 $body$;
 
 -- Whether every batch in this chunk of the ledger has its position.
@@ -338,6 +350,7 @@ BEGIN
     GET DIAGNOSTICS events = ROW_COUNT;
     DELETE FROM tailstream.rejected_events r WHERE r.org_id = org;
     GET DIAGNOSTICS rejected_events = ROW_COUNT;
+    DELETE FROM tailstream.durable_cursors c WHERE c.org_id = org;
     DELETE FROM tailstream.orgs o WHERE o.org_id = org;
     DELETE FROM tailstream.batches b WHERE b.org_id = org;
     GET DIAGNOSTICS batches = ROW_COUNT;

@@ -13,14 +13,16 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 $body$;
 
 -- Batches with events that have no place yet.
-CREATE FUNCTION tailstream.unplaced_batches() RETURNS TABLE (event_count integer, received_at timestamptz)
+CREATE FUNCTION tailstream.unplaced_batches()
+RETURNS TABLE (batch_id bigint, org_id text, event_count integer, received_at timestamptz,
+               first_event_at timestamptz, last_event_at timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     look record;
 BEGIN
     SELECT * INTO look FROM tailstream.last_look();
     RETURN QUERY
-    SELECT b.event_count, b.received_at FROM tailstream.batches b
+    SELECT b.batch_id, b.org_id, b.event_count, b.received_at, b.first_event_at, b.last_event_at FROM tailstream.batches b
     WHERE b.event_count > 0
       AND (look.snapshot IS NULL OR b.xid >= pg_snapshot_xmax(look.snapshot)
            OR b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(look.snapshot))))

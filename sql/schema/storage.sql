@@ -183,6 +183,40 @@ BEGIN
             ON tailstream.rejected_events (org_id, received_at);
     END IF;
 
+    -- What tokens of places in a replay are sealed with. One row; whoever has it can make tokens, which give no rights.
+    IF to_regclass('tailstream.token_key') IS NULL THEN
+        CREATE TABLE tailstream.token_key (
+            only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+            key      bytea NOT NULL DEFAULT sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()))
+        );
+        INSERT INTO tailstream.token_key DEFAULT VALUES;
+    END IF;
+
+    -- Consumers' places. Every acknowledgement updates a row: there is room for the new version beside the old one.
+    IF to_regclass('tailstream.durable_cursors') IS NULL THEN
+        CREATE TABLE tailstream.durable_cursors (
+            cursor_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            name         text COLLATE "C" NOT NULL,
+            org_id       text COLLATE "C" NOT NULL,
+            -- In the order of positions; else in that of event times.
+            by_arrival   boolean NOT NULL,
+            filter       jsonb,
+            -- How often ts_cursor_seek() moved it.
+            moves        integer NOT NULL DEFAULT 0,
+            -- By arrival: the next event is at this offset of the batch at this position, or behind; it was not placed
+            -- before place_at. By event time: the last event's time and id.
+            place_at     timestamptz NOT NULL,
+            place_id     bigint NOT NULL,
+            place_offset integer NOT NULL,
+            -- What happened earlier was not to be had when it began, and is no loss.
+            reach        timestamptz NOT NULL,
+            created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+            last_active  timestamptz NOT NULL DEFAULT clock_timestamp(),
+            UNIQUE (name, org_id),
+            CONSTRAINT durable_cursors_name_length CHECK (length(name) BETWEEN 1 AND 255)
+        ) WITH (fillfactor = 20);
+    END IF;
+
     -- 47 bits: the id of an event is batch_id << 16 | offset in a bigint.
     IF to_regclass('tailstream.batch_id_seq') IS NULL THEN
         CREATE SEQUENCE tailstream.batch_id_seq AS bigint MAXVALUE 140737488355327 NO CYCLE;

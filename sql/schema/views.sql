@@ -51,5 +51,6 @@ BEGIN
     PERFORM tailstream.create_tables();
     PERFORM tailstream.prepare_tables();
     PERFORM tailstream.create_views();
+    PERFORM tailstream.create_cursors_view();
 END
 $body$;

@@ -7,8 +7,6 @@
 mod chunk;
 mod heap;
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ops::Range;
 
 use pgrx::PgBuiltInOids;
@@ -19,11 +17,8 @@ use pgrx::spi::{Spi, SpiHeapTupleData};
 
 use crate::error::{Error, Result};
 use crate::ingest::Spot;
-use crate::statement::raw::{RawPlan, RawRow};
+use crate::statement::raw::{Planning, Plans, RawPlan, RawRow, View};
 use crate::statement::{arg, column, snapshot};
-
-/// Plans kept; beyond it all are made anew.
-const MAX_PLANS: usize = 256;
 
 /// The columns of an event as they are read, in this order.
 pub const COLUMNS: [(&str, PgBuiltInOids); 12] = [
@@ -97,7 +92,7 @@ pub trait Sink {
 
 thread_local! {
     /// By chunk; the hypertable has no number.
-    static PLANS: RefCell<HashMap<u32, RawPlan>> = RefCell::default();
+    static PLANS: Plans<u32> = Plans::default();
 }
 
 /// A search for the events of one batch.
@@ -131,10 +126,10 @@ impl Search<'_> {
     /// Asks one chunk, or the hypertable.
     fn ask(&mut self, chunk: pg_sys::Oid, first: i64, last: i64) -> Result<()> {
         let org = self.org.into_datum().ok_or(Error::Internal("an org without id"))?;
-        let values = [org, first.into(), last.into(), self.ids.start.into(), self.ids.end.into()];
+        let values = [org, first.into(), last.into(), self.ids.start.into(), self.ids.end.into()].map(Some);
         Spi::connect_mut(|_| {
             let plan = plan(chunk)?;
-            plan.each(values, |row| self.take(&row))
+            plan.each(values, View::Active, |row| self.take(&row))
         })
     }
 }
@@ -180,21 +175,19 @@ pub fn micros(time: TimestampWithTimeZone) -> i64 {
 }
 
 fn plan(chunk: pg_sys::Oid) -> Result<RawPlan> {
-    let number = chunk.to_u32();
-    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&number).copied()) {
-        return Ok(plan);
-    }
-    let table = if chunk == pg_sys::InvalidOid { "tailstream.events".to_owned() } else { name_of(chunk)? };
-    let columns = COLUMNS.map(|(name, _)| name).join(", ");
-    let sql = format!("SELECT {columns} FROM {table} WHERE {CONDITION}");
-    let plan = RawPlan::new(&sql, &[TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID])?;
-    PLANS.with_borrow_mut(|plans| {
-        if plans.len() >= MAX_PLANS {
-            plans.drain().for_each(|(_, plan)| plan.free());
-        }
-        plans.insert(number, plan);
-    });
-    Ok(plan)
+    let make = |_: &u32| {
+        let table =
+            if chunk == pg_sys::InvalidOid { "tailstream.events".to_owned() } else { name_of(chunk)? };
+        let sql = format!("SELECT {} FROM {table} WHERE {CONDITION}", column_names());
+        let arguments = [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID];
+        RawPlan::new(&sql, &arguments, Planning::Automatic)
+    };
+    PLANS.with(|plans| plans.get(chunk.to_u32(), make))
+}
+
+/// The columns of an event, as a query lists them.
+pub fn column_names() -> String {
+    COLUMNS.map(|(name, _)| name).join(", ")
 }
 
 /// The qualified name of a relation.

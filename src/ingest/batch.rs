@@ -3,9 +3,10 @@
 use pgrx::{IntoDatum, pg_sys};
 
 use super::lane::{self, Stored};
-use super::{ledger, locks};
+use super::ledger;
 use crate::error::{Error, Result};
 use crate::event::{Clock, Event, EventError, Format, OnInvalid, decode};
+use crate::locks;
 use crate::session::binding;
 use crate::tier::lookup::Tier;
 use crate::tier::{cache, to_unix_time};

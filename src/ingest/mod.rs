@@ -3,7 +3,6 @@
 mod batch;
 mod lane;
 mod ledger;
-mod locks;
 mod row;
 
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use pgrx::prelude::*;
 use crate::call::{composite_result, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::event::{Format, OnInvalid};
+use crate::locks;
 use crate::metrics;
 use crate::metrics::counter::{Counter, Timer};
 use crate::session::binding;

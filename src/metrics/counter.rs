@@ -12,6 +12,10 @@ pub enum Counter {
     IngestExpired,
     IngestDuplicates,
     Replays,
+    ReplayPages,
+    ReplayGaps,
+    CursorFetches,
+    CursorEvents,
     PurgeRuns,
     PurgeChunks,
     PurgeEvents,
@@ -27,7 +31,7 @@ pub enum Counter {
 }
 
 impl Counter {
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 22;
     pub const ALL: [Self; Self::COUNT] = [
         Self::IngestBatches,
         Self::IngestEvents,
@@ -35,6 +39,10 @@ impl Counter {
         Self::IngestExpired,
         Self::IngestDuplicates,
         Self::Replays,
+        Self::ReplayPages,
+        Self::ReplayGaps,
+        Self::CursorFetches,
+        Self::CursorEvents,
         Self::PurgeRuns,
         Self::PurgeChunks,
         Self::PurgeEvents,
@@ -64,6 +72,13 @@ impl Counter {
                 "Batches that came again with their idempotency key.",
             ),
             Self::Replays => ("tailstream_replays_total", "Calls of ts_replay that began to read."),
+            Self::ReplayPages => ("tailstream_replay_pages_total", "Calls of ts_replay_page."),
+            Self::ReplayGaps => (
+                "tailstream_replay_gaps_total",
+                "Gaps that readers were told of: events they had not reached were gone.",
+            ),
+            Self::CursorFetches => ("tailstream_cursor_fetches_total", "Calls of ts_cursor_fetch."),
+            Self::CursorEvents => ("tailstream_cursor_events_total", "Events that durable cursors returned."),
             Self::PurgeRuns => (
                 "tailstream_purge_runs_total",
                 "Calls of ts_apply_retention that were not kept off by another.",

@@ -1,5 +1,6 @@
 //! Counters, timings and the state of the workers, for `ts_metrics()`, `ts_health()` and `ts_mirror_status()`.
 
+mod bell;
 pub mod counter;
 pub mod shared;
 mod worker;

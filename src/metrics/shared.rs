@@ -4,10 +4,12 @@
 //! Only the texts are behind one, and held for a copy. All of it starts from nothing with the server.
 
 use std::cell::Cell;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
 
+pub use super::bell::Bell;
 use super::counter::{Counter, Histogram, Timer};
 pub use super::worker::{Role, State, WorkerCell};
 
@@ -67,8 +69,10 @@ impl Progress {
     }
 }
 
+/// Bells of a database; orgs share them by their hash.
+const BELLS: usize = 64;
+
 /// One database.
-#[derive(Default)]
 pub struct Slot {
     /// Oid of the database; 0 if the slot is free.
     database: AtomicU32,
@@ -78,9 +82,46 @@ pub struct Slot {
     pub progress: Progress,
     counters: [AtomicU64; Counter::COUNT],
     histograms: [Histogram; Timer::COUNT],
+    bells: [Bell; BELLS],
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            database: AtomicU32::default(),
+            paused: AtomicBool::default(),
+            workers: Default::default(),
+            progress: Progress::default(),
+            counters: Default::default(),
+            histograms: Default::default(),
+            bells: std::array::from_fn(|_| Bell::default()),
+        }
+    }
 }
 
 impl Slot {
+    /// The bell that is rung for an org.
+    pub fn bell(&self, org: &str) -> &Bell {
+        &self.bells[Self::bell_of(org)]
+    }
+
+    /// The number of an org's bell.
+    pub fn bell_of(org: &str) -> usize {
+        // Without a key: the same in every process.
+        let mut hasher = DefaultHasher::new();
+        org.hash(&mut hasher);
+        hasher.finish() as usize % BELLS
+    }
+
+    /// Wakes those who wait for events of orgs with these bells, one bit for each.
+    pub fn ring(&self, bells: u64) {
+        for (number, bell) in self.bells.iter().enumerate() {
+            if bells & (1 << number) != 0 {
+                bell.ring();
+            }
+        }
+    }
+
     pub fn is_paused(&self) -> bool {
         self.paused.load(Relaxed)
     }
@@ -124,7 +165,7 @@ struct Shared {
     launcher: WorkerCell,
 }
 
-// SAFETY: atomics alone, and pointers into shared memory.
+// SAFETY: atomics, PostgreSQL's own structures for shared memory, and pointers into it.
 unsafe impl PGRXSharedMemory for Shared {}
 
 impl Default for Shared {

@@ -24,6 +24,8 @@ use crate::worker::process;
 use crate::worker::report::Reporter;
 use pump::Pump;
 
+pub use status::{is_on, stream_key_of};
+
 /// How often it looks without being woken.
 const INTERVAL: Duration = Duration::from_secs(1);
 

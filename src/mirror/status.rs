@@ -49,7 +49,17 @@ fn mirror_progress() -> TableIterator<
 /// `tailstream.stream_key(org text)`
 #[pg_extern(sql = false)]
 fn stream_key(org: &str) -> String {
-    report(template()).key(org)
+    report(stream_key_of(org))
+}
+
+/// The key of an org's stream.
+pub fn stream_key_of(org: &str) -> Result<String> {
+    Ok(template()?.key(org))
+}
+
+/// Whether there is a mirror at all.
+pub fn is_on() -> bool {
+    settings::mirror_enabled() && !settings::redis_url().is_empty()
 }
 
 /// The template that the settings give.

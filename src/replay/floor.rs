@@ -142,6 +142,11 @@ pub fn statement_start() -> i64 {
     unsafe { GetCurrentStatementStartTimestamp() }
 }
 
+/// The oldest time that this statement's views show of an org.
+pub(super) fn at_statement_start(org: &str) -> Result<i64> {
+    Ok(statement_start() - retention_of(org)?)
+}
+
 fn visible_floor(org: &str, statement: i64) -> Result<i64> {
     match binding::require_org(org) {
         Ok(()) => Ok(statement - retention_of(org)?),
@@ -150,7 +155,7 @@ fn visible_floor(org: &str, statement: i64) -> Result<i64> {
 }
 
 /// In microseconds; an org that is not registered has the default tier's.
-fn retention_of(org: &str) -> Result<i64> {
+pub(super) fn retention_of(org: &str) -> Result<i64> {
     Ok(match cache::tier_of(org)? {
         Some(tier) => tier.retention,
         None => cache::default_tier()?.retention,
@@ -168,7 +173,7 @@ pg_function! {
     {
         // SAFETY: as above.
         let (org, start) = unsafe { (text_argument(fcinfo, 0), time_argument(fcinfo)) };
-        report(check_start(org, start));
+        report(binding::permitted_org(org).and_then(|org| check_start(org, Some(start))));
         metrics::count(Counter::Replays, 1);
         // SAFETY: as above.
         pg_sys::Datum::from(unsafe { look_up_floor(fcinfo) })
@@ -179,10 +184,9 @@ fn may_start(start: i64, floor: i64) -> bool {
     start >= floor.saturating_sub(GRACE)
 }
 
-/// Error unless the session may see the org, and a replay of it may start then.
-fn check_start(org: Option<&str>, start: i64) -> Result<()> {
-    let org = binding::valid_org(org)?;
-    binding::require_org(org)?;
+/// Error unless a replay of the org may start then; `None` is the earliest time that is shown.
+pub(super) fn check_start(org: &str, start: Option<i64>) -> Result<()> {
+    let Some(start) = start else { return Ok(()) };
     let kept = retention_of(org)?;
     let floor = statement_start() - kept;
     if may_start(start, floor) {

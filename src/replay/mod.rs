@@ -1,6 +1,13 @@
-//! Replay: the time before which nothing of an org is shown.
+//! Replay: pages, cursors and schedules of an org's past, and the time before which nothing of it is shown.
 
+mod cursor;
 mod event_json;
+mod filter;
 mod floor;
+mod live;
+mod page;
+mod schedule;
+mod token;
 
 pub use floor::statement_start;
+use floor::{check_start, retention_of};

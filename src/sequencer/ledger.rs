@@ -73,6 +73,12 @@ pub struct Batch {
     spot: Option<String>,
 }
 
+impl Batch {
+    pub fn org(&self) -> &str {
+        &self.org
+    }
+}
+
 impl Placed for Batch {
     fn key(&self) -> (u64, i64) {
         (self.xid, self.batch_id)

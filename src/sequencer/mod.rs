@@ -43,6 +43,8 @@ struct Order {
 /// What a look came to.
 struct Look {
     placed: usize,
+    /// Whose events were placed: the bells of their orgs.
+    bells: u64,
     /// There is more.
     stopped: bool,
     /// There will be more in a moment.
@@ -117,6 +119,7 @@ fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
     if let Some(order) = order {
         slot.progress.set_placed_seq(order.counter.seq - 1);
     }
+    slot.ring(look.bells);
     slot.count(Counter::SequencerLooks, 1);
     if look.placed > 0 {
         slot.count(Counter::SequencerBatches, look.placed as u64);
@@ -150,5 +153,6 @@ fn place_new(order: &mut Order) -> Result<Look> {
         ledger::place(&rows, order)?;
         failpoint("sequencer-placed");
     }
-    Ok(Look { placed: rows.len(), stopped: !complete, finishing: !finishing.is_empty() })
+    let bells = rows.iter().fold(0, |bells, batch| bells | 1 << Slot::bell_of(batch.org()));
+    Ok(Look { placed: rows.len(), bells, stopped: !complete, finishing: !finishing.is_empty() })
 }

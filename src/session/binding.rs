@@ -48,6 +48,13 @@ pub fn require_org(org: &str) -> Result<()> {
     }
 }
 
+/// The org id, or an error if none could have it or the session may not see it.
+pub fn permitted_org(org: Option<&str>) -> Result<&str> {
+    let org = valid_org(org)?;
+    require_org(org)?;
+    Ok(org)
+}
+
 /// The org id, or an error if none could have it.
 pub fn valid_org(org: Option<&str>) -> Result<&str> {
     let org = org.ok_or(Error::NullArgument("org"))?;

@@ -5,7 +5,7 @@ pub mod binding;
 
 use pgrx::prelude::*;
 
-use crate::error::{Error, Result, report};
+use crate::error::{Error, report};
 
 #[pg_extern(sql = false)]
 fn bound_org() -> Option<String> {
@@ -27,11 +27,5 @@ fn require_unbound() {
 
 #[pg_extern(sql = false)]
 fn permitted_org(org: Option<&str>) -> &str {
-    report(permit(org))
-}
-
-fn permit(org: Option<&str>) -> Result<&str> {
-    let org = binding::valid_org(org)?;
-    binding::require_org(org)?;
-    Ok(org)
+    report(binding::permitted_org(org))
 }

@@ -45,6 +45,10 @@ static REJECTED_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(7 * 24 * 360
 /// Milliseconds, 1 to 1 minute, default 100: readers queue behind a waiting purge, so this is what one may add to a query.
 static PURGE_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(100);
 
+/// Seconds, 0 to 10 years, 0 for ever, default 7 days: what a consumer has not asked for by then is purged on any of the
+/// tiers there are from the beginning.
+static CURSOR_TTL: GucSetting<i32> = GucSetting::<i32>::new(7 * 24 * 3600);
+
 /// Names separated by commas, default none: a worker in a database nobody named would only be in the way there.
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
@@ -96,6 +100,16 @@ pub fn init() {
         c"Purged in whole days by ts_apply_retention().",
         &REJECTED_RETENTION,
         3600,
+        10 * 365 * 24 * 3600,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"tailstream.cursor_ttl",
+        c"How long a durable cursor is kept that nobody uses.",
+        c"0 keeps all. Expired cursors are removed by ts_apply_retention().",
+        &CURSOR_TTL,
+        0,
         10 * 365 * 24 * 3600,
         GucContext::Suset,
         GucFlags::UNIT_S,
@@ -252,6 +266,11 @@ pub fn max_future_skew() -> i64 {
 /// In microseconds.
 pub fn idempotency_window() -> i64 {
     i64::from(IDEMPOTENCY_WINDOW.get()) * 1_000_000
+}
+
+/// In microseconds; 0 for ever.
+pub fn cursor_ttl() -> i64 {
+    i64::from(CURSOR_TTL.get()) * 1_000_000
 }
 
 pub fn auto_register_orgs() -> bool {

@@ -1,6 +1,9 @@
-//! Rows as PostgreSQL holds them: for the one query whose every row counts.
+//! Rows as PostgreSQL holds them: for the queries whose every row counts.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::CString;
+use std::hash::Hash;
 use std::marker::PhantomData;
 
 use pgrx::{PgBuiltInOids, Spi, pg_sys, varlena};
@@ -10,6 +13,27 @@ use crate::error::{Error, Result, spi};
 /// Columns of a row at the most.
 const MAX_COLUMNS: usize = 16;
 
+/// Plans kept of each kind; beyond it all are made anew.
+const MAX_PLANS: usize = 256;
+
+/// When a statement is planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planning {
+    /// PostgreSQL decides whether the values matter.
+    Automatic,
+    /// For the values of each call: then only the chunks that they lead to are planned and locked.
+    EachCall,
+}
+
+/// What a statement sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// What the active snapshot shows.
+    Active,
+    /// What a new snapshot of the transaction shows, taken when the statement's locks are held.
+    New,
+}
+
 /// A plan that is kept until it is freed.
 #[derive(Clone, Copy)]
 pub struct RawPlan {
@@ -18,12 +42,17 @@ pub struct RawPlan {
 
 impl RawPlan {
     /// Inside an SPI connection.
-    pub fn new(sql: &str, arguments: &[PgBuiltInOids]) -> Result<Self> {
+    pub fn new(sql: &str, arguments: &[PgBuiltInOids], planning: Planning) -> Result<Self> {
         let sql = CString::new(sql).map_err(|_| Error::Internal("a query with a NUL in it"))?;
         let mut types: Vec<pg_sys::Oid> = arguments.iter().map(|kind| kind.value()).collect();
         // SAFETY: inside an SPI connection, as the callers see to; as many types as there are.
         unsafe {
-            let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
+            let options = match planning {
+                Planning::Automatic => 0,
+                Planning::EachCall => pg_sys::CURSOR_OPT_CUSTOM_PLAN as i32,
+            };
+            let plan =
+                pg_sys::SPI_prepare_cursor(sql.as_ptr(), types.len() as i32, types.as_mut_ptr(), options);
             if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
                 return Err(Error::Internal("a query that cannot be prepared"));
             }
@@ -37,16 +66,25 @@ impl RawPlan {
         unsafe { pg_sys::SPI_freeplan(self.plan) };
     }
 
-    /// Calls `take` with every row until it returns false. Inside an SPI connection, with a snapshot: the query sees what that shows.
-    /// `values` has one value for each argument, none NULL.
+    /// Calls `take` with every row until it returns false. Inside an SPI connection, for `View::Active` with a snapshot.
+    /// `values` has one value for each argument.
     pub fn each<const N: usize>(
         &self,
-        mut values: [pg_sys::Datum; N],
+        values: [Option<pg_sys::Datum>; N],
+        view: View,
         mut take: impl FnMut(RawRow<'_>) -> bool,
     ) -> Result<()> {
+        let nulls = values.map(|value| if value.is_none() { b'n' } else { b' ' } as core::ffi::c_char);
+        let mut values = values.map(|value| value.unwrap_or(pg_sys::Datum::null()));
         // SAFETY: the plan takes these values; the rows live until the SPI connection ends or runs something else.
         unsafe {
-            let status = pg_sys::SPI_execute_plan(self.plan, values.as_mut_ptr(), std::ptr::null(), true, 0);
+            let status = pg_sys::SPI_execute_plan(
+                self.plan,
+                values.as_mut_ptr(),
+                nulls.as_ptr(),
+                view == View::Active,
+                0,
+            );
             Spi::check_status(status).map_err(spi("reading rows"))?;
             let (table, count) = (pg_sys::SPI_tuptable, pg_sys::SPI_processed);
             let columns = (*(*table).tupdesc).natts as usize;
@@ -69,6 +107,33 @@ impl RawPlan {
             pg_sys::SPI_freetuptable(table);
             Ok(())
         }
+    }
+}
+
+/// Plans that a session keeps.
+pub struct Plans<K> {
+    plans: RefCell<HashMap<K, RawPlan>>,
+}
+
+impl<K> Default for Plans<K> {
+    fn default() -> Self {
+        Self { plans: RefCell::default() }
+    }
+}
+
+impl<K: Eq + Hash> Plans<K> {
+    /// The plan of this key; makes it if there is none.
+    pub fn get(&self, key: K, make: impl FnOnce(&K) -> Result<RawPlan>) -> Result<RawPlan> {
+        if let Some(plan) = self.plans.borrow().get(&key) {
+            return Ok(*plan);
+        }
+        let plan = make(&key)?;
+        let mut plans = self.plans.borrow_mut();
+        if plans.len() >= MAX_PLANS {
+            plans.drain().for_each(|(_, plan)| plan.free());
+        }
+        plans.insert(key, plan);
+        Ok(plan)
     }
 }
 

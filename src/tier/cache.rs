@@ -22,7 +22,15 @@ struct Cache {
     tables: Option<Tables>,
     tiers: Vec<Tier>,
     default: Option<Tier>,
-    orgs: HashMap<Box<str>, Tier>,
+    orgs: HashMap<Box<str>, Org>,
+}
+
+/// A registered org.
+#[derive(Debug, Clone, Copy)]
+pub struct Org {
+    pub tier: Tier,
+    /// PostgreSQL's microseconds.
+    pub registered_at: i64,
 }
 
 /// Grows with every invalidation. Read for every row of a replay, hence no thread-local.
@@ -69,24 +77,30 @@ pub fn generation() -> u64 {
 
 /// The tier of an org, `None` if it is not registered.
 pub fn tier_of(org: &str) -> Result<Option<Tier>> {
-    if let Some(tier) = with_current(|cache| cache.orgs.get(org).copied())? {
-        return Ok(Some(tier));
+    Ok(find(org)?.map(|org| org.tier))
+}
+
+/// What is known of an org, `None` if it is not registered.
+pub fn find(org: &str) -> Result<Option<Org>> {
+    if let Some(known) = with_current(|cache| cache.orgs.get(org).copied())? {
+        return Ok(Some(known));
     }
     let before = generation();
     let tables = with_current(|cache| cache.tables)?.ok_or(Error::StorageMissing)?;
-    let Some(id) = tables.tier_of(org) else { return Ok(None) };
+    let Some((id, registered_at)) = tables.org(org) else { return Ok(None) };
     let tier = with_current(|cache| cache.tiers.iter().copied().find(|tier| tier.id == id))?
         .ok_or(Error::Internal("an org's tier does not exist"))?;
+    let found = Org { tier, registered_at };
     // What was read may be older than an invalidation that arrived meanwhile: then use it once.
     if generation() == before {
         CACHE.with_borrow_mut(|cache| {
             if cache.orgs.len() >= MAX_ORGS {
                 cache.orgs.clear();
             }
-            cache.orgs.insert(org.into(), tier);
+            cache.orgs.insert(org.into(), found);
         });
     }
-    Ok(Some(tier))
+    Ok(Some(found))
 }
 
 /// The tier of an org that nobody gave one.

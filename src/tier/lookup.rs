@@ -39,11 +39,14 @@ impl Tables {
         Ok(Self { orgs, orgs_key: relation(schema, c"orgs_pkey")?, tiers: relation(schema, c"tiers")? })
     }
 
-    /// The tier of an org, `None` if the org is not registered.
-    pub fn tier_of(&self, org: &str) -> Option<i16> {
+    /// The tier of an org and when it was registered, in PostgreSQL's microseconds; `None` if it is not.
+    pub fn org(&self, org: &str) -> Option<(i16, i64)> {
         let mut found = None;
         let key = org.into_datum()?;
-        scan(self.orgs, Some((self.orgs_key, key)), |row| found = row.value::<i16>(2));
+        scan(self.orgs, Some((self.orgs_key, key)), |row| {
+            // A timestamptz is a number of microseconds.
+            found = row.value::<i16>(2).zip(row.value::<i64>(3));
+        });
         found
     }
 
@@ -91,6 +94,13 @@ pub fn relation(schema: pg_sys::Oid, name: &CStr) -> Result<pg_sys::Oid> {
     // SAFETY: a catalog look-up by name.
     let found = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
     if found == pg_sys::InvalidOid { Err(Error::StorageMissing) } else { Ok(found) }
+}
+
+/// The key that tokens are sealed with, from its table.
+pub fn token_key(table: pg_sys::Oid) -> Result<Vec<u8>> {
+    let mut key = None;
+    scan(table, None, |row| key = row.value::<Vec<u8>>(2));
+    key.ok_or(Error::Internal("no key for tokens"))
 }
 
 /// What ALTER ROLE or ALTER DATABASE set for this session's user, the most specific first. Needs no

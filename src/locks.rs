@@ -13,6 +13,7 @@ enum Subject {
     Org = 1,
     IdempotencyKey = 2,
     Purge = 3,
+    Cursor = 4,
 }
 
 /// Any number of transactions may ingest for an org at once.
@@ -33,6 +34,11 @@ pub fn idempotency_key(org: &str, key: &str) -> Result<()> {
 /// Whether this transaction is the only one that purges; does not wait.
 pub fn purging() -> Result<bool> {
     acquire(Subject::Purge, 0, pg_sys::ExclusiveLock, true)
+}
+
+/// Whether this transaction is the only one that uses this durable cursor; waits for it unless told not to.
+pub fn cursor(id: i64, only_if_free: bool) -> Result<bool> {
+    acquire(Subject::Cursor, id as u32, pg_sys::ExclusiveLock, only_if_free)
 }
 
 /// An object lock as PostgreSQL's own, on table orgs as if it were a catalog: no SQL command makes that tag.

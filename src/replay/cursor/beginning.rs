@@ -1,0 +1,129 @@
+//! Where a cursor begins: a word, a time or a token.
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::prelude::*;
+
+use super::store::Beginning;
+use crate::error::{Error, Result, spi};
+use crate::replay::check_start;
+use crate::replay::page::arrival::Next;
+use crate::replay::page::scope::{self, ALWAYS};
+use crate::replay::token::{self, Place};
+use crate::statement::{Statement, arg};
+
+const LOOKING: &str = "looking for a cursor's place";
+/// Shorter than any token, longer than any time.
+const TOKEN_LENGTH: usize = 60;
+
+thread_local! {
+    static TIME: Statement = const { Statement::new("reading a time", "SELECT $1::timestamptz", &[TEXTOID]) };
+    static HEAD: Statement = const { Statement::new(
+        LOOKING,
+        "SELECT p.seq + 1, (extract(epoch FROM p.placed_at) * 1000)::bigint
+         FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1", &[]) };
+    // An event is placed a day before its time at the earliest: the range of max_future_skew.
+    static FIRST_SHOWN: Statement = const { Statement::new(
+        LOOKING,
+        "SELECT p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint FROM tailstream.positions p
+         WHERE p.org_id = $1 AND p.last_event_at >= $2 AND p.placed_at >= $2 - interval '24 hours' ORDER BY p.seq LIMIT 1",
+        &[TEXTOID, TIMESTAMPTZOID]) };
+    static FIRST_SINCE: Statement = const { Statement::new(
+        LOOKING,
+        "SELECT p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint FROM tailstream.positions p
+         WHERE p.org_id = $1 AND p.placed_at >= $2 ORDER BY p.seq LIMIT 1",
+        &[TEXTOID, TIMESTAMPTZOID]) };
+    static PLACED: Statement = const { Statement::new(
+        LOOKING,
+        "SELECT p.seq + 1, (extract(epoch FROM p.placed_at) * 1000)::bigint FROM tailstream.positions p WHERE p.seq = $1",
+        &[INT8OID]) };
+}
+
+/// Where to begin, as a caller says it.
+pub enum Start<'a> {
+    Text(&'a str),
+    /// PostgreSQL's microseconds.
+    Time(i64),
+}
+
+impl Start<'_> {
+    pub fn find(&self, org: &str, by_arrival: bool) -> Result<Beginning> {
+        let floor = scope::floor(org)?;
+        let place = match self {
+            Self::Text("beginning") if by_arrival => first(&FIRST_SHOWN, org, floor)?,
+            Self::Text("beginning") => before(floor),
+            Self::Text("now") if by_arrival => head()?.place(),
+            // SAFETY: reads the clock.
+            Self::Text("now") => before(unsafe { pg_sys::GetCurrentTimestamp() }),
+            Self::Text(text) if is_token(text) => {
+                return Ok(Beginning { place: of_token(org, text, by_arrival)?, reach: ALWAYS });
+            }
+            Self::Text(text) => return Start::Time(time(text)?).find(org, by_arrival),
+            Self::Time(time) => {
+                check_start(org, Some(*time))?;
+                if by_arrival { first(&FIRST_SINCE, org, *time)? } else { before(*time) }
+            }
+        };
+        Ok(Beginning { place, reach: floor })
+    }
+}
+
+fn is_token(text: &str) -> bool {
+    let in_alphabet = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    text.len() >= TOKEN_LENGTH && text.bytes().all(in_alphabet)
+}
+
+/// Before all events of this time.
+pub fn before(time: i64) -> Place {
+    Place::Time { created_at: time.saturating_sub(1), id: i64::MAX, backward: false }
+}
+
+fn time(text: &str) -> Result<i64> {
+    Spi::connect_mut(|client| {
+        let row = TIME.with(|statement| statement.run(client, &[arg(text.to_owned())]))?.first();
+        let time = row.get::<TimestampWithTimeZone>(1).map_err(spi("reading a time"))?;
+        time.map(pg_sys::TimestampTz::from).ok_or(Error::NullArgument("start"))
+    })
+}
+
+/// Behind all positions there are.
+pub fn head() -> Result<Next> {
+    Ok(one(&HEAD, &[])?.unwrap_or(Next { seq: 1, offset: 0, placed_ms: 0 }))
+}
+
+fn first(statement: &'static std::thread::LocalKey<Statement>, org: &str, time: i64) -> Result<Place> {
+    let time = TimestampWithTimeZone::try_from(time).map_err(|_| Error::Internal("a time out of range"))?;
+    let found = one(statement, &[arg(org.to_owned()), arg(time)])?;
+    found.map_or_else(|| head().map(Next::place), |next| Ok(next.place()))
+}
+
+fn one(
+    statement: &'static std::thread::LocalKey<Statement>,
+    arguments: &[pgrx::datum::DatumWithOid<'_>],
+) -> Result<Option<Next>> {
+    Spi::connect_mut(|client| {
+        let table = statement.with(|statement| statement.run(client, arguments))?;
+        if table.is_empty() {
+            return Ok(None);
+        }
+        let row = table.first();
+        let number = |column| row.get::<i64>(column).map_err(spi(LOOKING));
+        let (seq, placed_ms) = (number(1)?, number(2)?);
+        Ok(seq.zip(placed_ms).map(|(seq, placed_ms)| Next { seq, offset: 0, placed_ms }))
+    })
+}
+
+fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<Place> {
+    let token = scope::read_token(&token::signer(org)?, text)?;
+    match (token.place, token.boundary) {
+        (Place::Time { backward: true, .. }, _) => Err(Error::OtherDirection("backward")),
+        (Place::Time { .. }, _) if !by_arrival => Ok(token.place),
+        (Place::Time { .. }, Some(boundary)) => {
+            let next = one(&PLACED, &[arg(boundary)])?;
+            Ok(next.unwrap_or(Next { seq: boundary + 1, offset: 0, placed_ms: 0 }).place())
+        }
+        (Place::Time { .. }, None) => Err(Error::OtherOrder("event_time")),
+        (Place::Arrival { .. }, _) if by_arrival => Ok(token.place),
+        (Place::Arrival { .. }, _) => Err(Error::OtherOrder("arrival")),
+    }
+}

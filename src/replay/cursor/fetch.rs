@@ -1,0 +1,129 @@
+//! `ts_cursor_fetch`: the next events of a durable cursor.
+
+use pgrx::datum::Interval;
+use pgrx::pg_sys;
+
+use super::store::{self, Cursor};
+use super::wait::Patience;
+use super::{beginning, filter_of, order, valid_name};
+use crate::call::{argument, pg_function, text_argument};
+use crate::error::{Error, Result, report};
+use crate::metrics::{self, counter::Counter};
+use crate::replay::page::arrival::{self, Next};
+use crate::replay::page::page_size;
+use crate::replay::page::rows::Rows;
+use crate::replay::page::scope::{self, Scope};
+use crate::replay::page::time;
+use crate::replay::token::{self, Course, Place};
+use crate::settings;
+
+/// How often a cursor that is used without being moved is written down as active: microseconds.
+const TOUCH: i64 = 60 * 1_000_000;
+/// Events that are passed over without writing down how far.
+const FORGETTABLE: u64 = 1_000;
+
+pg_function! {
+    /// `ts_cursor_fetch(name text, n integer, timeout interval, auto_ack boolean, nowait boolean, org text)`
+    fn ts_cursor_fetch_wrapper(fcinfo) -> Datum {
+        // SAFETY: declared with these arguments, and to return a set of rows.
+        unsafe { report(fetch(fcinfo)) };
+        pg_sys::Datum::null()
+    }
+}
+
+/// # Safety
+/// `fcinfo` must come from PostgreSQL, for the function above.
+unsafe fn fetch(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let name = valid_name(text_argument(fcinfo, 0))?;
+        let limit = page_size("n", argument(fcinfo, 1))?;
+        let timeout = argument::<Interval>(fcinfo, 2);
+        let auto_ack = argument(fcinfo, 3).ok_or(Error::NullArgument("auto_ack"))?;
+        let nowait = argument(fcinfo, 4).ok_or(Error::NullArgument("nowait"))?;
+        let cursor = store::acquire(name, text_argument(fcinfo, 5), nowait)?;
+        metrics::count(Counter::CursorFetches, 1);
+        let patience = Patience::new(&cursor.org, timeout)?;
+        let use_again = Use::of(&cursor)?;
+        let mut rows = Rows::new(fcinfo, &cursor.org, token::signer(&cursor.org)?);
+        let read = read(&cursor, limit, patience, &mut rows)?;
+        metrics::count(Counter::CursorEvents, read.events as u64);
+        use_again.settle(&cursor, &read, auto_ack, rows.is_empty())
+    }
+}
+
+/// What came of a fetch.
+struct Read {
+    events: usize,
+    /// Events that were looked at.
+    seen: u64,
+    /// Behind all of them.
+    place: Place,
+}
+
+/// Reads on, and waits as long as there is nothing.
+fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) -> Result<Read> {
+    let filter = filter_of(cursor)?;
+    let mut scope = Scope::of(&cursor.org, &filter)?;
+    scope.reach = cursor.reach;
+    scope.course = Some(Course { cursor: cursor.id, moves: cursor.moves });
+    let mut read = Read { events: 0, seen: 0, place: cursor.place };
+    loop {
+        patience.listen();
+        match read.place {
+            Place::Arrival { seq, offset, placed_ms } => {
+                let found = arrival::read(&scope, Next { seq, offset, placed_ms }, limit, rows)?;
+                let place = found.next.place();
+                read = Read { events: found.events, seen: read.seen + found.seen, place };
+            }
+            Place::Time { created_at, id, .. } => {
+                let start = time::Start { at: (created_at, id), resumed: true };
+                let (events, place) = time::forward(&scope, start, limit, rows)?;
+                read = Read { events, seen: 0, place };
+            }
+        }
+        if !rows.is_empty() || !patience.wait() {
+            return Ok(read);
+        }
+        scope.floor = scope::floor(&cursor.org)?;
+    }
+}
+
+/// What has to be known before reading, to write down afterwards that a cursor is in use.
+struct Use {
+    /// It was not written down for a while.
+    is_due: bool,
+    /// Everything before this place was there to be read.
+    head: Option<Place>,
+}
+
+impl Use {
+    fn of(cursor: &Cursor) -> Result<Self> {
+        let kept = settings::cursor_ttl();
+        let touch = if kept > 0 { TOUCH.min(kept / 10) } else { TOUCH };
+        // SAFETY: reads the clock.
+        let is_due = unsafe { pg_sys::GetCurrentTimestamp() } - cursor.last_active > touch;
+        let head = (is_due && cursor.by_arrival).then(beginning::head).transpose()?;
+        Ok(Self { is_due, head: head.map(Next::place) })
+    }
+
+    /// Moves the cursor if that is wanted, or if nothing is skipped by it.
+    fn settle(&self, cursor: &Cursor, read: &Read, auto_ack: bool, nothing: bool) -> Result<()> {
+        let mut place = if auto_ack || nothing { read.place } else { cursor.place };
+        if nothing
+            && let Some(head) = self.head
+            && order(head) > order(place)
+        {
+            // A cursor of a quiet org must not fall behind the positions that are kept.
+            place = head;
+        }
+        // SAFETY: reads one variable.
+        let may_write = !unsafe { pg_sys::XactReadOnly };
+        let moves = auto_ack && !nothing;
+        // What was passed over without a row need not be written down every time; it is passed over again.
+        if moves || may_write && (self.is_due || nothing && read.seen > FORGETTABLE) {
+            cursor.move_to(place)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,209 @@
+//! The table of durable cursors.
+//!
+//! Its rows are read as they are committed at the moment, whatever the isolation level: under the cursor's lock that
+//! is where the last reader has left it. Writing is plain SQL, so PostgreSQL itself refuses to change what a
+//! transaction's snapshot does not show.
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::BuiltinOid::{BOOLOID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::locks;
+use crate::replay::page::arrival::Next;
+use crate::replay::page::loss::from_ms;
+use crate::replay::page::rows::datum;
+use crate::replay::token::Place;
+use crate::session::binding;
+use crate::settings;
+use crate::statement::raw::{Planning, Plans, RawPlan, RawRow, View};
+use crate::statement::{Statement, arg, snapshot};
+use crate::tier::to_unix_time;
+
+const NAMED: &str = "SELECT cursor_id, org_id FROM tailstream.durable_cursors WHERE name = $1 AND ($2 IS NULL OR org_id = $2) LIMIT 2";
+const ROW: &str = "SELECT cursor_id, name, org_id, by_arrival, filter::text, moves, place_at, place_id, place_offset, reach, last_active
+                   FROM tailstream.durable_cursors WHERE cursor_id = $1";
+
+thread_local! {
+    static PLANS: Plans<&'static str> = Plans::default();
+    static CREATE: Statement = const { Statement::new(
+        "creating a cursor",
+        "INSERT INTO tailstream.durable_cursors (name, org_id, by_arrival, filter, place_at, place_id, place_offset, reach)
+         VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING cursor_id",
+        &[TEXTOID, TEXTOID, BOOLOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID]) };
+    static DROP: Statement = const { Statement::new(
+        "dropping a cursor", "DELETE FROM tailstream.durable_cursors WHERE cursor_id = $1", &[INT8OID]) };
+    static MOVE: Statement = const { Statement::new(
+        "moving a cursor",
+        "UPDATE tailstream.durable_cursors
+         SET place_at = $2, place_id = $3, place_offset = $4, last_active = clock_timestamp() WHERE cursor_id = $1",
+        &[INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID]) };
+    static SEEK: Statement = const { Statement::new(
+        "moving a cursor",
+        "UPDATE tailstream.durable_cursors
+         SET place_at = $2, place_id = $3, place_offset = $4, reach = $5, moves = moves + 1, last_active = clock_timestamp()
+         WHERE cursor_id = $1",
+        &[INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID]) };
+}
+
+/// A durable cursor, locked by this transaction.
+#[derive(Debug, Clone)]
+pub struct Cursor {
+    pub id: i64,
+    pub name: String,
+    pub org: String,
+    pub by_arrival: bool,
+    /// As JSON.
+    pub filter: Option<String>,
+    pub moves: i32,
+    pub place: Place,
+    /// What is older was never within its reach: PostgreSQL's microseconds.
+    pub reach: i64,
+    /// PostgreSQL's microseconds.
+    pub last_active: i64,
+}
+
+/// Where a cursor begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Beginning {
+    pub place: Place,
+    pub reach: i64,
+}
+
+/// The cursor of this name; no other transaction uses it until this one ends. Without an org, that of the only one
+/// that has such a cursor.
+pub fn acquire(name: &str, org: Option<&str>, nowait: bool) -> Result<Cursor> {
+    let cursor = acquire_any(name, org, nowait)?;
+    if cursor.has_expired() { Err(Error::ExpiredCursor(name.to_owned())) } else { Ok(cursor) }
+}
+
+/// The same, also if it has expired.
+pub fn acquire_any(name: &str, org: Option<&str>, nowait: bool) -> Result<Cursor> {
+    let bound = binding::bound_org();
+    if let Some(org) = org {
+        binding::permitted_org(Some(org))?;
+    }
+    let id = find(name, org.or(bound.as_deref()))?;
+    if !locks::cursor(id, nowait)? {
+        return Err(Error::CursorInUse(name.to_owned()));
+    }
+    // While this waited it may have gone.
+    let row = query(ROW, [Some(id.into())], &[INT8OID], |row| cursor(&row))?.pop().transpose()?;
+    row.ok_or_else(|| Error::NoCursor(name.to_owned()))
+}
+
+fn find(name: &str, org: Option<&str>) -> Result<i64> {
+    let values = [Some(datum(name)?), org.map(datum).transpose()?];
+    let found = query(NAMED, values, &[TEXTOID, TEXTOID], |row| row.int8(0))?;
+    match found.as_slice() {
+        [Some(id)] => Ok(*id),
+        [] => Err(Error::NoCursor(name.to_owned())),
+        _ => Err(Error::AmbiguousCursor(name.to_owned())),
+    }
+}
+
+/// Rows as they are committed now, or changed by this transaction.
+fn query<T, const N: usize>(
+    sql: &'static str,
+    values: [Option<pg_sys::Datum>; N],
+    arguments: &[PgBuiltInOids],
+    mut read: impl FnMut(RawRow<'_>) -> T,
+) -> Result<Vec<T>> {
+    let mut found = Vec::new();
+    Spi::connect_mut(|_| {
+        let plan =
+            PLANS.with(|plans| plans.get(sql, |sql| RawPlan::new(sql, arguments, Planning::Automatic)))?;
+        snapshot::latest(|| {
+            plan.each(values, View::Active, |row| {
+                found.push(read(row));
+                true
+            })
+        })
+    })?;
+    Ok(found)
+}
+
+fn cursor(row: &RawRow<'_>) -> Result<Cursor> {
+    let missing = || Error::Internal("a NULL in a cursor");
+    let number = |column| row.int8(column).ok_or_else(missing);
+    let text = |column| row.text(column).map(str::to_owned);
+    let by_arrival = row.datum(3).is_some_and(|value| value.value() != 0);
+    let (at, id) = (number(6)?, number(7)?);
+    let place = if by_arrival {
+        let offset = row.int4(8).ok_or_else(missing)?;
+        Next { seq: id, offset, placed_ms: to_unix_time(at).div_euclid(1_000) }.place()
+    } else {
+        Place::Time { created_at: at, id, backward: false }
+    };
+    Ok(Cursor {
+        id: number(0)?,
+        name: text(1).ok_or_else(missing)?,
+        org: text(2).ok_or_else(missing)?,
+        by_arrival,
+        filter: text(4),
+        moves: row.int4(5).ok_or_else(missing)?,
+        place,
+        reach: number(9)?,
+        last_active: number(10)?,
+    })
+}
+
+/// A place as the table has it.
+fn columns(place: Place) -> Result<(TimestampWithTimeZone, i64, i32)> {
+    let (at, id, offset) = match place {
+        Place::Time { created_at, id, .. } => (created_at, id, 0),
+        Place::Arrival { seq, offset, placed_ms } => (from_ms(placed_ms), seq, offset),
+    };
+    Ok((time(at)?, id, offset))
+}
+
+fn time(microseconds: i64) -> Result<TimestampWithTimeZone> {
+    TimestampWithTimeZone::try_from(microseconds).map_err(|_| Error::Internal("a time out of range"))
+}
+
+/// Whether there was none of this name yet.
+pub fn create(
+    name: &str,
+    org: &str,
+    by_arrival: bool,
+    filter: Option<String>,
+    begins: Beginning,
+) -> Result<bool> {
+    let (at, id, offset) = columns(begins.place)?;
+    let arguments = [
+        arg(name.to_owned()),
+        arg(org.to_owned()),
+        arg(by_arrival),
+        arg(filter),
+        arg(at),
+        arg(id),
+        arg(offset),
+        arg(time(begins.reach)?),
+    ];
+    Spi::connect_mut(|client| Ok(!CREATE.with(|create| create.run(client, &arguments))?.is_empty()))
+}
+
+impl Cursor {
+    pub fn has_expired(&self) -> bool {
+        let kept = settings::cursor_ttl();
+        // SAFETY: reads the clock.
+        kept > 0 && self.last_active < unsafe { pg_sys::GetCurrentTimestamp() } - kept
+    }
+
+    pub fn move_to(&self, place: Place) -> Result<()> {
+        let (at, id, offset) = columns(place)?;
+        let arguments = [arg(self.id), arg(at), arg(id), arg(offset)];
+        Spi::connect_mut(|client| MOVE.with(|statement| statement.run(client, &arguments).map(drop)))
+    }
+
+    /// Tokens that were fetched before are refused from now on.
+    pub fn seek(&self, begins: Beginning) -> Result<()> {
+        let (at, id, offset) = columns(begins.place)?;
+        let arguments = [arg(self.id), arg(at), arg(id), arg(offset), arg(time(begins.reach)?)];
+        Spi::connect_mut(|client| SEEK.with(|statement| statement.run(client, &arguments).map(drop)))
+    }
+
+    pub fn drop(&self) -> Result<()> {
+        Spi::connect_mut(|client| DROP.with(|statement| statement.run(client, &[arg(self.id)]).map(drop)))
+    }
+}

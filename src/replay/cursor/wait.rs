@@ -1,0 +1,56 @@
+//! Waiting for events: woken when the sequencer has given one of the org its place.
+
+use std::time::{Duration, Instant};
+
+use pgrx::datum::Interval;
+use pgrx::pg_sys;
+
+use crate::error::{Error, Result};
+use crate::metrics;
+use crate::metrics::shared;
+use crate::tier::retention;
+
+/// The longest wait: longer than a day is not worth an open transaction.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// A wait that may be necessary.
+pub struct Patience {
+    bell: Option<&'static shared::Bell>,
+    until: Option<Instant>,
+    heard: u64,
+}
+
+impl Patience {
+    /// `None` waits for nothing. Error where a wait could not end well.
+    pub fn new(org: &str, timeout: Option<Interval>) -> Result<Self> {
+        let Some(timeout) = timeout else { return Ok(Self { bell: None, until: None, heard: 0 }) };
+        let days = timeout.days().saturating_add(timeout.months().saturating_mul(30));
+        let micros = retention::microseconds(days, timeout.micros());
+        let Ok(micros) = u64::try_from(micros) else {
+            let hint = "It is how long to wait for events.";
+            return Err(Error::BadArgument { what: "timeout", value: "negative".into(), hint });
+        };
+        metrics::workers_here()?;
+        // SAFETY: reads one variable.
+        let isolation = unsafe { pg_sys::XactIsoLevel };
+        if isolation >= pg_sys::XACT_REPEATABLE_READ as i32 {
+            // It would never see what it waits for.
+            let serializable = isolation == pg_sys::XACT_SERIALIZABLE as i32;
+            return Err(Error::CannotWait(if serializable { "serializable" } else { "repeatable read" }));
+        }
+        let until = Instant::now() + Duration::from_micros(micros).min(MAX_WAIT);
+        Ok(Self { bell: shared::own().map(|slot| slot.bell(org)), until: Some(until), heard: 0 })
+    }
+
+    /// What is placed from here on ends the next wait.
+    pub fn listen(&mut self) {
+        self.heard = self.bell.map_or(0, shared::Bell::rings);
+    }
+
+    /// Waits until something was placed since it last listened; false if the time is over.
+    pub fn wait(&self) -> bool {
+        let (Some(bell), Some(until)) = (self.bell, self.until) else { return false };
+        let left = until.saturating_duration_since(Instant::now());
+        !left.is_zero() && bell.wait(self.heard, left)
+    }
+}

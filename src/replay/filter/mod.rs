@@ -1,0 +1,147 @@
+//! Which events of an org are wanted: as a condition for the planner, and for rows that no plan brings.
+
+mod parse;
+mod values;
+
+use pgrx::{PgMemoryContexts, pg_sys};
+
+use super::page::filter_argument;
+use crate::call::pg_function;
+use crate::error::{Result, report};
+use crate::statement::raw::RawRow;
+pub use values::Values;
+
+/// Columns of `batch::COLUMNS`.
+const HOST: usize = 2;
+const METHOD: usize = 3;
+const PATH: usize = 4;
+const STATUS: usize = 5;
+const METADATA: usize = 11;
+
+/// All that is there must hold; what is not there excludes nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Ranges, both ends included.
+    status: Option<Vec<(i32, i32)>>,
+    method: Option<Vec<String>>,
+    host: Option<Vec<String>>,
+    /// Prefixes.
+    path: Option<Vec<String>>,
+    /// The JSON of an object that an event's metadata must contain.
+    metadata: Option<String>,
+    /// The JSON it was read from.
+    text: Option<String>,
+}
+
+impl Filter {
+    /// Whether every event is wanted.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_none()
+    }
+
+    /// The JSON it was read from; `None` if every event is wanted.
+    pub fn text(&self) -> Option<String> {
+        self.text.clone()
+    }
+
+    /// As a condition that begins with AND; the values are arguments from number `first` on: methods, hosts, path
+    /// prefixes and metadata, all four whether they are used or not.
+    pub fn condition(&self, first: usize) -> String {
+        let mut sql = String::new();
+        if let Some(ranges) = &self.status {
+            let range = |(low, high): &(i32, i32)| format!("status BETWEEN {low} AND {high}");
+            let any: Vec<String> = ranges.iter().map(range).collect();
+            sql += &format!(" AND ({})", any.join(" OR "));
+        }
+        let lists = [(&self.method, "method ="), (&self.host, "host ="), (&self.path, "path ^@")];
+        for (number, (list, comparison)) in lists.into_iter().enumerate() {
+            if list.is_some() {
+                sql += &format!(" AND {comparison} ANY (${})", first + number);
+            }
+        }
+        if self.metadata.is_some() {
+            sql += &format!(" AND metadata @> ${}", first + lists.len());
+        }
+        sql
+    }
+
+    /// Whether a row of `batch::COLUMNS` is wanted. `values` are those of this filter.
+    pub fn matches(&self, row: &RawRow<'_>, values: &Values) -> bool {
+        let one_of = |list: &Option<Vec<String>>, column| {
+            list.as_ref()
+                .is_none_or(|list| row.text(column).is_some_and(|text| list.iter().any(|one| one == text)))
+        };
+        let in_range = |status: i32, ranges: &[(i32, i32)]| {
+            ranges.iter().any(|(low, high)| (*low..=*high).contains(&status))
+        };
+        let begins =
+            |path: &str, prefixes: &[String]| prefixes.iter().any(|prefix| path.starts_with(prefix.as_str()));
+        self.status
+            .as_ref()
+            .is_none_or(|ranges| row.int4(STATUS).is_some_and(|status| in_range(status, ranges)))
+            && one_of(&self.method, METHOD)
+            && one_of(&self.host, HOST)
+            && self.path.as_ref().is_none_or(|list| row.text(PATH).is_some_and(|path| begins(path, list)))
+            && values
+                .metadata()
+                .is_none_or(|wanted| row.datum(METADATA).is_some_and(|found| contains(found, wanted)))
+    }
+}
+
+/// A filter of a query, parsed when its first row comes.
+struct Prepared {
+    /// The argument it was made from: in a join each outer row may have its own.
+    json: Vec<u8>,
+    filter: Filter,
+    values: Values,
+}
+
+pg_function! {
+    /// `tailstream.is_wanted(filter jsonb, host text, method text, path text, status integer, metadata jsonb) → boolean`
+    fn is_wanted_wrapper(fcinfo) -> Datum {
+        // SAFETY: declared with these arguments; it is not called without a filter.
+        unsafe {
+            let prepared = report(prepared(fcinfo));
+            let mut row = RawRow::empty();
+            for (number, column) in [HOST, METHOD, PATH, STATUS, METADATA].into_iter().enumerate() {
+                if let Some(value) = pgrx::fcinfo::pg_getarg_datum(fcinfo, number + 1) {
+                    row.set(column, value);
+                }
+            }
+            pg_sys::Datum::from(prepared.filter.matches(&row, &prepared.values))
+        }
+    }
+}
+
+/// The filter that is argument 0.
+///
+/// # Safety
+/// `fcinfo` must come from PostgreSQL, for the function above.
+unsafe fn prepared<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Result<&'a Prepared> {
+    // SAFETY: the caller's promise; what is kept lives as long as the call's place in the plan.
+    unsafe {
+        let function = &mut *(*fcinfo).flinfo;
+        let json = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0).cast_mut_ptr::<pg_sys::varlena>();
+        let json = std::slice::from_raw_parts(json.cast::<u8>(), pgrx::varlena::varsize_any(json));
+        let known = function.fn_extra.cast::<Prepared>().as_ref();
+        if known.is_none_or(|known| known.json != json) {
+            let filter = filter_argument(fcinfo, 0)?;
+            let mut memory = PgMemoryContexts::For(function.fn_mcxt);
+            let values = memory.switch_to(|_| Values::of(&filter))?;
+            let prepared = Prepared { json: json.to_owned(), filter, values };
+            function.fn_extra = memory.leak_and_drop_on_delete(prepared).cast();
+        }
+        Ok(&*function.fn_extra.cast::<Prepared>())
+    }
+}
+
+/// The jsonb operator `@>`.
+fn contains(found: pg_sys::Datum, wanted: pg_sys::Datum) -> bool {
+    // SAFETY: jsonb_contains takes two jsonb and returns a boolean.
+    let contained =
+        unsafe { pgrx::direct_function_call::<bool>(pg_sys::jsonb_contains, &[Some(found), Some(wanted)]) };
+    contained == Some(true)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! `ts_replay_live`: a replay of the past that goes over into the live stream without a seam.
+//!
+//! The boundary is the last position there is. What has a place up to it is history, what gets one later comes by the
+//! stream, and stream ids follow positions: so one id separates the two, whatever the times of events.
+
+use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::prelude::*;
+
+use super::check_start;
+use super::cursor::beginning::before;
+use super::page::arrival::Next;
+use super::page::loss::from_ms;
+use super::page::quoted;
+use super::page::scope::{floor, life};
+use super::token::{self, MAX_TEXT, Token};
+use crate::error::{Error, Result, report, spi};
+use crate::metrics;
+use crate::mirror;
+use crate::session::binding;
+use crate::statement::{Statement, arg};
+
+const LOOKING: &str = "looking for a boundary";
+
+thread_local! {
+    static HEAD: Statement = const { Statement::new(
+        LOOKING,
+        "SELECT p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint, p.stream_seq + p.event_count
+         FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1", &[]) };
+    static MIRRORED: Statement = const { Statement::new(
+        "looking for an org's stream",
+        "SELECT 1::bigint FROM tailstream.orgs o WHERE o.org_id = $1 AND o.mirrored", &[TEXTOID]) };
+    static BEHIND: Statement = const { Statement::new(
+        "looking for a stream id",
+        "SELECT p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint, p.stream_seq
+         FROM tailstream.positions p
+         WHERE p.org_id = $1 AND p.placed_at >= $2 AND (p.placed_at > $2 OR p.stream_seq + p.event_count > $3)
+         ORDER BY p.seq LIMIT 1", &[TEXTOID, TIMESTAMPTZOID, INT8OID]) };
+    static OLDEST: Statement = const { Statement::new(
+        "looking for a stream id",
+        "SELECT p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint FROM tailstream.positions p ORDER BY p.seq LIMIT 1", &[]) };
+}
+
+/// The last position there is.
+struct Head {
+    seq: i64,
+    ms: i64,
+    /// The second part of the next stream id in that millisecond.
+    stream_seq: i64,
+}
+
+impl Head {
+    fn find() -> Result<Self> {
+        let found = numbers::<3>(&HEAD, &[])?;
+        Ok(found.map_or(Self { seq: 0, ms: 0, stream_seq: 1 }, |[seq, ms, stream_seq]| Self {
+            seq,
+            ms,
+            stream_seq,
+        }))
+    }
+
+    /// Not smaller than the stream id of any event placed up to here, and smaller than those of all others.
+    fn stream_id(&self) -> String {
+        match self.stream_seq.checked_sub(1) {
+            Some(last @ 0..) => format!("{}-{last}", self.ms),
+            // The batch has gone since and left its place.
+            _ => format!("{}-{}", self.ms - 1, u64::MAX),
+        }
+    }
+}
+
+/// `ts_replay_live(org text, start_time timestamptz, resume_after text)`
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn ts_replay_live(
+    org: Option<&str>,
+    start_time: Option<TimestampWithTimeZone>,
+    resume_after: Option<&str>,
+) -> TableIterator<
+    'static,
+    (name!(cursor, String), name!(stream_key, Option<String>), name!(stream_id, String)),
+> {
+    let start = start_time.map(pg_sys::TimestampTz::from);
+    TableIterator::once(report(binding::permitted_org(org).and_then(|org| open(org, start, resume_after))))
+}
+
+fn open(
+    org: &str,
+    start: Option<i64>,
+    resume_after: Option<&str>,
+) -> Result<(String, Option<String>, String)> {
+    metrics::workers_here()?;
+    check_start(org, start)?;
+    let head = Head::find()?;
+    let place = match resume_after {
+        Some(_) if start.is_some() => {
+            let hint = "Give start_time or resume_after, not both.";
+            return Err(Error::BadArgument { what: "resume_after", value: quoted(resume_after), hint });
+        }
+        Some(id) => behind(org, stream_id(id)?, &head)?.place(),
+        None => before(start.unwrap_or(floor(org)?)),
+    };
+    let token = Token { boundary: Some(head.seq), ..Token::at(place, life(org)?) };
+    let cursor = token::signer(org)?.write(&token, &mut [0; MAX_TEXT]).to_owned();
+    Ok((cursor, stream_key(org)?, head.stream_id()))
+}
+
+/// Milliseconds and number.
+fn stream_id(text: &str) -> Result<(i64, i64)> {
+    let (ms, number) = text.split_once('-').unwrap_or((text, "0"));
+    let parsed = ms.parse::<u64>().ok().zip(number.parse::<u64>().ok());
+    // Greater ones than PostgreSQL's bigint are never given, and stand behind all that are.
+    let clamped = |part: u64| i64::try_from(part).unwrap_or(i64::MAX);
+    parsed.map(|(ms, number)| (clamped(ms), clamped(number))).ok_or_else(|| Error::BadArgument {
+        what: "resume_after",
+        value: quoted(Some(text)),
+        hint: "It is the id of a stream's entry, like 1795245871794-0.",
+    })
+}
+
+/// The org's first event whose stream id is greater, or what comes behind the head.
+fn behind(org: &str, (ms, number): (i64, i64), head: &Head) -> Result<Next> {
+    if let Some([seq, oldest_ms]) = numbers::<2>(&OLDEST, &[])?
+        && seq > 1
+        && ms < oldest_ms
+    {
+        // Before what is known: reading from there tells so.
+        return Ok(Next { seq: 0, offset: 0, placed_ms: ms.max(0) });
+    }
+    // Beyond it there is nothing, and no time either.
+    let ms = ms.min(head.ms.saturating_add(1));
+    let since =
+        TimestampWithTimeZone::try_from(from_ms(ms)).map_err(|_| Error::Internal("a time out of range"))?;
+    let arguments = [arg(org.to_owned()), arg(since), arg(number.saturating_add(1))];
+    let found = numbers::<3>(&BEHIND, &arguments)?;
+    Ok(match found {
+        Some([seq, placed_ms, first]) => {
+            let passed = if placed_ms == ms { number.saturating_add(1) - first } else { 0 };
+            Next { seq, offset: passed.max(0) as i32, placed_ms }
+        }
+        None => Next { seq: head.seq + 1, offset: 0, placed_ms: head.ms },
+    })
+}
+
+/// The key of the org's stream, if it has one.
+fn stream_key(org: &str) -> Result<Option<String>> {
+    let is_mirrored = mirror::is_on() && numbers::<1>(&MIRRORED, &[arg(org.to_owned())])?.is_some();
+    is_mirrored.then(|| mirror::stream_key_of(org)).transpose()
+}
+
+fn numbers<const N: usize>(
+    statement: &'static std::thread::LocalKey<Statement>,
+    arguments: &[pgrx::datum::DatumWithOid<'_>],
+) -> Result<Option<[i64; N]>> {
+    Spi::connect_mut(|client| {
+        let table = statement.with(|statement| statement.run(client, arguments))?;
+        if table.is_empty() {
+            return Ok(None);
+        }
+        let row = table.first();
+        let mut numbers = [0; N];
+        for (column, number) in numbers.iter_mut().enumerate() {
+            *number = row.get::<i64>(column + 1).map_err(spi(LOOKING))?.unwrap_or_default();
+        }
+        Ok(Some(numbers))
+    })
+}

@@ -1,0 +1,265 @@
+//! Pages in the order of arrival: that of the sequencer's positions, and within a batch that of its events.
+
+use pgrx::PgMemoryContexts;
+use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::prelude::*;
+
+use super::loss::{self, from_ms};
+use super::rows::{Formed, Gap, Reason, Rows};
+use super::scope::Scope;
+use crate::batch::{self, Position, Sink, position_columns};
+use crate::error::{Error, Result};
+use crate::ingest;
+use crate::replay::token::Place;
+use crate::statement::raw::RawRow;
+use crate::statement::{Statement, arg, snapshot};
+
+/// Positions read at a time.
+const PAGE: i64 = 64;
+/// Events of a batch that are looked at together at the least, where a filter lets only some of them through.
+const MIN_WINDOW: i32 = 4_096;
+/// Positions this young were not purged, in milliseconds.
+const KEPT: i64 = 60_000;
+
+thread_local! {
+    static NEXT: Statement = const { Statement::new(
+        "reading positions",
+        concat!("SELECT ", position_columns!(), " FROM tailstream.positions p
+                 WHERE p.org_id = $1 AND p.seq >= $2 AND p.placed_at >= $3 AND p.seq <= $4 ORDER BY p.seq LIMIT $5"),
+        &[TEXTOID, INT8OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
+}
+
+/// The next event to read: what `Place::Arrival` holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    pub seq: i64,
+    pub offset: i32,
+    /// It was not placed earlier: milliseconds since the Unix epoch.
+    pub placed_ms: i64,
+}
+
+impl Next {
+    pub fn place(self) -> Place {
+        Place::Arrival { seq: self.seq, offset: self.offset, placed_ms: self.placed_ms }
+    }
+}
+
+/// What came of reading.
+#[derive(Debug, Clone, Copy)]
+pub struct Read {
+    pub events: usize,
+    /// Events that were looked at, wanted or not.
+    pub seen: u64,
+    pub next: Next,
+}
+
+/// Adds the next events in the order of arrival, and in between what was lost.
+pub fn read(scope: &Scope<'_>, from: Next, limit: usize, rows: &mut Rows) -> Result<Read> {
+    let mut reader = Reader { scope, limit, rows, read: Read { events: 0, seen: 0, next: from }, lost: None };
+    let mut positions = reader.positions()?;
+    if positions.first().is_none_or(|first| first.seq != from.seq) {
+        reader.skip_purged_positions()?;
+    }
+    loop {
+        for position in &positions {
+            // A newer snapshot than that of the calling query, which need not show what has a position by now.
+            snapshot::current(|| reader.batch(position))?;
+            if reader.read.events >= limit {
+                return Ok(reader.finish());
+            }
+        }
+        if (positions.len() as i64) < PAGE {
+            return Ok(reader.finish());
+        }
+        positions = reader.positions()?;
+    }
+}
+
+struct Reader<'a, 'b> {
+    scope: &'a Scope<'b>,
+    limit: usize,
+    rows: &'a mut Rows,
+    read: Read,
+    /// What was lost since the last row.
+    lost: Option<Gap>,
+}
+
+impl Reader<'_, '_> {
+    fn positions(&self) -> Result<Vec<Position>> {
+        let next = self.read.next;
+        let since = TimestampWithTimeZone::try_from(from_ms(next.placed_ms))
+            .map_err(|_| Error::Internal("a time out of range"))?;
+        let boundary = self.scope.boundary.unwrap_or(i64::MAX);
+        let arguments = [arg(self.scope.org.to_owned()), arg(next.seq), arg(since), arg(boundary), arg(PAGE)];
+        Spi::connect_mut(|client| {
+            let rows = NEXT.with(|statement| statement.run(client, &arguments))?;
+            rows.map(|row| Position::of(&row)).collect()
+        })
+    }
+
+    /// Positions are kept for longer than any event. A reader that stands before the first one that is left may have
+    /// lost something, and nobody can tell what.
+    fn skip_purged_positions(&mut self) -> Result<()> {
+        let next = self.read.next;
+        if next.placed_ms >= ingest::now() / 1_000 - KEPT {
+            return Ok(());
+        }
+        let first = loss::first_known_position(next.seq)?;
+        if first > next.seq {
+            let from = from_ms(next.placed_ms).max(self.scope.reach).max(self.scope.start);
+            let to = self.scope.floor;
+            self.lose(Gap { from: from.min(to), to, reason: Reason::Retention });
+            self.read.next = Next { seq: first, offset: 0, ..next };
+        }
+        Ok(())
+    }
+
+    /// Reads on in one batch, to its end or until there are enough events.
+    fn batch(&mut self, position: &Position) -> Result<()> {
+        let mut offset = if position.seq == self.read.next.seq { self.read.next.offset } else { 0 };
+        while offset < position.events && self.read.events < self.limit {
+            let wanted = i32::try_from(self.limit - self.read.events).unwrap_or(i32::MAX);
+            let window = if self.scope.filter.is_empty() { wanted } else { wanted.max(MIN_WINDOW) };
+            let end = position.events.min(offset.saturating_add(window));
+            offset = self.window(position, offset, end)?;
+        }
+        let (seq, offset) =
+            if offset < position.events { (position.seq, offset) } else { (position.seq + 1, 0) };
+        self.read.next = Next { seq, offset, placed_ms: position.ms };
+        Ok(())
+    }
+
+    /// Reads these offsets of a batch; returns up to where.
+    fn window(&mut self, position: &Position, start: i32, end: i32) -> Result<i32> {
+        let (first, last) = (batch::micros(position.first), batch::micros(position.last));
+        let scope = self.scope;
+        if last < scope.start || first >= scope.end || last < scope.reach {
+            return Ok(end);
+        }
+        if last < scope.floor && scope.filter.is_empty() {
+            self.lose(Gap {
+                from: first.max(scope.start).max(scope.reach),
+                to: scope.floor,
+                reason: Reason::Retention,
+            });
+            return Ok(end);
+        }
+        let mut memory = PgMemoryContexts::new("tailstream page");
+        // SAFETY: nothing of the window outlives this call.
+        unsafe {
+            memory.switch_to(|_| {
+                let mut window = Window { scope, rows: self.rows, position, found: Vec::new() };
+                batch::read(scope.org, position, start..end, &mut window)?;
+                let mut found = window.found;
+                found.sort_unstable_by_key(|(offset, _)| *offset);
+                found.dedup_by_key(|(offset, _)| *offset);
+                Ok(self.deliver(position, start..end, found))
+            })
+        }
+    }
+
+    /// Returns up to which offset.
+    fn deliver(
+        &mut self,
+        position: &Position,
+        offsets: std::ops::Range<i32>,
+        found: Vec<(i32, Found)>,
+    ) -> i32 {
+        let mut found = found.into_iter().peekable();
+        for offset in offsets.clone() {
+            let at = found.next_if(|(other, _)| *other == offset);
+            match at {
+                None => self.lose_missing(position),
+                Some((_, Found::Lost(created_at))) => {
+                    self.lose(Gap { from: created_at, to: self.scope.floor, reason: Reason::Retention });
+                }
+                Some((_, Found::Unwanted)) => {}
+                Some((_, Found::Wanted(row))) => {
+                    self.tell_lost(Next { seq: position.seq, offset, placed_ms: position.ms });
+                    self.rows.put_formed(row);
+                    self.read.events += 1;
+                }
+            }
+            self.read.seen += 1;
+            if self.read.events >= self.limit {
+                return offset + 1;
+            }
+        }
+        offsets.end
+    }
+
+    /// An event that is not in the table any more.
+    fn lose_missing(&mut self, position: &Position) {
+        let scope = self.scope;
+        let (first, last) = (batch::micros(position.first), batch::micros(position.last));
+        let from = first.max(scope.start).max(scope.reach);
+        if first < scope.floor {
+            self.lose(Gap { from: from.min(scope.floor), to: scope.floor, reason: Reason::Retention });
+        } else {
+            self.lose(Gap { from, to: last.saturating_add(1), reason: Reason::Deleted });
+        }
+    }
+
+    fn lose(&mut self, gap: Gap) {
+        self.lost = Some(match self.lost {
+            None => gap,
+            Some(lost) => Gap { from: lost.from.min(gap.from), to: lost.to.max(gap.to), reason: lost.reason },
+        });
+    }
+
+    fn tell_lost(&mut self, next: Next) {
+        if let Some(gap) = self.lost.take() {
+            self.rows.gap(gap, &self.scope.token(next.place()));
+        }
+    }
+
+    fn finish(mut self) -> Read {
+        self.tell_lost(self.read.next);
+        self.read
+    }
+}
+
+/// What has become of an event.
+enum Found {
+    Wanted(Formed),
+    Unwanted,
+    /// Wanted, and hidden by now; when it happened.
+    Lost(i64),
+}
+
+/// Some events of a batch, as they are found.
+struct Window<'a, 'b> {
+    scope: &'a Scope<'b>,
+    rows: &'a Rows,
+    position: &'a Position,
+    found: Vec<(i32, Found)>,
+}
+
+impl Window<'_, '_> {
+    fn judge(&self, row: &RawRow<'_>, offset: i32) -> Found {
+        let scope = self.scope;
+        let created_at = row.int8(1).unwrap_or_default();
+        let in_range = scope.start.max(scope.reach) <= created_at && created_at < scope.end;
+        if !in_range || !scope.filter.matches(row, &scope.values) {
+            Found::Unwanted
+        } else if created_at < scope.floor {
+            Found::Lost(created_at)
+        } else {
+            let next = Next { seq: self.position.seq, offset: offset + 1, placed_ms: self.position.ms };
+            Found::Wanted(self.rows.form(row, &scope.token(next.place())))
+        }
+    }
+}
+
+impl Sink for Window<'_, '_> {
+    fn take(&mut self, row: &RawRow<'_>) -> bool {
+        let offset = (row.int8(0).unwrap_or_default() & 0xffff) as i32;
+        let found = self.judge(row, offset);
+        self.found.push((offset, found));
+        true
+    }
+
+    fn clear(&mut self) {
+        self.found.clear();
+    }
+}

@@ -1,0 +1,99 @@
+//! Whether a reader has lost events that it had not reached.
+//!
+//! What is gone cannot be asked any more, but the positions of batches outlive their events: they tell whether there
+//! was anything. Where they do not reach back far enough the answer is that something may be lost.
+
+use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::prelude::*;
+
+use super::rows::{Gap, Reason};
+use super::scope::Scope;
+use crate::error::{Result, spi};
+use crate::replay::token::{Place, Token};
+use crate::statement::{Statement, arg};
+use crate::tier::cache;
+
+const LOOKING: &str = "looking for lost events";
+
+thread_local! {
+    // No event is further ahead of the time at which it was received than a day: the range of max_future_skew.
+    static MAY_BE_LOST: Statement = const { Statement::new(
+        LOOKING,
+        "SELECT coalesce((SELECT p.seq > 1 AND p.placed_at > $2 - interval '24 hours'
+                          FROM tailstream.positions p ORDER BY p.seq LIMIT 1), true)
+             OR EXISTS (SELECT FROM tailstream.positions p
+                        WHERE p.org_id = $1 AND p.placed_at >= $2 - interval '24 hours' AND p.seq <= $5
+                          AND (p.last_event_at, (p.batch_id << 16) + p.event_count - 1) > ($2, $3) AND p.first_event_at < $4)
+             OR EXISTS (SELECT FROM tailstream.unplaced_batches() b
+                        WHERE b.org_id = $1
+                          AND (b.last_event_at, (b.batch_id << 16) + b.event_count - 1) > ($2, $3) AND b.first_event_at < $4)",
+        &[TEXTOID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID]) };
+    static OLDEST: Statement = const { Statement::new(
+        LOOKING, "SELECT p.seq FROM tailstream.positions p ORDER BY p.seq LIMIT 1", &[]) };
+}
+
+/// What a reader that stands behind this event has lost before the floor, in the order of event times.
+pub fn before_floor(scope: &Scope<'_>, behind: (i64, i64)) -> Result<Option<Gap>> {
+    let from_start = |start: i64| (start.saturating_sub(1), i64::MAX);
+    let (time, id) = behind.max(from_start(scope.start)).max(from_start(scope.reach));
+    let to = scope.floor.min(scope.end);
+    if time >= to || !may_be_lost(scope, (time, id), to)? {
+        return Ok(None);
+    }
+    let from = if id == i64::MAX { time.saturating_add(1) } else { time };
+    Ok(Some(Gap { from, to, reason: Reason::Retention }))
+}
+
+fn may_be_lost(scope: &Scope<'_>, (time, id): (i64, i64), to: i64) -> Result<bool> {
+    let arguments = [
+        arg(scope.org.to_owned()),
+        arg(in_range(time)),
+        arg(id),
+        arg(in_range(to)),
+        arg(scope.boundary.unwrap_or(i64::MAX)),
+    ];
+    Spi::connect_mut(|client| {
+        let row = MAY_BE_LOST.with(|statement| statement.run(client, &arguments))?.first();
+        Ok(row.get::<bool>(1).map_err(spi(LOOKING))?.unwrap_or(true))
+    })
+}
+
+/// A time that arithmetic can be done with.
+fn in_range(time: i64) -> TimestampWithTimeZone {
+    // Somewhat after 4713 BC, and well before the end of PostgreSQL's time.
+    const EARLIEST: i64 = -211_000_000_000_000_000;
+    const LATEST: i64 = 9_000_000_000_000_000_000;
+    TimestampWithTimeZone::try_from(time.clamp(EARLIEST, LATEST))
+        .unwrap_or_else(|_| TimestampWithTimeZone::positive_infinity())
+}
+
+/// Whether positions from this one on may have been purged, and with them all that is known of their batches.
+pub fn first_known_position(from: i64) -> Result<i64> {
+    Spi::connect_mut(|client| {
+        let oldest = OLDEST.with(|statement| statement.run(client, &[]))?;
+        let oldest =
+            if oldest.is_empty() { None } else { oldest.first().get::<i64>(1).map_err(spi(LOOKING))? };
+        Ok(oldest.map_or(from, |oldest| oldest.max(from)))
+    })
+}
+
+/// What a reader has lost if its org was erased since the token was made.
+pub fn by_erasure(scope: &Scope<'_>, token: &Token) -> Result<Option<Gap>> {
+    if token.life == 0 || token.life == scope.life {
+        return Ok(None);
+    }
+    let registered_at = cache::find(scope.org)?.map(|org| org.registered_at);
+    // SAFETY: reads the clock.
+    let until = registered_at.unwrap_or_else(|| unsafe { pg_sys::GetCurrentTimestamp() });
+    let from = match token.place {
+        Place::Time { created_at, backward: false, .. } => created_at,
+        Place::Time { .. } => scope.start,
+        Place::Arrival { placed_ms, .. } => from_ms(placed_ms),
+    };
+    Ok(Some(Gap { from: from.min(until), to: until, reason: Reason::Erased }))
+}
+
+/// Milliseconds since the Unix epoch as PostgreSQL's microseconds.
+pub fn from_ms(ms: i64) -> i64 {
+    crate::tier::to_postgres_time(ms.saturating_mul(1_000))
+}

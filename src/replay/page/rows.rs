@@ -1,0 +1,176 @@
+//! The rows that a page, a fetch or a gap returns.
+
+use pgrx::{IntoDatum, pg_sys};
+
+use crate::call;
+use crate::error::{Error, Result};
+use crate::metrics::{self, counter::Counter};
+use crate::replay::token::{MAX_TEXT, Signer, Token};
+use crate::statement::raw::RawRow;
+
+/// Columns of a result: those of tailstream.log_events, then cursor, kind, gap_from, gap_to, gap_reason.
+const COLUMNS: usize = 18;
+const ORG: usize = 2;
+const CURSOR: usize = 13;
+const KIND: usize = 14;
+const GAP_FROM: usize = 15;
+const GAP_TO: usize = 16;
+const GAP_REASON: usize = 17;
+
+/// Why events that were not reached yet are not there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Purged, or hidden until the purge comes.
+    Retention,
+    /// The org was erased.
+    Erased,
+    /// Deleted from the table by hand.
+    Deleted,
+}
+
+impl Reason {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Retention => "retention",
+            Self::Erased => "erased",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// A stretch of event time of which something was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// PostgreSQL's microseconds.
+    pub from: i64,
+    pub to: i64,
+    pub reason: Reason,
+}
+
+/// Takes the rows of one call.
+pub struct Rows {
+    store: *mut pg_sys::Tuplestorestate,
+    descriptor: pg_sys::TupleDesc,
+    org: Option<pg_sys::Datum>,
+    event: Option<pg_sys::Datum>,
+    text: Text,
+    signer: Signer,
+    count: usize,
+}
+
+impl Rows {
+    /// # Safety
+    /// `fcinfo` must come from PostgreSQL, for a function that returns a set of these columns, outside of any SPI connection.
+    pub unsafe fn new(fcinfo: pg_sys::FunctionCallInfo, org: &str, signer: Signer) -> Self {
+        // SAFETY: the caller's promise.
+        let (store, descriptor) = unsafe { call::materialize(fcinfo) };
+        let org = org.into_datum();
+        Self { store, descriptor, org, event: "event".into_datum(), text: Text::default(), signer, count: 0 }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// A row of `batch::COLUMNS`, with the token to go on behind it.
+    pub fn event(&mut self, row: &RawRow<'_>, token: &Token) {
+        let values = self.columns(row);
+        self.put(values, token);
+    }
+
+    /// The columns of an event without the org are those of `batch::COLUMNS`.
+    fn columns(&self, row: &RawRow<'_>) -> [Option<pg_sys::Datum>; COLUMNS] {
+        let mut values = [None; COLUMNS];
+        for (column, value) in values.iter_mut().enumerate().take(CURSOR) {
+            *value = match column {
+                0..ORG => row.datum(column),
+                ORG => self.org,
+                _ => row.datum(column - 1),
+            };
+        }
+        values[KIND] = self.event;
+        values
+    }
+
+    /// The same row, to be put later if at all; in the current memory context.
+    pub fn form(&self, row: &RawRow<'_>, token: &Token) -> Formed {
+        let mut values = self.columns(row);
+        let mut text = Text::default();
+        values[CURSOR] = Some(text.of(&self.signer, token));
+        let (mut values, mut nulls) = split(values);
+        // SAFETY: values of the descriptor's columns.
+        Formed(unsafe { pg_sys::heap_form_tuple(self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr()) })
+    }
+
+    pub fn put_formed(&mut self, row: Formed) {
+        self.count += 1;
+        // SAFETY: a row of the store's descriptor, which is copied; the original goes with its memory context.
+        unsafe { pg_sys::tuplestore_puttuple(self.store, row.0) };
+    }
+
+    pub fn gap(&mut self, gap: Gap, token: &Token) {
+        metrics::count(Counter::ReplayGaps, 1);
+        let mut values = [None; COLUMNS];
+        values[ORG] = self.org;
+        values[KIND] = "gap".into_datum();
+        values[GAP_FROM] = Some(gap.from.into());
+        values[GAP_TO] = Some(gap.to.into());
+        values[GAP_REASON] = gap.reason.name().into_datum();
+        self.put(values, token);
+    }
+
+    fn put(&mut self, mut values: [Option<pg_sys::Datum>; COLUMNS], token: &Token) {
+        values[CURSOR] = Some(self.text.of(&self.signer, token));
+        self.count += 1;
+        let (mut values, mut nulls) = split(values);
+        // SAFETY: the store copies a row of its descriptor's columns.
+        unsafe {
+            pg_sys::tuplestore_putvalues(
+                self.store,
+                self.descriptor,
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
+        }
+    }
+}
+
+/// A row that was made and not put yet.
+pub struct Formed(pg_sys::HeapTuple);
+
+fn split(values: [Option<pg_sys::Datum>; COLUMNS]) -> ([pg_sys::Datum; COLUMNS], [bool; COLUMNS]) {
+    (values.map(|value| value.unwrap_or(pg_sys::Datum::null())), values.map(|value| value.is_none()))
+}
+
+/// A text value that is made over and over in the same memory.
+#[repr(align(8))]
+struct Text {
+    bytes: [u8; HEADER + MAX_TEXT],
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self { bytes: [0; HEADER + MAX_TEXT] }
+    }
+}
+
+/// The length word before a text.
+const HEADER: usize = 4;
+
+impl Text {
+    /// Valid until the next one.
+    fn of(&mut self, signer: &Signer, token: &Token) -> pg_sys::Datum {
+        let length = HEADER + signer.write(token, &mut self.bytes[HEADER..]).len();
+        // SAFETY: the memory is aligned, begins with room for the length word, and is as long as that says.
+        unsafe {
+            let value = self.bytes.as_mut_ptr();
+            pgrx::varlena::set_varsize_4b(value.cast(), length as i32);
+            pg_sys::Datum::from(value)
+        }
+    }
+}
+
+/// A text value.
+pub fn datum(text: &str) -> Result<pg_sys::Datum> {
+    text.into_datum().ok_or(Error::Internal("a text without value"))
+}

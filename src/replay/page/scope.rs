@@ -1,0 +1,73 @@
+//! What a page is made of, and what its tokens say.
+
+use pgrx::pg_sys;
+
+use crate::error::{Error, Result};
+use crate::replay::filter::{Filter, Values};
+use crate::replay::token::{Course, Place, Refusal, Signer, Token};
+use crate::tier::cache;
+
+/// The earliest and the latest time there is, for a range without such an end.
+pub const ALWAYS: i64 = i64::MIN;
+pub const FOREVER: i64 = i64::MAX;
+
+/// The events of one org that a call reads. Times are PostgreSQL's microseconds.
+pub struct Scope<'a> {
+    pub org: &'a str,
+    pub filter: &'a Filter,
+    pub values: Values,
+    /// start <= created_at < end.
+    pub start: i64,
+    pub end: i64,
+    /// Older events are hidden, and may be gone.
+    pub floor: i64,
+    /// What is older than that was never within reach of this reader.
+    pub reach: i64,
+    /// Only what has a position up to this one.
+    pub boundary: Option<i64>,
+    pub life: u32,
+    pub course: Option<Course>,
+}
+
+impl<'a> Scope<'a> {
+    /// All that an org shows now.
+    pub fn of(org: &'a str, filter: &'a Filter) -> Result<Self> {
+        Ok(Self {
+            org,
+            filter,
+            values: Values::of(filter)?,
+            start: ALWAYS,
+            end: FOREVER,
+            floor: floor(org)?,
+            reach: ALWAYS,
+            boundary: None,
+            life: life(org)?,
+            course: None,
+        })
+    }
+
+    pub fn token(&self, place: Place) -> Token {
+        Token { boundary: self.boundary, course: self.course, ..Token::at(place, self.life) }
+    }
+}
+
+/// The oldest time that is shown of an org at this moment. Not at the statement's start: a function may run many pages
+/// in one statement, and what is purged meanwhile would be missing without a word.
+pub fn floor(org: &str) -> Result<i64> {
+    // SAFETY: reads the clock.
+    Ok(unsafe { pg_sys::GetCurrentTimestamp() } - crate::replay::retention_of(org)?)
+}
+
+/// Tells an org from one of the same name that was erased; 0 if it is not registered.
+pub fn life(org: &str) -> Result<u32> {
+    // Milliseconds wrap after seven weeks, and nobody erases an org at the very millisecond of its registration then.
+    Ok(cache::find(org)?.map_or(0, |org| ((org.registered_at / 1_000) as u32).max(1)))
+}
+
+/// The token that a text is, for this org.
+pub fn read_token(signer: &Signer, text: &str) -> Result<Token> {
+    signer.read(text).map_err(|refusal| match refusal {
+        Refusal::Invalid => Error::BadToken,
+        Refusal::Foreign => Error::ForeignToken,
+    })
+}

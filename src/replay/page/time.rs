@@ -1,0 +1,131 @@
+//! Pages in the order of event times.
+
+use pgrx::PgBuiltInOids;
+use pgrx::pg_sys;
+use pgrx::pg_sys::BuiltinOid::{INT8OID, JSONBOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::prelude::*;
+
+use super::loss;
+use super::rows::{Rows, datum};
+use super::scope::{ALWAYS, Scope};
+use crate::batch;
+use crate::error::Result;
+use crate::replay::token::Place;
+use crate::statement::raw::{Planning, Plans, RawPlan, View};
+
+/// Arguments: org, from, to, time and id of the place, limit, boundary, then those of the filter.
+const ARGUMENTS: [PgBuiltInOids; 11] = [
+    TEXTOID,
+    TIMESTAMPTZOID,
+    TIMESTAMPTZOID,
+    TIMESTAMPTZOID,
+    INT8OID,
+    INT8OID,
+    INT8OID,
+    TEXTARRAYOID,
+    TEXTARRAYOID,
+    TEXTARRAYOID,
+    JSONBOID,
+];
+const FILTER: usize = 8;
+
+/// What has a place behind the boundary, and what has none yet.
+const UP_TO_BOUNDARY: &str = " AND id >> 16 NOT IN (
+    SELECT p.batch_id FROM tailstream.positions p WHERE p.org_id = $1 AND p.seq > $7
+    UNION ALL SELECT b.batch_id FROM tailstream.unplaced_batches() b WHERE b.org_id = $1)";
+
+thread_local! {
+    static PLANS: Plans<String> = Plans::default();
+}
+
+/// Between which events a page lies: the time and the id of the one behind (or before) which it begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    pub at: (i64, i64),
+    /// Somebody was there before: what was lost since is told.
+    pub resumed: bool,
+}
+
+/// Adds the events behind a place, and before them what was lost there. Returns how many and the place behind them.
+pub fn forward(scope: &Scope<'_>, start: Start, limit: usize, rows: &mut Rows) -> Result<(usize, Place)> {
+    let mut last = place(start.at, false);
+    if start.resumed
+        && start.at.0.max(scope.start) < scope.floor
+        && let Some(gap) = loss::before_floor(scope, start.at)?
+    {
+        last = place((gap.to.saturating_sub(1), i64::MAX), false);
+        rows.gap(gap, &scope.token(last));
+    }
+    let from = scope.start.max(scope.floor).max(start.at.0);
+    let found = read(scope, (from, scope.end), start.at, false, limit, rows)?;
+    Ok((found.0, found.1.unwrap_or(last)))
+}
+
+/// Adds the events before a place, newest first, and behind them what was lost there.
+pub fn backward(scope: &Scope<'_>, start: Start, limit: usize, rows: &mut Rows) -> Result<usize> {
+    let to = scope.end.min(start.at.0.saturating_add(1));
+    let (found, _) = read(scope, (scope.start.max(scope.floor), to), start.at, true, limit, rows)?;
+    if found < limit && start.resumed && scope.start != ALWAYS && scope.start < scope.floor {
+        let before = Scope { end: to.min(scope.end), values: scope.values, ..*scope };
+        if let Some(gap) = loss::before_floor(&before, (ALWAYS, i64::MIN))? {
+            rows.gap(gap, &scope.token(place((scope.start, i64::MIN), true)));
+        }
+    }
+    Ok(found)
+}
+
+fn place((created_at, id): (i64, i64), backward: bool) -> Place {
+    Place::Time { created_at, id, backward }
+}
+
+fn read(
+    scope: &Scope<'_>,
+    (from, to): (i64, i64),
+    at: (i64, i64),
+    backward: bool,
+    limit: usize,
+    rows: &mut Rows,
+) -> Result<(usize, Option<Place>)> {
+    let (mut found, mut last) = (0, None);
+    if from >= to {
+        return Ok((found, last));
+    }
+    let [method, host, path, metadata] = scope.values.arguments();
+    let values: [Option<pg_sys::Datum>; ARGUMENTS.len()] = [
+        Some(datum(scope.org)?),
+        Some(from.into()),
+        Some(to.into()),
+        Some(at.0.into()),
+        Some(at.1.into()),
+        Some((limit as i64).into()),
+        scope.boundary.map(pg_sys::Datum::from),
+        method,
+        host,
+        path,
+        metadata,
+    ];
+    let sql = query(scope, backward);
+    Spi::connect_mut(|_| {
+        let plan =
+            PLANS.with(|plans| plans.get(sql, |sql| RawPlan::new(sql, &ARGUMENTS, Planning::EachCall)))?;
+        // A snapshot from before the locks could show neither an event in its old chunk nor in the one it was copied to.
+        plan.each(values, View::New, |row| {
+            let at = place((row.int8(1).unwrap_or_default(), row.int8(0).unwrap_or_default()), backward);
+            rows.event(&row, &scope.token(at));
+            (found, last) = (found + 1, Some(at));
+            true
+        })
+    })?;
+    Ok((found, last))
+}
+
+fn query(scope: &Scope<'_>, backward: bool) -> String {
+    let (columns, filter) = (batch::column_names(), scope.filter.condition(FILTER));
+    let (comparison, order) = if backward { ("<", " DESC") } else { (">", "") };
+    let boundary = if scope.boundary.is_some() { UP_TO_BOUNDARY } else { "" };
+    format!(
+        "SELECT {columns} FROM tailstream.events
+         WHERE org_id = $1 AND created_at >= $2 AND created_at < $3 AND (created_at, id) {comparison} ($4, $5){filter}{boundary}
+         ORDER BY created_at{order}, id{order} LIMIT $6"
+    )
+}

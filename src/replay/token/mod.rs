@@ -1,0 +1,208 @@
+//! The token of a place in a replay: where to go on, and whose it is.
+//!
+//! ```text
+//! version 1 | flags 1 | org 8 | life 4 | place 16 | boundary 8? | cursor 8 + course 4? | clock 16? | seal 16
+//! ```
+//! Numbers are big-endian; the whole is base64url without padding (RFC 4648, section 5). The seal is HMAC-SHA-256 (RFC
+//! 2104) under the database's key, cut to 128 bits; `org` is an HMAC of the org id, so that a token says whose it is to
+//! nobody else. A token gives no rights: it only says where to go on in what one may read anyway.
+
+mod key;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
+
+pub use key::signer;
+
+const VERSION: u8 = 1;
+const SEAL: usize = 16;
+/// More than any token has, in bytes.
+const MAX_BYTES: usize = 96;
+/// Characters that so many bytes come to.
+pub const MAX_TEXT: usize = MAX_BYTES.div_ceil(3) * 4;
+
+const ARRIVAL: u8 = 1;
+const BACKWARD: u8 = 2;
+const BOUNDARY: u8 = 4;
+const COURSE: u8 = 8;
+const CLOCK: u8 = 16;
+const KNOWN: u8 = ARRIVAL | BACKWARD | BOUNDARY | COURSE | CLOCK;
+
+/// Offsets in a batch take so many bits, the end of the largest one included.
+const OFFSET_BITS: u32 = 17;
+
+/// Between two events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Behind an event in the order of event times; backward, before it.
+    Time { created_at: i64, id: i64, backward: bool },
+    /// Before an event in the order of arrival: the position of its batch, and its offset there.
+    Arrival { seq: i64, offset: i32, placed_ms: i64 },
+}
+
+/// The durable cursor that a token was fetched from, and how often that had been moved by hand until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Course {
+    pub cursor: i64,
+    pub moves: i32,
+}
+
+/// Where the clock of a played replay stood, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Clock {
+    /// Without the limit of the rate.
+    pub ideal: i64,
+    pub shown: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    pub place: Place,
+    /// Tells the org from one of the same name before it was erased; 0 if it was not registered.
+    pub life: u32,
+    /// Only what has a position up to this one.
+    pub boundary: Option<i64>,
+    pub course: Option<Course>,
+    pub clock: Option<Clock>,
+}
+
+impl Token {
+    pub fn at(place: Place, life: u32) -> Self {
+        Self { place, life, boundary: None, course: None, clock: None }
+    }
+}
+
+/// Why a text is not accepted as a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not one of ours, or changed.
+    Invalid,
+    /// Another org's.
+    Foreign,
+}
+
+/// Makes and reads the tokens of one org.
+pub struct Signer {
+    key: hmac::Key,
+    org: [u8; 8],
+}
+
+impl Signer {
+    pub fn new(secret: &[u8], org: &str) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        // No token begins like this, so no seal is the tag of an org.
+        let tag = hmac::sign(&key, format!("org {org}").as_bytes());
+        let org = tag.as_ref().first_chunk().copied().unwrap_or_default();
+        Self { key, org }
+    }
+
+    /// The text of a token, at the beginning of `room`, which has `MAX_TEXT` bytes.
+    pub fn write<'a>(&self, token: &Token, room: &'a mut [u8]) -> &'a str {
+        let mut bytes = heapless::Vec::<u8, MAX_BYTES>::new();
+        let mut put = |part: &[u8]| {
+            // All parts together are shorter than the room there is.
+            let _ = bytes.extend_from_slice(part);
+        };
+        put(&[VERSION, flags(token)]);
+        put(&self.org);
+        put(&token.life.to_be_bytes());
+        let (first, second) = pack(token.place);
+        put(&first.to_be_bytes());
+        put(&second.to_be_bytes());
+        if let Some(boundary) = token.boundary {
+            put(&boundary.to_be_bytes());
+        }
+        if let Some(course) = token.course {
+            put(&course.cursor.to_be_bytes());
+            put(&course.moves.to_be_bytes());
+        }
+        if let Some(clock) = token.clock {
+            put(&clock.ideal.to_be_bytes());
+            put(&clock.shown.to_be_bytes());
+        }
+        let seal = hmac::sign(&self.key, &bytes);
+        let _ = bytes.extend_from_slice(seal.as_ref().get(..SEAL).unwrap_or_default());
+        let length = URL_SAFE_NO_PAD.encode_slice(&bytes, room).unwrap_or_default();
+        str::from_utf8(&room[..length]).unwrap_or_default()
+    }
+
+    pub fn read(&self, text: &str) -> Result<Token, Refusal> {
+        let mut bytes = [0; MAX_BYTES];
+        let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).map_err(|_| Refusal::Invalid)?;
+        let (content, seal) =
+            bytes.get(..length).and_then(|bytes| bytes.split_last_chunk::<SEAL>()).ok_or(Refusal::Invalid)?;
+        let expected = hmac::sign(&self.key, content);
+        let differ =
+            expected.as_ref().iter().zip(seal).fold(0, |differ, (ours, theirs)| differ | (ours ^ theirs));
+        if differ != 0 {
+            return Err(Refusal::Invalid);
+        }
+        let (org, token) = parse(content).ok_or(Refusal::Invalid)?;
+        if org == self.org { Ok(token) } else { Err(Refusal::Foreign) }
+    }
+}
+
+fn flags(token: &Token) -> u8 {
+    let order = match token.place {
+        Place::Arrival { .. } => ARRIVAL,
+        Place::Time { backward: true, .. } => BACKWARD,
+        Place::Time { .. } => 0,
+    };
+    let optional = [
+        (token.boundary.is_some(), BOUNDARY),
+        (token.course.is_some(), COURSE),
+        (token.clock.is_some(), CLOCK),
+    ];
+    optional.iter().fold(order, |flags, (is_there, flag)| if *is_there { flags | flag } else { flags })
+}
+
+fn pack(place: Place) -> (i64, i64) {
+    match place {
+        Place::Time { created_at, id, .. } => (created_at, id),
+        Place::Arrival { seq, offset, placed_ms } => (seq, placed_ms << OFFSET_BITS | i64::from(offset)),
+    }
+}
+
+/// What the content of a token says.
+fn parse(content: &[u8]) -> Option<([u8; 8], Token)> {
+    let mut rest = content;
+    let ([version, flags], org) = (take::<2>(&mut rest)?, take::<8>(&mut rest)?);
+    if version != VERSION || flags & !KNOWN != 0 || flags & (ARRIVAL | BACKWARD) == ARRIVAL | BACKWARD {
+        return None;
+    }
+    let life = u32::from_be_bytes(take(&mut rest)?);
+    let (first, second) = (number(&mut rest)?, number(&mut rest)?);
+    let place = if flags & ARRIVAL != 0 {
+        let offset = i32::try_from(second & ((1 << OFFSET_BITS) - 1)).ok()?;
+        Place::Arrival { seq: first, offset, placed_ms: second >> OFFSET_BITS }
+    } else {
+        Place::Time { created_at: first, id: second, backward: flags & BACKWARD != 0 }
+    };
+    let mut token = Token::at(place, life);
+    if flags & BOUNDARY != 0 {
+        token.boundary = Some(number(&mut rest)?);
+    }
+    if flags & COURSE != 0 {
+        let (cursor, moves) = (number(&mut rest)?, i32::from_be_bytes(take(&mut rest)?));
+        token.course = Some(Course { cursor, moves });
+    }
+    if flags & CLOCK != 0 {
+        let (ideal, shown) = (number(&mut rest)?, number(&mut rest)?);
+        token.clock = Some(Clock { ideal, shown });
+    }
+    rest.is_empty().then_some((org, token))
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, others) = rest.split_first_chunk::<N>()?;
+    *rest = others;
+    Some(*first)
+}
+
+fn number(rest: &mut &[u8]) -> Option<i64> {
+    take(rest).map(i64::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests;
