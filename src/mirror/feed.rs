@@ -1,6 +1,7 @@
 //! Turns positions into parts: in the order of the sequencer, a bounded piece at a time.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
@@ -106,8 +107,18 @@ fn take(
     {
         if position.ms <= now_ms - mirrored.stream_age {
             part.expired += (position.events - from) as u64;
+            // A stream has no holes: what comes before what is left out goes too, so its readers can tell.
+            part.trim(
+                org,
+                &source.template.key(org),
+                position.ms,
+                position.stream_seq + i64::from(position.events),
+            );
         } else {
             let key = source.template.key(org);
+            if let Some((ms, seq)) = source.orgs.begins(org, &mirrored, source.after_seq)? {
+                part.trim(org, &key, ms, seq);
+            }
             stopped_at = add(part, org, &key, &mirrored, position, from)?;
         }
     }
@@ -172,7 +183,17 @@ fn add(
     if !entries.is_empty() {
         part.add(org, key, &entries, mirrored.stream_entries);
     }
+    if let Some(offset) = last_missing(&entries, position, from..end) {
+        part.trim(org, key, position.ms, position.stream_seq + i64::from(offset) + 1);
+    }
     Ok((end < position.events).then_some(end))
+}
+
+/// The last of these offsets that has no entry: an event that was purged before it could be sent.
+fn last_missing(entries: &[Entry], position: &Position, offsets: Range<i32>) -> Option<i32> {
+    let base = position.batch_id << 16;
+    let mut present = entries.iter().rev().map(|entry| (entry.event_id - base) as i32).peekable();
+    offsets.rev().find(|offset| present.next_if_eq(offset).is_none())
 }
 
 /// An org's mirrored positions from one on, before another.
@@ -201,22 +222,33 @@ fn positions(reading: &Reading) -> Result<Vec<(Position, String, u64)>> {
     })
 }
 
-/// The entries that the next positions of an org should have, up to where the mirror has come. Empty at the end.
-pub fn expected(org: &str, cursor: &mut Cursor, before: i64, sent: Cursor) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    while entries.len() < MAX_EVENTS {
+/// The entries that the next positions of an org should have, up to where the mirror has come. Empty at the end. Moves
+/// `hole` to the stream id of the last event among them that is gone.
+pub fn expected(
+    org: &str,
+    cursor: &mut Cursor,
+    before: i64,
+    sent: Cursor,
+    hole: &mut (i64, i64),
+) -> Result<Vec<Entry>> {
+    let mut all = Vec::new();
+    while all.len() < MAX_EVENTS {
         let Some(position) = of_org(org, cursor.seq, before, 1)?.pop() else { break };
         let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
-        let all = if position.seq == sent.seq { sent.offset } else { position.events };
-        let mut end = all.min(from + MAX_EVENTS as i32);
-        entries.extend(events::read(org, &position, from, &mut end)?);
-        *cursor = if end < all {
+        let last = if position.seq == sent.seq { sent.offset } else { position.events };
+        let mut end = last.min(from + MAX_EVENTS as i32);
+        let entries = events::read(org, &position, from, &mut end)?;
+        if let Some(offset) = last_missing(&entries, &position, from..end) {
+            *hole = (position.ms, position.stream_seq + i64::from(offset));
+        }
+        all.extend(entries);
+        *cursor = if end < last {
             Cursor { seq: position.seq, offset: end }
         } else {
             Cursor::before(position.seq + 1)
         };
     }
-    Ok(entries)
+    Ok(all)
 }
 
 /// The stream id of the event that a cursor of this org stands before.

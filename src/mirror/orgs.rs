@@ -1,6 +1,6 @@
 //! What the mirror has to know of an org: whether it is mirrored, since when, and how much of its stream is kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
@@ -37,6 +37,11 @@ thread_local! {
                 (extract(epoch FROM t.stream_age) * 1000)::bigint
          FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier WHERE o.org_id = $1",
         &[TEXTOID]) };
+    static BEGINS: Statement = const { Statement::new(
+        "looking for a stream's beginning",
+        concat!("SELECT (extract(epoch FROM p.placed_at) * 1000)::bigint, p.stream_seq FROM ", mirrored_positions!(),
+                " ORDER BY p.seq LIMIT 1"),
+        &[TEXTOID]) };
 }
 
 /// One org.
@@ -70,6 +75,8 @@ impl Mirrored {
 pub struct Orgs {
     generation: u64,
     known: HashMap<String, Option<Mirrored>>,
+    /// Orgs in whose streams there is no hole: nothing from before the mirror was switched off and on again.
+    whole: HashSet<String>,
 }
 
 impl Orgs {
@@ -80,10 +87,32 @@ impl Orgs {
         let generation = cache::generation();
         let changed = generation != self.generation;
         if changed || self.known.len() > MAX_ORGS {
-            self.known.clear();
+            self.forget();
         }
         self.generation = generation;
         Ok(changed)
+    }
+
+    pub fn forget(&mut self) {
+        self.known.clear();
+        self.whole.clear();
+    }
+
+    /// Where the org's stream has to begin now: there may be entries before what was left out while the mirror was
+    /// off. Milliseconds and number; `None` if that was seen to before, or there is nothing to see to.
+    pub fn begins(&mut self, org: &str, mirrored: &Mirrored, after_seq: i64) -> Result<Option<(i64, i64)>> {
+        if mirrored.snapshot.is_none() && after_seq == 0 || !self.whole.insert(org.to_owned()) {
+            return Ok(None);
+        }
+        Spi::connect_mut(|client| {
+            let table = BEGINS.with(|begins| begins.run(client, &[arg(org.to_owned())]))?;
+            if table.is_empty() {
+                return Ok(None);
+            }
+            let row = table.first();
+            let number = |column| row.get::<i64>(column).map_err(spi("looking for a stream's beginning"));
+            Ok(number(1)?.zip(number(2)?))
+        })
     }
 
     /// `None` if there is no such org. In a transaction.

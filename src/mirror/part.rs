@@ -85,6 +85,13 @@ impl Part {
         self.owners.push(owner);
     }
 
+    /// Removes what has a smaller id.
+    pub fn trim(&mut self, org: &str, key: &str, ms: i64, seq: i64) {
+        let owner = self.owner(org);
+        self.commands.begin(5).word("XTRIM").word(key).word("MINID").word("=").stream_id(ms, seq);
+        self.owners.push(owner);
+    }
+
     /// Adds entries of one org in their order; the last one trims the stream to so many.
     pub fn add(&mut self, org: &str, key: &str, entries: &[Entry], most: i64) {
         let owner = self.owner(org);

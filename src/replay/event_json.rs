@@ -15,6 +15,12 @@ pg_function! {
     fn ts_event_wrapper(fcinfo) -> Datum {
         // SAFETY: PostgreSQL calls this with one composite value that is not NULL (STRICT).
         let row = unsafe { Record::open(pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0)) };
+        if row.text(c"kind") == Some("gap") {
+            // A page's row that says what is not there.
+            // SAFETY: PostgreSQL's own structure for the call.
+            unsafe { (*fcinfo).isnull = true };
+            return pg_sys::Datum::null();
+        }
         pgrx::IntoDatum::into_datum(report(row.encode())).unwrap_or(pg_sys::Datum::null())
     }
 }

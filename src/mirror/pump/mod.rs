@@ -219,6 +219,7 @@ impl Pump {
     fn forget_marker(&mut self) {
         self.marker = None;
         self.ready = None;
+        self.orgs.forget();
         self.rebuilds.restart();
     }
 

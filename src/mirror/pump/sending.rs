@@ -172,6 +172,7 @@ impl Pump {
         if failed.is_empty() {
             return Ok(());
         }
+        self.orgs.forget();
         for (org, message) in &failed {
             pgrx::log!("tailstream mirror: the stream of org \"{org}\" has to be made again: {message}");
         }

@@ -144,18 +144,13 @@ impl Reader<'_, '_> {
             });
             return Ok(end);
         }
-        let mut memory = PgMemoryContexts::new("tailstream page");
-        // SAFETY: nothing of the window outlives this call.
-        unsafe {
-            memory.switch_to(|_| {
-                let mut window = Window { scope, rows: self.rows, position, found: Vec::new() };
-                batch::read(scope.org, position, start..end, &mut window)?;
-                let mut found = window.found;
-                found.sort_unstable_by_key(|(offset, _)| *offset);
-                found.dedup_by_key(|(offset, _)| *offset);
-                Ok(self.deliver(position, start..end, found))
-            })
-        }
+        let memory = PgMemoryContexts::new("tailstream page");
+        let mut window = Window { scope, rows: self.rows, position, memory: &memory, found: Vec::new() };
+        batch::read(scope.org, position, start..end, &mut window)?;
+        let mut found = window.found;
+        found.sort_unstable_by_key(|(offset, _)| *offset);
+        found.dedup_by_key(|(offset, _)| *offset);
+        Ok(self.deliver(position, start..end, found))
     }
 
     /// Returns up to which offset.
@@ -232,6 +227,8 @@ struct Window<'a, 'b> {
     scope: &'a Scope<'b>,
     rows: &'a Rows,
     position: &'a Position,
+    /// Where rows are kept: they come while SPI's own memory is current.
+    memory: &'a PgMemoryContexts,
     found: Vec<(i32, Found)>,
 }
 
@@ -246,7 +243,7 @@ impl Window<'_, '_> {
             Found::Lost(created_at)
         } else {
             let next = Next { seq: self.position.seq, offset: offset + 1, placed_ms: self.position.ms };
-            Found::Wanted(self.rows.form(row, &scope.token(next.place())))
+            Found::Wanted(self.rows.form(row, &scope.token(next.place()), self.memory))
         }
     }
 }

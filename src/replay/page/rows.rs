@@ -1,6 +1,6 @@
 //! The rows that a page, a fetch or a gap returns.
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::{IntoDatum, PgMemoryContexts, pg_sys};
 
 use crate::call;
 use crate::error::{Error, Result};
@@ -92,14 +92,19 @@ impl Rows {
         values
     }
 
-    /// The same row, to be put later if at all; in the current memory context.
-    pub fn form(&self, row: &RawRow<'_>, token: &Token) -> Formed {
+    /// The same row, to be put later if at all, before the memory goes.
+    pub fn form(&self, row: &RawRow<'_>, token: &Token, memory: &PgMemoryContexts) -> Formed {
         let mut values = self.columns(row);
         let mut text = Text::default();
         values[CURSOR] = Some(text.of(&self.signer, token));
         let (mut values, mut nulls) = split(values);
         // SAFETY: values of the descriptor's columns.
-        Formed(unsafe { pg_sys::heap_form_tuple(self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr()) })
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(memory.value());
+            let row = pg_sys::heap_form_tuple(self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::MemoryContextSwitchTo(before);
+            Formed(row)
+        }
     }
 
     pub fn put_formed(&mut self, row: Formed) {
