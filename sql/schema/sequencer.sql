@@ -26,6 +26,8 @@ BEGIN
     WHERE b.event_count > 0
       AND (look.snapshot IS NULL OR b.xid >= pg_snapshot_xmax(look.snapshot)
            OR b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(look.snapshot))))
+      -- A ledger that was restored and not adopted yet.
+      AND (look.snapshot IS NOT NULL OR b.batch_id NOT IN (SELECT p.batch_id FROM tailstream.positions p))
       AND NOT EXISTS (SELECT FROM regexp_split_to_table(look.partial, ' ') AS part(placed)
                       WHERE b.xid = split_part(placed, '/', 1)::xid8 AND b.batch_id <= split_part(placed, '/', 2)::bigint);
 END

@@ -33,6 +33,8 @@ BEGIN
             -- How much of each org's Redis Stream is kept, whichever is less.
             stream_entries bigint NOT NULL DEFAULT 5000,
             stream_age     interval NOT NULL DEFAULT interval '1 hour',
+            -- Events of before may have been purged when its retention was shorter.
+            lost_before    timestamptz,
             CONSTRAINT tiers_stream_entries_positive CHECK (stream_entries > 0),
             CONSTRAINT tiers_stream_age_fixed CHECK (
                 stream_age > interval '0' AND extract(year FROM stream_age) = 0 AND extract(month FROM stream_age) = 0),
@@ -54,6 +56,8 @@ BEGIN
             -- What its stream does not hold by intention: what was committed in this snapshot, what was placed before.
             mirror_snapshot pg_snapshot,
             mirror_from     timestamptz,
+            -- Events of before may have been purged when it was on a tier with a shorter retention.
+            lost_before     timestamptz,
             CONSTRAINT orgs_org_id_length CHECK (length(org_id) BETWEEN 1 AND 255)
         );
         CREATE INDEX orgs_tier_idx ON tailstream.orgs (tier);
@@ -208,8 +212,12 @@ BEGIN
             place_at     timestamptz NOT NULL,
             place_id     bigint NOT NULL,
             place_offset integer NOT NULL,
-            -- What happened earlier was not to be had when it began, and is no loss.
+            -- What happened before `reach` and has a position before `reach_seq` was not to be had when it began, or its
+            -- loss was told: it is no loss.
             reach        timestamptz NOT NULL,
+            reach_seq    bigint NOT NULL,
+            -- Tells the org from one of the same name before it was erased.
+            life         bigint NOT NULL,
             created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
             last_active  timestamptz NOT NULL DEFAULT clock_timestamp(),
             UNIQUE (name, org_id),

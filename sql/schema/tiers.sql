@@ -34,8 +34,11 @@ BEGIN
     altered.stream_entries := coalesce(stream_entries, altered.stream_entries);
     altered.stream_age := coalesce(stream_age, altered.stream_age);
     PERFORM tailstream.check_tier(name, altered.retention, altered.stream_entries, altered.stream_age);
+    IF retention > (SELECT t.retention FROM tailstream.tiers t WHERE t.id = altered.id) THEN
+        altered.lost_before := greatest(altered.lost_before, tailstream.purged_bound(altered.id));
+    END IF;
     UPDATE tailstream.tiers t
-    SET retention = altered.retention, stream_entries = altered.stream_entries, stream_age = altered.stream_age
+    SET retention = altered.retention, lost_before = altered.lost_before, stream_entries = altered.stream_entries, stream_age = altered.stream_age
     WHERE t.id = altered.id;
     IF wider THEN
         PERFORM tailstream.request_rebuild(o.org_id, 'widened')
@@ -72,6 +75,7 @@ CREATE FUNCTION ts_set_org_tier(org text, tier text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     wider boolean;
+    lost  timestamptz;
 BEGIN
     PERFORM tailstream.require_unbound();
     SELECT given.stream_entries > had.stream_entries OR given.stream_age > had.stream_age INTO wider
@@ -79,13 +83,35 @@ BEGIN
     JOIN tailstream.tiers had ON had.id = o.tier
     JOIN tailstream.tiers given ON given.name = ts_set_org_tier.tier
     WHERE o.org_id = org AND o.mirrored AND EXISTS (SELECT FROM tailstream.mirror);
+    SELECT greatest(had.lost_before, tailstream.purged_bound(had.id)) INTO lost
+    FROM tailstream.orgs o
+    JOIN tailstream.tiers had ON had.id = o.tier
+    JOIN tailstream.tiers given ON given.name = ts_set_org_tier.tier
+    WHERE o.org_id = org AND given.retention > had.retention;
     INSERT INTO tailstream.orgs AS o (org_id, tier)
     VALUES (tailstream.permitted_org(org), tailstream.tier_id(ts_set_org_tier.tier))
-    ON CONFLICT (org_id) DO UPDATE SET tier = excluded.tier, tier_changed_at = clock_timestamp()
+    ON CONFLICT (org_id) DO UPDATE SET tier = excluded.tier, tier_changed_at = clock_timestamp(),
+                                       lost_before = greatest(o.lost_before, lost)
     WHERE o.tier <> excluded.tier;
     IF wider THEN
         PERFORM tailstream.request_rebuild(org, 'widened');
     END IF;
+END
+$body$;
+
+-- Before which time a tier's events may have been purged by now. As long as this transaction runs nothing more is: who
+-- is being given a longer retention must know what that comes too late for.
+CREATE FUNCTION tailstream.purged_bound(tier smallint) RETURNS timestamptz
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
+DECLARE
+    hidden timestamptz := clock_timestamp() - (SELECT t.retention FROM tailstream.tiers t WHERE t.id = tier);
+BEGIN
+    -- Under other levels the chunks that are seen need not be there any more.
+    IF current_setting('transaction_isolation') LIKE 'read %' AND tailstream.try_lock_purge() THEN
+        RETURN least(hidden, (SELECT min(c.range_start) FROM tailstream.chunks('tailstream.events', 'created_at') c
+                              WHERE c.tier = purged_bound.tier));
+    END IF;
+    RETURN hidden;
 END
 $body$;
 

@@ -142,11 +142,6 @@ pub fn statement_start() -> i64 {
     unsafe { GetCurrentStatementStartTimestamp() }
 }
 
-/// The oldest time that this statement's views show of an org.
-pub(super) fn at_statement_start(org: &str) -> Result<i64> {
-    Ok(statement_start() - retention_of(org)?)
-}
-
 fn visible_floor(org: &str, statement: i64) -> Result<i64> {
     match binding::require_org(org) {
         Ok(()) => Ok(statement - retention_of(org)?),

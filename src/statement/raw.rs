@@ -11,7 +11,7 @@ use pgrx::{PgBuiltInOids, Spi, pg_sys, varlena};
 use crate::error::{Error, Result, spi};
 
 /// Columns of a row at the most.
-const MAX_COLUMNS: usize = 16;
+const MAX_COLUMNS: usize = 20;
 
 /// Plans kept of each kind; beyond it all are made anew.
 const MAX_PLANS: usize = 256;

@@ -31,6 +31,8 @@ pub struct Org {
     pub tier: Tier,
     /// PostgreSQL's microseconds.
     pub registered_at: i64,
+    /// Events of before may have been purged by a shorter retention than that of today: PostgreSQL's microseconds.
+    pub lost_before: i64,
 }
 
 /// Grows with every invalidation. Read for every row of a replay, hence no thread-local.
@@ -87,10 +89,11 @@ pub fn find(org: &str) -> Result<Option<Org>> {
     }
     let before = generation();
     let tables = with_current(|cache| cache.tables)?.ok_or(Error::StorageMissing)?;
-    let Some((id, registered_at)) = tables.org(org) else { return Ok(None) };
-    let tier = with_current(|cache| cache.tiers.iter().copied().find(|tier| tier.id == id))?
+    let Some(row) = tables.org(org) else { return Ok(None) };
+    let tier = with_current(|cache| cache.tiers.iter().copied().find(|tier| tier.id == row.tier))?
         .ok_or(Error::Internal("an org's tier does not exist"))?;
-    let found = Org { tier, registered_at };
+    let lost_before = row.lost_before.max(tier.lost_before);
+    let found = Org { tier, registered_at: row.registered_at, lost_before };
     // What was read may be older than an invalidation that arrived meanwhile: then use it once.
     if generation() == before {
         CACHE.with_borrow_mut(|cache| {

@@ -15,6 +15,17 @@ pub struct Tier {
     pub id: i16,
     /// Microseconds.
     pub retention: i64,
+    /// Events of before may have been purged when the retention was shorter: PostgreSQL's microseconds.
+    pub lost_before: i64,
+}
+
+/// An org as far as replay needs to know it.
+#[derive(Debug, Clone, Copy)]
+pub struct OrgRow {
+    pub tier: i16,
+    /// PostgreSQL's microseconds.
+    pub registered_at: i64,
+    pub lost_before: i64,
 }
 
 /// The tables read here.
@@ -39,13 +50,15 @@ impl Tables {
         Ok(Self { orgs, orgs_key: relation(schema, c"orgs_pkey")?, tiers: relation(schema, c"tiers")? })
     }
 
-    /// The tier of an org and when it was registered, in PostgreSQL's microseconds; `None` if it is not.
-    pub fn org(&self, org: &str) -> Option<(i16, i64)> {
+    /// `None` if the org is not registered.
+    pub fn org(&self, org: &str) -> Option<OrgRow> {
         let mut found = None;
         let key = org.into_datum()?;
         scan(self.orgs, Some((self.orgs_key, key)), |row| {
             // A timestamptz is a number of microseconds.
-            found = row.value::<i16>(2).zip(row.value::<i64>(3));
+            let lost_before = row.value::<i64>(8).unwrap_or(i64::MIN);
+            let known = row.value::<i16>(2).zip(row.value::<i64>(3));
+            found = known.map(|(tier, registered_at)| OrgRow { tier, registered_at, lost_before });
         });
         found
     }
@@ -59,7 +72,11 @@ impl Tables {
             else {
                 return;
             };
-            let tier = Tier { id, retention: retention::microseconds(kept.days(), kept.micros()) };
+            let tier = Tier {
+                id,
+                retention: retention::microseconds(kept.days(), kept.micros()),
+                lost_before: row.value::<i64>(6).unwrap_or(i64::MIN),
+            };
             if name == "standard" {
                 default = Some(tier);
             }

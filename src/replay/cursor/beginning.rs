@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 
-use super::store::Beginning;
+use super::store::Standing;
 use crate::error::{Error, Result, spi};
 use crate::replay::check_start;
 use crate::replay::page::arrival::Next;
@@ -47,7 +47,7 @@ pub enum Start<'a> {
 }
 
 impl Start<'_> {
-    pub fn find(&self, org: &str, by_arrival: bool) -> Result<Beginning> {
+    pub fn find(&self, org: &str, by_arrival: bool) -> Result<Standing> {
         let floor = scope::floor(org)?;
         let place = match self {
             Self::Text("beginning") if by_arrival => first(&FIRST_SHOWN, org, floor)?,
@@ -55,16 +55,15 @@ impl Start<'_> {
             Self::Text("now") if by_arrival => head()?.place(),
             // SAFETY: reads the clock.
             Self::Text("now") => before(unsafe { pg_sys::GetCurrentTimestamp() }),
-            Self::Text(text) if is_token(text) => {
-                return Ok(Beginning { place: of_token(org, text, by_arrival)?, reach: ALWAYS });
-            }
+            Self::Text(text) if is_token(text) => return of_token(org, text, by_arrival),
             Self::Text(text) => return Start::Time(time(text)?).find(org, by_arrival),
             Self::Time(time) => {
                 check_start(org, Some(*time))?;
                 if by_arrival { first(&FIRST_SINCE, org, *time)? } else { before(*time) }
             }
         };
-        Ok(Beginning { place, reach: floor })
+        let reach = floor.max(scope::lost_before(org)?);
+        Ok(Standing { place, reach, reach_seq: head()?.seq, life: scope::life(org)? })
     }
 }
 
@@ -113,17 +112,19 @@ fn one(
     })
 }
 
-fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<Place> {
+/// Whatever was lost since the token was made is a loss.
+fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<Standing> {
     let token = scope::read_token(&token::signer(org)?, text)?;
-    match (token.place, token.boundary) {
-        (Place::Time { backward: true, .. }, _) => Err(Error::OtherDirection("backward")),
-        (Place::Time { .. }, _) if !by_arrival => Ok(token.place),
+    let place = match (token.place, token.boundary) {
+        (Place::Time { backward: true, .. }, _) => return Err(Error::OtherDirection("backward")),
+        (Place::Time { .. }, _) if !by_arrival => token.place,
         (Place::Time { .. }, Some(boundary)) => {
             let next = one(&PLACED, &[arg(boundary)])?;
-            Ok(next.unwrap_or(Next { seq: boundary + 1, offset: 0, placed_ms: 0 }).place())
+            next.unwrap_or(Next { seq: boundary + 1, offset: 0, placed_ms: 0 }).place()
         }
-        (Place::Time { .. }, None) => Err(Error::OtherOrder("event_time")),
-        (Place::Arrival { .. }, _) if by_arrival => Ok(token.place),
-        (Place::Arrival { .. }, _) => Err(Error::OtherOrder("arrival")),
-    }
+        (Place::Time { .. }, None) => return Err(Error::OtherOrder("event_time")),
+        (Place::Arrival { .. }, _) if by_arrival => token.place,
+        (Place::Arrival { .. }, _) => return Err(Error::OtherOrder("arrival")),
+    };
+    Ok(Standing { place, reach: token.reach.unwrap_or(ALWAYS), reach_seq: ALWAYS, life: token.life })
 }

@@ -3,17 +3,17 @@
 use pgrx::datum::Interval;
 use pgrx::pg_sys;
 
-use super::store::{self, Cursor};
+use super::store::{self, Cursor, Standing};
 use super::wait::Patience;
 use super::{beginning, filter_of, order, valid_name};
 use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics::{self, counter::Counter};
 use crate::replay::page::arrival::{self, Next};
-use crate::replay::page::page_size;
 use crate::replay::page::rows::Rows;
-use crate::replay::page::scope::{self, Scope};
+use crate::replay::page::scope::Scope;
 use crate::replay::page::time;
+use crate::replay::page::{loss, page_size};
 use crate::replay::token::{self, Course, Place};
 use crate::settings;
 
@@ -58,34 +58,43 @@ struct Read {
     /// Events that were looked at.
     seen: u64,
     /// Behind all of them.
-    place: Place,
+    stands: Standing,
 }
 
 /// Reads on, and waits as long as there is nothing.
 fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) -> Result<Read> {
     let filter = filter_of(cursor)?;
-    let mut scope = Scope::of(&cursor.org, &filter)?;
-    scope.reach = cursor.reach;
-    scope.course = Some(Course { cursor: cursor.id, moves: cursor.moves });
-    let mut read = Read { events: 0, seen: 0, place: cursor.place };
+    let mut read = Read { events: 0, seen: 0, stands: cursor.stands };
     loop {
         patience.listen();
-        match read.place {
+        let mut scope = Scope {
+            reach: read.stands.reach,
+            reach_seq: read.stands.reach_seq,
+            course: Some(Course { cursor: cursor.id, moves: cursor.moves }),
+            ..Scope::of(&cursor.org, &filter)?
+        };
+        if let Some(gap) = loss::by_erasure(&scope, read.stands.place, read.stands.life)? {
+            if !cursor.by_arrival {
+                scope.tell(gap.to);
+            }
+            rows.gap(gap, &scope.token(read.stands.place));
+        }
+        match read.stands.place {
             Place::Arrival { seq, offset, placed_ms } => {
                 let found = arrival::read(&scope, Next { seq, offset, placed_ms }, limit, rows)?;
-                let place = found.next.place();
-                read = Read { events: found.events, seen: read.seen + found.seen, place };
+                (read.events, read.seen) = (found.events, read.seen + found.seen);
+                read.stands.place = found.next.place();
             }
             Place::Time { created_at, id, .. } => {
                 let start = time::Start { at: (created_at, id), resumed: true };
-                let (events, place) = time::forward(&scope, start, limit, rows)?;
-                read = Read { events, seen: 0, place };
+                (read.events, read.stands.place) = time::forward(&mut scope, start, limit, rows)?;
+                read.stands.reach = scope.reach;
             }
         }
+        read.stands.life = scope.life;
         if !rows.is_empty() || !patience.wait() {
             return Ok(read);
         }
-        scope.floor = scope::floor(&cursor.org)?;
     }
 }
 
@@ -109,20 +118,20 @@ impl Use {
 
     /// Moves the cursor if that is wanted, or if nothing is skipped by it.
     fn settle(&self, cursor: &Cursor, read: &Read, auto_ack: bool, nothing: bool) -> Result<()> {
-        let mut place = if auto_ack || nothing { read.place } else { cursor.place };
+        let mut stands = if auto_ack || nothing { read.stands } else { cursor.stands };
         if nothing
             && let Some(head) = self.head
-            && order(head) > order(place)
+            && order(head) > order(stands.place)
         {
             // A cursor of a quiet org must not fall behind the positions that are kept.
-            place = head;
+            stands.place = head;
         }
         // SAFETY: reads one variable.
         let may_write = !unsafe { pg_sys::XactReadOnly };
         let moves = auto_ack && !nothing;
         // What was passed over without a row need not be written down every time; it is passed over again.
         if moves || may_write && (self.is_due || nothing && read.seen > FORGETTABLE) {
-            cursor.move_to(place)?;
+            cursor.move_to(stands)?;
         }
         Ok(())
     }

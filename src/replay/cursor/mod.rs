@@ -16,6 +16,7 @@ use crate::replay::page::{filter_argument, quoted};
 use crate::replay::token::{self, Place};
 use crate::session::binding;
 use beginning::Start;
+use store::Standing;
 
 const MAX_NAME: usize = 255;
 
@@ -156,9 +157,14 @@ fn ack(name: Option<&str>, token: Option<&str>, org: Option<&str>) -> Result<boo
         Some(course) if course.moves != cursor.moves => return Err(Error::CursorMoved(cursor.name)),
         Some(_) => {}
     }
-    let is_ahead = order(token.place) > order(cursor.place);
+    let stands = cursor.stands;
+    let reach = token.reach.map_or(stands.reach, |reach| reach.max(stands.reach));
+    let acknowledged = Standing { place: token.place, reach, life: token.life, ..stands };
+    // Behind a gap the place may be the same: then what was told makes the difference.
+    let is_ahead = (order(token.place), reach) > (order(stands.place), stands.reach)
+        || order(token.place) == order(stands.place) && token.life != stands.life;
     if is_ahead {
-        cursor.move_to(token.place)?;
+        cursor.move_to(acknowledged)?;
     }
     Ok(is_ahead)
 }

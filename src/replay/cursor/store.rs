@@ -4,6 +4,7 @@
 //! is where the last reader has left it. Writing is plain SQL, so PostgreSQL itself refuses to change what a
 //! transaction's snapshot does not show.
 
+use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::{BOOLOID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
@@ -21,29 +22,31 @@ use crate::statement::{Statement, arg, snapshot};
 use crate::tier::to_unix_time;
 
 const NAMED: &str = "SELECT cursor_id, org_id FROM tailstream.durable_cursors WHERE name = $1 AND ($2 IS NULL OR org_id = $2) LIMIT 2";
-const ROW: &str = "SELECT cursor_id, name, org_id, by_arrival, filter::text, moves, place_at, place_id, place_offset, reach, last_active
+const ROW: &str = "SELECT cursor_id, name, org_id, by_arrival, filter::text, moves, place_at, place_id, place_offset, reach, reach_seq, life, last_active
                    FROM tailstream.durable_cursors WHERE cursor_id = $1";
 
 thread_local! {
     static PLANS: Plans<&'static str> = Plans::default();
     static CREATE: Statement = const { Statement::new(
         "creating a cursor",
-        "INSERT INTO tailstream.durable_cursors (name, org_id, by_arrival, filter, place_at, place_id, place_offset, reach)
-         VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8) ON CONFLICT DO NOTHING RETURNING cursor_id",
-        &[TEXTOID, TEXTOID, BOOLOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID]) };
+        "INSERT INTO tailstream.durable_cursors (name, org_id, by_arrival, filter, place_at, place_id, place_offset, reach, reach_seq, life)
+         VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING cursor_id",
+        &[TEXTOID, TEXTOID, BOOLOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
     static DROP: Statement = const { Statement::new(
         "dropping a cursor", "DELETE FROM tailstream.durable_cursors WHERE cursor_id = $1", &[INT8OID]) };
     static MOVE: Statement = const { Statement::new(
         "moving a cursor",
         "UPDATE tailstream.durable_cursors
-         SET place_at = $2, place_id = $3, place_offset = $4, last_active = clock_timestamp() WHERE cursor_id = $1",
-        &[INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID]) };
+         SET place_at = $2, place_id = $3, place_offset = $4, reach = $5, reach_seq = $6, life = $7, last_active = clock_timestamp()
+         WHERE cursor_id = $1",
+        &[INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
     static SEEK: Statement = const { Statement::new(
         "moving a cursor",
         "UPDATE tailstream.durable_cursors
-         SET place_at = $2, place_id = $3, place_offset = $4, reach = $5, moves = moves + 1, last_active = clock_timestamp()
+         SET place_at = $2, place_id = $3, place_offset = $4, reach = $5, reach_seq = $6, life = $7, last_active = clock_timestamp(),
+             moves = moves + 1
          WHERE cursor_id = $1",
-        &[INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID]) };
+        &[INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
 }
 
 /// A durable cursor, locked by this transaction.
@@ -56,18 +59,37 @@ pub struct Cursor {
     /// As JSON.
     pub filter: Option<String>,
     pub moves: i32,
-    pub place: Place,
-    /// What is older was never within its reach: PostgreSQL's microseconds.
-    pub reach: i64,
+    pub stands: Standing,
     /// PostgreSQL's microseconds.
     pub last_active: i64,
 }
 
-/// Where a cursor begins.
-#[derive(Debug, Clone, Copy)]
-pub struct Beginning {
+/// Where a cursor stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
     pub place: Place,
+    /// What is older, and has a position before that one, is no loss: PostgreSQL's microseconds.
     pub reach: i64,
+    pub reach_seq: i64,
+    /// Of the org when it got there.
+    pub life: u32,
+}
+
+impl Standing {
+    /// As the table has it, behind the cursor's id.
+    fn arguments(self, id: i64) -> Result<[DatumWithOid<'static>; 7]> {
+        let (at, place, offset) = columns(self.place)?;
+        let reach = time(self.reach)?;
+        Ok([
+            arg(id),
+            arg(at),
+            arg(place),
+            arg(offset),
+            arg(reach),
+            arg(self.reach_seq),
+            arg(i64::from(self.life)),
+        ])
+    }
 }
 
 /// The cursor of this name; no other transaction uses it until this one ends. Without an org, that of the only one
@@ -142,9 +164,13 @@ fn cursor(row: &RawRow<'_>) -> Result<Cursor> {
         by_arrival,
         filter: text(4),
         moves: row.int4(5).ok_or_else(missing)?,
-        place,
-        reach: number(9)?,
-        last_active: number(10)?,
+        stands: Standing {
+            place,
+            reach: number(9)?,
+            reach_seq: number(10)?,
+            life: u32::try_from(number(11)?).unwrap_or_default(),
+        },
+        last_active: number(12)?,
     })
 }
 
@@ -167,19 +193,11 @@ pub fn create(
     org: &str,
     by_arrival: bool,
     filter: Option<String>,
-    begins: Beginning,
+    begins: Standing,
 ) -> Result<bool> {
-    let (at, id, offset) = columns(begins.place)?;
-    let arguments = [
-        arg(name.to_owned()),
-        arg(org.to_owned()),
-        arg(by_arrival),
-        arg(filter),
-        arg(at),
-        arg(id),
-        arg(offset),
-        arg(time(begins.reach)?),
-    ];
+    let [_, at, place, offset, reach, reach_seq, life] = begins.arguments(0)?;
+    let (name, org) = (arg(name.to_owned()), arg(org.to_owned()));
+    let arguments = [name, org, arg(by_arrival), arg(filter), at, place, offset, reach, reach_seq, life];
     Spi::connect_mut(|client| Ok(!CREATE.with(|create| create.run(client, &arguments))?.is_empty()))
 }
 
@@ -190,17 +208,18 @@ impl Cursor {
         kept > 0 && self.last_active < unsafe { pg_sys::GetCurrentTimestamp() } - kept
     }
 
-    pub fn move_to(&self, place: Place) -> Result<()> {
-        let (at, id, offset) = columns(place)?;
-        let arguments = [arg(self.id), arg(at), arg(id), arg(offset)];
-        Spi::connect_mut(|client| MOVE.with(|statement| statement.run(client, &arguments).map(drop)))
+    pub fn move_to(&self, standing: Standing) -> Result<()> {
+        self.write(&MOVE, standing)
     }
 
     /// Tokens that were fetched before are refused from now on.
-    pub fn seek(&self, begins: Beginning) -> Result<()> {
-        let (at, id, offset) = columns(begins.place)?;
-        let arguments = [arg(self.id), arg(at), arg(id), arg(offset), arg(time(begins.reach)?)];
-        Spi::connect_mut(|client| SEEK.with(|statement| statement.run(client, &arguments).map(drop)))
+    pub fn seek(&self, standing: Standing) -> Result<()> {
+        self.write(&SEEK, standing)
+    }
+
+    fn write(&self, statement: &'static std::thread::LocalKey<Statement>, standing: Standing) -> Result<()> {
+        let arguments = standing.arguments(self.id)?;
+        Spi::connect_mut(|client| statement.with(|statement| statement.run(client, &arguments).map(drop)))
     }
 
     pub fn drop(&self) -> Result<()> {

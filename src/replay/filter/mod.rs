@@ -3,11 +3,8 @@
 mod parse;
 mod values;
 
-use pgrx::{PgMemoryContexts, pg_sys};
+use pgrx::pg_sys;
 
-use super::page::filter_argument;
-use crate::call::pg_function;
-use crate::error::{Result, report};
 use crate::statement::raw::RawRow;
 pub use values::Values;
 
@@ -85,53 +82,6 @@ impl Filter {
             && values
                 .metadata()
                 .is_none_or(|wanted| row.datum(METADATA).is_some_and(|found| contains(found, wanted)))
-    }
-}
-
-/// A filter of a query, parsed when its first row comes.
-struct Prepared {
-    /// The argument it was made from: in a join each outer row may have its own.
-    json: Vec<u8>,
-    filter: Filter,
-    values: Values,
-}
-
-pg_function! {
-    /// `tailstream.is_wanted(filter jsonb, host text, method text, path text, status integer, metadata jsonb) → boolean`
-    fn is_wanted_wrapper(fcinfo) -> Datum {
-        // SAFETY: declared with these arguments; it is not called without a filter.
-        unsafe {
-            let prepared = report(prepared(fcinfo));
-            let mut row = RawRow::empty();
-            for (number, column) in [HOST, METHOD, PATH, STATUS, METADATA].into_iter().enumerate() {
-                if let Some(value) = pgrx::fcinfo::pg_getarg_datum(fcinfo, number + 1) {
-                    row.set(column, value);
-                }
-            }
-            pg_sys::Datum::from(prepared.filter.matches(&row, &prepared.values))
-        }
-    }
-}
-
-/// The filter that is argument 0.
-///
-/// # Safety
-/// `fcinfo` must come from PostgreSQL, for the function above.
-unsafe fn prepared<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Result<&'a Prepared> {
-    // SAFETY: the caller's promise; what is kept lives as long as the call's place in the plan.
-    unsafe {
-        let function = &mut *(*fcinfo).flinfo;
-        let json = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0).cast_mut_ptr::<pg_sys::varlena>();
-        let json = std::slice::from_raw_parts(json.cast::<u8>(), pgrx::varlena::varsize_any(json));
-        let known = function.fn_extra.cast::<Prepared>().as_ref();
-        if known.is_none_or(|known| known.json != json) {
-            let filter = filter_argument(fcinfo, 0)?;
-            let mut memory = PgMemoryContexts::For(function.fn_mcxt);
-            let values = memory.switch_to(|_| Values::of(&filter))?;
-            let prepared = Prepared { json: json.to_owned(), filter, values };
-            function.fn_extra = memory.leak_and_drop_on_delete(prepared).cast();
-        }
-        Ok(&*function.fn_extra.cast::<Prepared>())
     }
 }
 

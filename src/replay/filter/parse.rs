@@ -1,6 +1,9 @@
 //! A filter from its JSON.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Filter;
 use crate::error::{Error, Result};
@@ -11,27 +14,23 @@ const MAX_VALUES: usize = 100;
 impl Filter {
     /// From the text of a JSON value; `null` and an empty object want everything.
     pub fn parse(text: &str) -> Result<Self> {
-        let value = serde_json::from_str::<Value>(text).map_err(|error| refuse(error.to_string()))?;
-        let fields = match value {
-            Value::Null => Map::new(),
-            Value::Object(fields) => fields,
-            other => return Err(refuse(format!("expected an object, got {}", kind(&other)))),
-        };
+        let fields = serde_json::from_str::<Option<BTreeMap<String, &RawValue>>>(text)
+            .map_err(|_| refuse(format!("expected an object, got {}", shortened(text))))?
+            .unwrap_or_default();
         let mut filter = Self { text: (!fields.is_empty()).then(|| text.to_owned()), ..Self::default() };
         for (key, value) in fields {
+            let value = value.get();
             match key.as_str() {
-                "status" => filter.status = Some(list(&key, &value, status)?),
-                "method" => filter.method = Some(list(&key, &value, text_of)?),
-                "host" => filter.host = Some(list(&key, &value, text_of)?),
-                "path" => filter.path = Some(list(&key, &value, text_of)?),
-                "metadata" if value.is_object() => filter.metadata = Some(value.to_string()),
-                "metadata" => return Err(refuse(format!("\"metadata\" is {} and no object", kind(&value)))),
-                _ => {
-                    return Err(refuse(format!(
-                        "unknown key \"{}\"",
-                        key.chars().take(80).collect::<String>()
-                    )));
+                "status" => filter.status = Some(list(&key, value, status)?),
+                "method" => filter.method = Some(list(&key, value, text_of)?),
+                "host" => filter.host = Some(list(&key, value, text_of)?),
+                "path" => filter.path = Some(list(&key, value, text_of)?),
+                // As it is: numbers have more digits than any type of ours.
+                "metadata" if value.starts_with('{') => filter.metadata = Some(value.to_owned()),
+                "metadata" => {
+                    return Err(refuse(format!("\"metadata\" is no object but {}", shortened(value))));
                 }
+                _ => return Err(refuse(format!("unknown key \"{}\"", shortened(&key)))),
             }
         }
         Ok(filter)
@@ -42,18 +41,21 @@ fn refuse(message: String) -> Error {
     Error::BadFilter(message)
 }
 
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
 /// One value, or an array of them.
-fn list<T>(key: &str, value: &Value, read: fn(&Value) -> Option<T>) -> Result<Vec<T>> {
-    let values = match value {
-        Value::Array(values) => values.as_slice(),
-        one => std::slice::from_ref(one),
+fn list<T>(key: &str, value: &str, read: fn(&Value) -> Option<T>) -> Result<Vec<T>> {
+    let refused = |value: &str| refuse(format!("\"{key}\" cannot be {}", shortened(value)));
+    let values = match serde_json::from_str(value).map_err(|_| refused(value))? {
+        Value::Array(values) => values,
+        one => vec![one],
     };
     if values.is_empty() || values.len() > MAX_VALUES {
         return Err(refuse(format!("\"{key}\" has {} values", values.len())));
     }
-    let shorten = |value: &Value| value.to_string().chars().take(80).collect::<String>();
-    let read = |value| read(value).ok_or_else(|| refuse(format!("\"{key}\" cannot be {}", shorten(value))));
-    values.iter().map(read).collect()
+    values.iter().map(|value| read(value).ok_or_else(|| refused(&value.to_string()))).collect()
 }
 
 fn text_of(value: &Value) -> Option<String> {
@@ -72,16 +74,5 @@ fn status(value: &Value) -> Option<(i32, i32)> {
             Some((first, first + 99))
         }
         _ => None,
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
     }
 }

@@ -37,7 +37,7 @@ fn no_text_of_a_filter_is_in_its_condition() {
 #[test]
 fn what_is_wrong_is_named() {
     for (text, expected) in [
-        ("7", "expected an object, got a number"),
+        ("7", "expected an object, got 7"),
         (r#"{"stat":1}"#, "unknown key \"stat\""),
         (r#"{"status":"6x"}"#, "\"status\" cannot be \"6x\""),
         (r#"{"status":"0xx"}"#, "\"status\" cannot be \"0xx\""),
@@ -46,9 +46,15 @@ fn what_is_wrong_is_named() {
         (r#"{"method":[]}"#, "\"method\" has 0 values"),
         (r#"{"method":1}"#, "\"method\" cannot be 1"),
         (r#"{"path":null}"#, "\"path\" cannot be null"),
-        (r#"{"metadata":[1]}"#, "\"metadata\" is an array and no object"),
+        (r#"{"metadata":[1]}"#, "\"metadata\" is no object but [1]"),
     ] {
         let message = Filter::parse(text).err().map(|error| error.to_string()).unwrap_or_default();
         assert_eq!(message, format!("filter: {expected}"), "{text}");
     }
+}
+
+#[test]
+fn metadata_is_left_as_it_is() {
+    let filter = parsed(r#"{"metadata":{"n":0.30000000000000000001,"m":1e400}}"#);
+    assert_eq!(filter.metadata.as_deref(), Some(r#"{"n":0.30000000000000000001,"m":1e400}"#));
 }

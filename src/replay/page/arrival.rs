@@ -133,15 +133,14 @@ impl Reader<'_, '_> {
     fn window(&mut self, position: &Position, start: i32, end: i32) -> Result<i32> {
         let (first, last) = (batch::micros(position.first), batch::micros(position.last));
         let scope = self.scope;
-        if last < scope.start || first >= scope.end || last < scope.reach {
+        if last < scope.start || first >= scope.end {
             return Ok(end);
         }
         if last < scope.floor && scope.filter.is_empty() {
-            self.lose(Gap {
-                from: first.max(scope.start).max(scope.reach),
-                to: scope.floor,
-                reason: Reason::Retention,
-            });
+            if !self.is_excused(position, last) {
+                let from = first.max(scope.start).max(scope.reach).min(last);
+                self.lose(Gap { from, to: scope.floor, reason: Reason::Retention });
+            }
             return Ok(end);
         }
         let memory = PgMemoryContexts::new("tailstream page");
@@ -165,6 +164,7 @@ impl Reader<'_, '_> {
             let at = found.next_if(|(other, _)| *other == offset);
             match at {
                 None => self.lose_missing(position),
+                Some((_, Found::Lost(created_at))) if self.is_excused(position, created_at) => {}
                 Some((_, Found::Lost(created_at))) => {
                     self.lose(Gap { from: created_at, to: self.scope.floor, reason: Reason::Retention });
                 }
@@ -187,12 +187,21 @@ impl Reader<'_, '_> {
     fn lose_missing(&mut self, position: &Position) {
         let scope = self.scope;
         let (first, last) = (batch::micros(position.first), batch::micros(position.last));
-        let from = first.max(scope.start).max(scope.reach);
-        if first < scope.floor {
-            self.lose(Gap { from: from.min(scope.floor), to: scope.floor, reason: Reason::Retention });
-        } else {
-            self.lose(Gap { from, to: last.saturating_add(1), reason: Reason::Deleted });
+        if self.is_excused(position, last) {
+            return;
         }
+        let from = first.max(scope.start).max(scope.reach).min(last);
+        let (to, reason) = if first < scope.lost_before {
+            (if first < scope.floor { scope.floor } else { scope.lost_before }, Reason::Retention)
+        } else {
+            (last.saturating_add(1), Reason::Deleted)
+        };
+        self.lose(Gap { from: from.min(to), to, reason });
+    }
+
+    /// Whether an event of this time in this batch was never within reach.
+    fn is_excused(&self, position: &Position, created_at: i64) -> bool {
+        position.seq < self.scope.reach_seq && created_at < self.scope.reach
     }
 
     fn lose(&mut self, gap: Gap) {
@@ -236,7 +245,7 @@ impl Window<'_, '_> {
     fn judge(&self, row: &RawRow<'_>, offset: i32) -> Found {
         let scope = self.scope;
         let created_at = row.int8(1).unwrap_or_default();
-        let in_range = scope.start.max(scope.reach) <= created_at && created_at < scope.end;
+        let in_range = scope.start <= created_at && created_at < scope.end;
         if !in_range || !scope.filter.matches(row, &scope.values) {
             Found::Unwanted
         } else if created_at < scope.floor {

@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 use super::rows::{Gap, Reason};
 use super::scope::Scope;
 use crate::error::{Result, spi};
-use crate::replay::token::{Place, Token};
+use crate::replay::token::Place;
 use crate::statement::{Statement, arg};
 use crate::tier::cache;
 
@@ -32,11 +32,11 @@ thread_local! {
         LOOKING, "SELECT p.seq FROM tailstream.positions p ORDER BY p.seq LIMIT 1", &[]) };
 }
 
-/// What a reader that stands behind this event has lost before the floor, in the order of event times.
-pub fn before_floor(scope: &Scope<'_>, behind: (i64, i64)) -> Result<Option<Gap>> {
+/// What a reader that stands behind this event has lost up to a time, in the order of event times.
+pub fn between(scope: &Scope<'_>, behind: (i64, i64), until: i64) -> Result<Option<Gap>> {
     let from_start = |start: i64| (start.saturating_sub(1), i64::MAX);
     let (time, id) = behind.max(from_start(scope.start)).max(from_start(scope.reach));
-    let to = scope.floor.min(scope.end);
+    let to = until.min(scope.end);
     if time >= to || !may_be_lost(scope, (time, id), to)? {
         return Ok(None);
     }
@@ -77,15 +77,15 @@ pub fn first_known_position(from: i64) -> Result<i64> {
     })
 }
 
-/// What a reader has lost if its org was erased since the token was made.
-pub fn by_erasure(scope: &Scope<'_>, token: &Token) -> Result<Option<Gap>> {
-    if token.life == 0 || token.life == scope.life {
+/// What a reader has lost if its org was erased since it was there.
+pub fn by_erasure(scope: &Scope<'_>, place: Place, life: u32) -> Result<Option<Gap>> {
+    if life == 0 || life == scope.life {
         return Ok(None);
     }
     let registered_at = cache::find(scope.org)?.map(|org| org.registered_at);
     // SAFETY: reads the clock.
     let until = registered_at.unwrap_or_else(|| unsafe { pg_sys::GetCurrentTimestamp() });
-    let from = match token.place {
+    let from = match place {
         Place::Time { created_at, backward: false, .. } => created_at,
         Place::Time { .. } => scope.start,
         Place::Arrival { placed_ms, .. } => from_ms(placed_ms),

@@ -21,8 +21,12 @@ pub struct Scope<'a> {
     pub end: i64,
     /// Older events are hidden, and may be gone.
     pub floor: i64,
-    /// What is older than that was never within reach of this reader.
+    /// Older events may be gone though they would be shown: the retention was shorter once. Not before the floor.
+    pub lost_before: i64,
+    /// What is older is no loss for this reader: it was never within its reach, or it was told.
     pub reach: i64,
+    /// The same goes only for what has a position before this one.
+    pub reach_seq: i64,
     /// Only what has a position up to this one.
     pub boundary: Option<i64>,
     pub life: u32,
@@ -32,14 +36,17 @@ pub struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// All that an org shows now.
     pub fn of(org: &'a str, filter: &'a Filter) -> Result<Self> {
+        let floor = floor(org)?;
         Ok(Self {
             org,
             filter,
             values: Values::of(filter)?,
             start: ALWAYS,
             end: FOREVER,
-            floor: floor(org)?,
+            floor,
+            lost_before: lost_before(org)?.max(floor),
             reach: ALWAYS,
+            reach_seq: FOREVER,
             boundary: None,
             life: life(org)?,
             course: None,
@@ -47,7 +54,16 @@ impl<'a> Scope<'a> {
     }
 
     pub fn token(&self, place: Place) -> Token {
-        Token { boundary: self.boundary, course: self.course, ..Token::at(place, self.life) }
+        let reach = match place {
+            Place::Time { created_at, .. } if created_at < self.reach => Some(self.reach),
+            _ => None,
+        };
+        Token { boundary: self.boundary, reach, course: self.course, ..Token::at(place, self.life) }
+    }
+
+    /// A loss before this time was told.
+    pub fn tell(&mut self, until: i64) {
+        self.reach = self.reach.max(until);
     }
 }
 
@@ -56,6 +72,14 @@ impl<'a> Scope<'a> {
 pub fn floor(org: &str) -> Result<i64> {
     // SAFETY: reads the clock.
     Ok(unsafe { pg_sys::GetCurrentTimestamp() } - crate::replay::retention_of(org)?)
+}
+
+/// Before which time events may be gone that today's retention would keep.
+pub fn lost_before(org: &str) -> Result<i64> {
+    Ok(match cache::find(org)? {
+        Some(org) => org.lost_before,
+        None => cache::default_tier()?.lost_before,
+    })
 }
 
 /// Tells an org from one of the same name that was erased; 0 if it is not registered.

@@ -6,7 +6,7 @@ use pgrx::pg_sys::BuiltinOid::{INT8OID, JSONBOID, TEXTARRAYOID, TEXTOID, TIMESTA
 use pgrx::prelude::*;
 
 use super::loss;
-use super::rows::{Rows, datum};
+use super::rows::{Gap, Rows, datum};
 use super::scope::{ALWAYS, Scope};
 use crate::batch;
 use crate::error::Result;
@@ -47,31 +47,52 @@ pub struct Start {
 }
 
 /// Adds the events behind a place, and before them what was lost there. Returns how many and the place behind them.
-pub fn forward(scope: &Scope<'_>, start: Start, limit: usize, rows: &mut Rows) -> Result<(usize, Place)> {
-    let mut last = place(start.at, false);
-    if start.resumed
-        && start.at.0.max(scope.start) < scope.floor
-        && let Some(gap) = loss::before_floor(scope, start.at)?
-    {
-        last = place((gap.to.saturating_sub(1), i64::MAX), false);
-        rows.gap(gap, &scope.token(last));
+pub fn forward(scope: &mut Scope<'_>, start: Start, limit: usize, rows: &mut Rows) -> Result<(usize, Place)> {
+    let last = place(start.at, false);
+    let from = start.at.0.max(scope.start);
+    // Who begins here has not lost what is hidden, but what a longer retention does not bring back.
+    let shown = (scope.floor.saturating_sub(1), i64::MAX);
+    let behind = if start.resumed { start.at } else { start.at.max(shown) };
+    if from < scope.lost_before && scope.reach < scope.lost_before {
+        let gap = loss::between(scope, behind, scope.lost_before)?;
+        scope.tell(scope.lost_before);
+        if let Some(gap) = gap {
+            rows.gap(gap, &scope.token(last));
+        }
     }
-    let from = scope.start.max(scope.floor).max(start.at.0);
-    let found = read(scope, (from, scope.end), start.at, false, limit, rows)?;
-    Ok((found.0, found.1.unwrap_or(last)))
+    let (found, end) = read(scope, (from.max(scope.floor), scope.end), start.at, false, limit, rows)?;
+    Ok((found, end.unwrap_or(last)))
 }
 
 /// Adds the events before a place, newest first, and behind them what was lost there.
-pub fn backward(scope: &Scope<'_>, start: Start, limit: usize, rows: &mut Rows) -> Result<usize> {
-    let to = scope.end.min(start.at.0.saturating_add(1));
-    let (found, _) = read(scope, (scope.start.max(scope.floor), to), start.at, true, limit, rows)?;
-    if found < limit && start.resumed && scope.start != ALWAYS && scope.start < scope.floor {
-        let before = Scope { end: to.min(scope.end), values: scope.values, ..*scope };
-        if let Some(gap) = loss::before_floor(&before, (ALWAYS, i64::MIN))? {
-            rows.gap(gap, &scope.token(place((scope.start, i64::MIN), true)));
+pub fn backward(scope: &mut Scope<'_>, start: Start, limit: usize, rows: &mut Rows) -> Result<usize> {
+    let (from, to) = (scope.start.max(scope.floor), scope.end.min(start.at.0.saturating_add(1)));
+    let (found, end) = read(scope, (from, to), start.at, true, limit, rows)?;
+    let is_end = found < limit;
+    let end = end.unwrap_or(place(start.at, true));
+    let is_before = |time: i64| is_end || matches!(end, Place::Time { created_at, .. } if created_at < time);
+    if scope.reach < scope.lost_before && is_before(scope.lost_before) {
+        let gap = lost_in(scope, (from, to.min(scope.lost_before)))?;
+        scope.tell(scope.lost_before);
+        if let Some(gap) = gap {
+            rows.gap(gap, &scope.token(end));
         }
     }
+    // The floor has overtaken the range's beginning while it was on its way there.
+    if is_end
+        && start.resumed
+        && scope.start != ALWAYS
+        && let Some(gap) = lost_in(scope, (scope.start, to.min(scope.floor)))?
+    {
+        rows.gap(gap, &scope.token(place((scope.start, i64::MIN), true)));
+    }
     Ok(found)
+}
+
+/// What may have been lost in a range of time.
+fn lost_in(scope: &Scope<'_>, (start, until): (i64, i64)) -> Result<Option<Gap>> {
+    let range = Scope { start, reach: ALWAYS, values: scope.values, ..*scope };
+    loss::between(&range, (ALWAYS, i64::MIN), until)
 }
 
 fn place((created_at, id): (i64, i64), backward: bool) -> Place {

@@ -1,130 +1,202 @@
 //! `ts_replay_schedule`: a replay with the moment at which each event is to be shown.
 //!
-//! The function itself is SQL that the planner inlines, so rows stream. What it calls is here: where to begin, what
-//! was lost before that, and a window aggregate whose state is the clock of the last row.
+//! It is made of pages, one after the other as rows are asked for, and only the clock goes over from one to the next.
+//! So it streams whatever the planner thinks of it, and a row's token is that of its page with the clock in it.
 
 mod pace;
-mod player;
+
+use core::ffi::CStr;
+use std::mem::ManuallyDrop;
 
 use pgrx::datum::Interval;
-use pgrx::pg_sys;
+use pgrx::pg_sys::BuiltinOid::{INT4OID, JSONBOID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::{IntoDatum, PgBuiltInOids, PgMemoryContexts, Spi, fcinfo, pg_sys};
 
-use super::page::loss;
-use super::page::quoted;
-use super::page::rows::Rows;
-use super::page::scope::{self, ALWAYS, FOREVER, Scope};
-use super::token::{self, Place, Token};
-use super::{check_start, floor};
+use super::page::{quoted, read_token};
+use super::token::{self, Clock, MAX_TEXT, Place, Signer, Token};
 use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics::{self, counter::Counter};
-use crate::replay::filter::Filter;
 use crate::session::binding;
+use crate::statement::raw::{Planning, Plans, RawPlan, RawRow, View};
 use crate::tier::retention;
 use pace::Pace;
 
-pg_function! {
-    /// `tailstream.schedule_start(org text, start_time timestamptz, after text) → timestamptz`: no event before is read.
-    fn schedule_start_wrapper(fcinfo) -> Datum {
-        // SAFETY: declared with these arguments.
-        let (org, start, after) =
-            unsafe { (text_argument(fcinfo, 0), argument(fcinfo, 1), text_argument(fcinfo, 2)) };
-        pg_sys::Datum::from(report(start_of(org, start, after)))
-    }
+/// Events read at a time.
+const PAGE: usize = 1_000;
+/// Columns of a page, and one more.
+const COLUMNS: usize = 19;
+const CREATED_AT: usize = 1;
+const CURSOR: usize = 13;
+const KIND: usize = 14;
+const PLAY_AT: usize = 18;
+
+const PAGES: &str = "SELECT * FROM tailstream.page($1, $2, $3, $4, $5, $6)";
+const ARGUMENTS: [PgBuiltInOids; 6] = [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT4OID, JSONBOID];
+
+thread_local! {
+    static PLANS: Plans<()> = Plans::default();
 }
 
 pg_function! {
-    /// `tailstream.schedule_time(org text, after text) → timestamptz`: of the event to go on behind.
-    fn schedule_time_wrapper(fcinfo) -> Datum {
-        // SAFETY: declared with these arguments.
-        let (org, after) = unsafe { (text_argument(fcinfo, 0), text_argument(fcinfo, 1)) };
-        pg_sys::Datum::from(report(token_of(org, after)).map_or(ALWAYS, |token| behind(&token).0))
+    /// `tailstream.play(org text, start_time timestamptz, end_time timestamptz, speed double precision, max_gap interval,
+    /// max_rate integer, after text, filter jsonb)`: a row at each call.
+    fn play_wrapper(fcinfo) -> Datum {
+        // SAFETY: declared with these arguments, and to return a set; the protocol of such functions.
+        unsafe {
+            if fcinfo::srf_is_first_call(fcinfo) {
+                let call = pg_sys::init_MultiFuncCall(fcinfo);
+                let mut memory = PgMemoryContexts::For((*call).multi_call_memory_ctx);
+                let player = memory.switch_to(|_| Player::new(fcinfo));
+                (*call).user_fctx = memory.leak_and_drop_on_delete(report(player)).cast();
+            }
+            let call = pg_sys::per_MultiFuncCall(fcinfo);
+            let player = &mut *(*call).user_fctx.cast::<Player>();
+            match report(player.next()) {
+                Some(row) => {
+                    fcinfo::srf_return_next(fcinfo, call);
+                    row
+                }
+                None => {
+                    fcinfo::srf_return_done(fcinfo, call);
+                    fcinfo::pg_return_null(fcinfo)
+                }
+            }
+        }
     }
 }
 
-pg_function! {
-    /// `tailstream.schedule_id(org text, after text) → bigint`: of the event to go on behind.
-    fn schedule_id_wrapper(fcinfo) -> Datum {
-        // SAFETY: declared with these arguments.
-        let (org, after) = unsafe { (text_argument(fcinfo, 0), text_argument(fcinfo, 1)) };
-        pg_sys::Datum::from(report(token_of(org, after)).map_or(i64::MIN, |token| behind(&token).1))
-    }
+/// A replay that is being played.
+struct Player {
+    descriptor: pg_sys::TupleDesc,
+    signer: Signer,
+    /// All but the token to go on behind; as long as the player lives.
+    arguments: [Option<pg_sys::Datum>; ARGUMENTS.len()],
+    after: Option<String>,
+    pace: Pace,
+    clock: Clock,
+    /// When the last event happened; `None` before the first one of all.
+    last: Option<i64>,
+    /// The rows of a page, and where they are kept.
+    rows: std::vec::IntoIter<pg_sys::Datum>,
+    /// A part of the player's own memory, which goes with all its parts.
+    memory: ManuallyDrop<PgMemoryContexts>,
+    is_last: bool,
 }
 
-pg_function! {
-    /// `tailstream.schedule_gap(org text, start_time timestamptz, end_time timestamptz, after text,
-    /// speed double precision, max_gap interval, max_rate integer)`: checks all arguments, and returns what was lost.
-    fn schedule_gap_wrapper(fcinfo) -> Datum {
-        // SAFETY: declared with these arguments, and to return a set of rows.
-        unsafe { report(gap(fcinfo)) };
-        pg_sys::Datum::null()
+impl Player {
+    /// Checks the arguments. In memory that lives as long as the player.
+    ///
+    /// # Safety
+    /// `fcinfo` must come from PostgreSQL, for the function above.
+    unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Result<Self> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let org = binding::permitted_org(text_argument(fcinfo, 0))?;
+            let pace = pace(fcinfo, 3)?;
+            let signer = token::signer(org)?;
+            let after = text_argument(fcinfo, 6).map(str::to_owned);
+            let token = after.as_deref().map(|text| read_token(&signer, text)).transpose()?;
+            let (clock, last) = match token.map(|token| (token.place, token.clock)) {
+                Some((Place::Arrival { .. }, _)) => return Err(Error::OtherOrder("arrival")),
+                Some((Place::Time { created_at, .. }, Some(clock))) => (clock, Some(created_at)),
+                _ => (Clock::default(), None),
+            };
+            metrics::count(Counter::Replays, 1);
+            let mut descriptor = std::ptr::null_mut();
+            pg_sys::get_call_result_type(fcinfo, std::ptr::null_mut(), &mut descriptor);
+            let filter = fcinfo::pg_getarg_datum(fcinfo, 7);
+            let filter = filter.map(|value| pg_sys::pg_detoast_datum_copy(value.cast_mut_ptr()).into());
+            let (start, end) = (fcinfo::pg_getarg_datum(fcinfo, 1), fcinfo::pg_getarg_datum(fcinfo, 2));
+            let limit = Some(pg_sys::Datum::from(PAGE as i32));
+            Ok(Self {
+                descriptor: pg_sys::BlessTupleDesc(descriptor),
+                signer,
+                arguments: [org.into_datum(), start, end, None, limit, filter],
+                after,
+                pace,
+                clock,
+                last,
+                rows: Vec::new().into_iter(),
+                memory: ManuallyDrop::new(PgMemoryContexts::new("tailstream schedule")),
+                is_last: false,
+            })
+        }
     }
-}
 
-/// # Safety
-/// `fcinfo` must come from PostgreSQL, for the function above.
-unsafe fn gap(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
-    // SAFETY: the caller's promise.
-    let (org, start, end, after) = unsafe {
-        pace(fcinfo, 4)?;
-        (text_argument(fcinfo, 0), argument(fcinfo, 1), argument(fcinfo, 2), text_argument(fcinfo, 3))
-    };
-    let org = binding::permitted_org(org)?;
-    let token = token_of(Some(org), after)?;
-    if token.is_none() {
-        check_start(org, start)?;
+    fn next(&mut self) -> Result<Option<pg_sys::Datum>> {
+        loop {
+            if let Some(row) = self.rows.next() {
+                return Ok(Some(row));
+            }
+            if self.is_last {
+                return Ok(None);
+            }
+            self.read()?;
+        }
     }
-    metrics::count(Counter::Replays, 1);
-    // SAFETY: as above.
-    let mut rows = unsafe { Rows::new(fcinfo, org, token::signer(org)?) };
-    let Some(token) = token else { return Ok(()) };
-    let everything = Filter::default();
-    let scope = Scope {
-        start: start.unwrap_or(ALWAYS),
-        end: end.unwrap_or(FOREVER),
-        floor: floor::at_statement_start(org)?,
-        ..Scope::of(org, &everything)?
-    };
-    let with_clock = |place| Token { clock: token.clock, ..scope.token(place) };
-    if let Some(gap) = loss::by_erasure(&scope, &token)? {
-        rows.gap(gap, &with_clock(token.place));
-    }
-    if behind(&token).0.max(scope.start) < scope.floor
-        && let Some(gap) = loss::before_floor(&scope, behind(&token))?
-    {
-        let place = Place::Time { created_at: gap.to.saturating_sub(1), id: i64::MAX, backward: false };
-        rows.gap(gap, &with_clock(place));
-    }
-    Ok(())
-}
 
-fn start_of(org: Option<&str>, start: Option<i64>, after: Option<&str>) -> Result<i64> {
-    let org = binding::permitted_org(org)?;
-    let token = token_of(Some(org), after)?;
-    if token.is_none() {
-        check_start(org, start)?;
+    /// Reads the next page.
+    fn read(&mut self) -> Result<()> {
+        // SAFETY: the rows in it were all returned, and taken by now.
+        unsafe { self.memory.reset() };
+        let mut arguments = self.arguments;
+        arguments[3] = self.after.as_deref().and_then(IntoDatum::into_datum);
+        let (mut rows, mut events, mut failed) = (Vec::new(), 0, None);
+        Spi::connect_mut(|_| {
+            let plan = PLANS
+                .with(|plans| plans.get((), |()| RawPlan::new(PAGES, &ARGUMENTS, Planning::Automatic)))?;
+            plan.each(arguments, View::New, |row| {
+                let is_event = row.text(KIND) == Some("event");
+                events += usize::from(is_event);
+                match self.row(&row, is_event) {
+                    Ok(row) => rows.push(row),
+                    Err(error) => failed = Some(error),
+                }
+                failed.is_none()
+            })
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        self.is_last = events < PAGE;
+        self.rows = rows.into_iter();
+        Ok(())
     }
-    let from = token.map_or(ALWAYS, |token| behind(&token).0);
-    Ok(from.max(start.unwrap_or(ALWAYS)).max(floor::at_statement_start(org)?))
-}
 
-/// The token to go on from; one that stands in the order of event times, forward.
-fn token_of(org: Option<&str>, after: Option<&str>) -> Result<Option<Token>> {
-    let org = binding::permitted_org(org)?;
-    let Some(text) = after else { return Ok(None) };
-    let token = scope::read_token(&token::signer(org)?, text)?;
-    match token.place {
-        Place::Time { backward: false, .. } => Ok(Some(token)),
-        Place::Time { .. } => Err(Error::OtherDirection("backward")),
-        Place::Arrival { .. } => Err(Error::OtherOrder("arrival")),
-    }
-}
-
-/// Time and id of the event that a token stands behind.
-fn behind(token: &Token) -> (i64, i64) {
-    match token.place {
-        Place::Time { created_at, id, .. } => (created_at, id),
-        Place::Arrival { .. } => (ALWAYS, i64::MIN),
+    /// A row of a page with the moment to show it and the clock in its token.
+    fn row(&mut self, row: &RawRow<'_>, is_event: bool) -> Result<pg_sys::Datum> {
+        if is_event {
+            let created_at = row.int8(CREATED_AT).unwrap_or_default();
+            if let Some(before) = self.last {
+                self.clock = self.pace.next(self.clock, created_at.saturating_sub(before));
+            }
+            self.last = Some(created_at);
+        }
+        let token = read_token(&self.signer, row.text(CURSOR).unwrap_or_default())?;
+        let clock = self.last.map(|_| self.clock);
+        let mut room = [0; MAX_TEXT];
+        let text = self.signer.write(&Token { clock, ..token }, &mut room);
+        self.after = Some(text.to_owned());
+        let play_at = Interval::new(0, 0, self.clock.shown / 1_000)
+            .map_err(|_| Error::Internal("a moment out of range"))?;
+        // SAFETY: values of the descriptor's columns; the row is kept in the page's memory.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(self.memory.value());
+            let value = |column| match column {
+                CURSOR => text.into_datum(),
+                PLAY_AT if is_event => play_at.into_datum(),
+                PLAY_AT => None,
+                _ => row.datum(column),
+            };
+            let values: [Option<pg_sys::Datum>; COLUMNS] = std::array::from_fn(value);
+            let mut nulls = values.map(|value| value.is_none());
+            let mut values = values.map(|value| value.unwrap_or(pg_sys::Datum::null()));
+            let tuple = pg_sys::heap_form_tuple(self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            let datum = pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data);
+            pg_sys::MemoryContextSwitchTo(before);
+            Ok(datum)
+        }
     }
 }
 
@@ -133,11 +205,15 @@ fn behind(token: &Token) -> (i64, i64) {
 /// # Safety
 /// `fcinfo` must come from PostgreSQL, for a function with these arguments there.
 unsafe fn pace(fcinfo: pg_sys::FunctionCallInfo, first: usize) -> Result<Pace> {
-    // SAFETY: the caller's promise.
-    let (speed, max_gap, max_rate) = unsafe {
+    // SAFETY: the caller's promise; interval_out takes an interval and returns a C string.
+    let (speed, max_gap, written, max_rate) = unsafe {
         (
             argument::<f64>(fcinfo, first).ok_or(Error::NullArgument("speed"))?,
             argument::<Interval>(fcinfo, first + 1).ok_or(Error::NullArgument("max_gap"))?,
+            pgrx::direct_function_call::<&CStr>(
+                pg_sys::interval_out,
+                &[fcinfo::pg_getarg_datum(fcinfo, first + 1)],
+            ),
             argument::<i32>(fcinfo, first + 2).ok_or(Error::NullArgument("max_rate"))?,
         )
     };
@@ -148,7 +224,8 @@ unsafe fn pace(fcinfo: pg_sys::FunctionCallInfo, first: usize) -> Result<Pace> {
     let days = max_gap.days().saturating_add(max_gap.months().saturating_mul(30));
     let micros = retention::microseconds(days, max_gap.micros());
     if micros < 0 {
-        return refuse("max_gap", quoted(Some(&max_gap.to_string())), "It is the longest pause, 0 or more.");
+        let written = written.map(|text| text.to_string_lossy().into_owned());
+        return refuse("max_gap", quoted(written.as_deref()), "It is the longest pause, 0 or more.");
     }
     if max_rate < 1 {
         return refuse("max_rate", max_rate.to_string(), "It is a number of events in a second, 1 or more.");

@@ -1,7 +1,7 @@
 //! The token of a place in a replay: where to go on, and whose it is.
 //!
 //! ```text
-//! version 1 | flags 1 | org 8 | life 4 | place 16 | boundary 8? | cursor 8 + course 4? | clock 16? | seal 16
+//! version 1 | flags 1 | org 8 | life 4 | place 16 | boundary 8? | reach 8? | cursor 8 + moves 4? | clock 16? | seal 16
 //! ```
 //! Numbers are big-endian; the whole is base64url without padding (RFC 4648, section 5). The seal is HMAC-SHA-256 (RFC
 //! 2104) under the database's key, cut to 128 bits; `org` is an HMAC of the org id, so that a token says whose it is to
@@ -27,7 +27,8 @@ const BACKWARD: u8 = 2;
 const BOUNDARY: u8 = 4;
 const COURSE: u8 = 8;
 const CLOCK: u8 = 16;
-const KNOWN: u8 = ARRIVAL | BACKWARD | BOUNDARY | COURSE | CLOCK;
+const REACH: u8 = 32;
+const KNOWN: u8 = ARRIVAL | BACKWARD | BOUNDARY | COURSE | CLOCK | REACH;
 
 /// Offsets in a batch take so many bits, the end of the largest one included.
 const OFFSET_BITS: u32 = 17;
@@ -63,13 +64,15 @@ pub struct Token {
     pub life: u32,
     /// Only what has a position up to this one.
     pub boundary: Option<i64>,
+    /// What was lost before this time was told: PostgreSQL's microseconds.
+    pub reach: Option<i64>,
     pub course: Option<Course>,
     pub clock: Option<Clock>,
 }
 
 impl Token {
     pub fn at(place: Place, life: u32) -> Self {
-        Self { place, life, boundary: None, course: None, clock: None }
+        Self { place, life, boundary: None, reach: None, course: None, clock: None }
     }
 }
 
@@ -113,6 +116,9 @@ impl Signer {
         if let Some(boundary) = token.boundary {
             put(&boundary.to_be_bytes());
         }
+        if let Some(reach) = token.reach {
+            put(&reach.to_be_bytes());
+        }
         if let Some(course) = token.course {
             put(&course.cursor.to_be_bytes());
             put(&course.moves.to_be_bytes());
@@ -151,6 +157,7 @@ fn flags(token: &Token) -> u8 {
     };
     let optional = [
         (token.boundary.is_some(), BOUNDARY),
+        (token.reach.is_some(), REACH),
         (token.course.is_some(), COURSE),
         (token.clock.is_some(), CLOCK),
     ];
@@ -182,6 +189,9 @@ fn parse(content: &[u8]) -> Option<([u8; 8], Token)> {
     let mut token = Token::at(place, life);
     if flags & BOUNDARY != 0 {
         token.boundary = Some(number(&mut rest)?);
+    }
+    if flags & REACH != 0 {
+        token.reach = Some(number(&mut rest)?);
     }
     if flags & COURSE != 0 {
         let (cursor, moves) = (number(&mut rest)?, i32::from_be_bytes(take(&mut rest)?));
