@@ -16,11 +16,13 @@ use crate::tier::cache;
 const LOOKING: &str = "looking for lost events";
 
 thread_local! {
-    // No event is further ahead of the time at which it was received than a day: the range of max_future_skew.
+    // Without a sequencer the ledger is kept in its stead, and all of it is unplaced. No event is further ahead of the time at which it was received than a day: the range of max_future_skew.
     static MAY_BE_LOST: Statement = const { Statement::new(
         LOOKING,
         "SELECT coalesce((SELECT p.seq > 1 AND p.placed_at > $2 - interval '24 hours'
-                          FROM tailstream.positions p ORDER BY p.seq LIMIT 1), true)
+                          FROM tailstream.positions p ORDER BY p.seq LIMIT 1),
+                         (SELECT min(b.batch_id) > 1 AND min(b.received_at) > $2 - interval '24 hours'
+                          FROM tailstream.batches b), true)
              OR EXISTS (SELECT FROM tailstream.positions p
                         WHERE p.org_id = $1 AND p.placed_at >= $2 - interval '24 hours' AND p.seq <= $5
                           AND (p.last_event_at, (p.batch_id << 16) + p.event_count - 1) > ($2, $3) AND p.first_event_at < $4)

@@ -12,6 +12,7 @@ use crate::batch;
 use crate::error::Result;
 use crate::replay::token::Place;
 use crate::statement::raw::{Planning, Plans, RawPlan, View};
+use crate::statement::snapshot;
 
 /// Arguments: org, from, to, time and id of the place, limit, boundary, then those of the filter.
 const ARGUMENTS: [PgBuiltInOids; 11] = [
@@ -129,12 +130,16 @@ fn read(
     Spi::connect_mut(|_| {
         let plan =
             PLANS.with(|plans| plans.get(sql, |sql| RawPlan::new(sql, &ARGUMENTS, Planning::EachCall)))?;
-        // A snapshot from before the locks could show neither an event in its old chunk nor in the one it was copied to.
-        plan.each(values, View::New, |row| {
-            let at = place((row.int8(1).unwrap_or_default(), row.int8(0).unwrap_or_default()), backward);
-            rows.event(&row, &scope.token(at));
-            (found, last) = (found + 1, Some(at));
-            true
+        // Planned under a snapshot of this moment: TimescaleDB looks its chunks up with it, and one that was dropped since
+        // the calling query began is not there. And read with one from after the locks: an earlier one could show an event
+        // neither in its old chunk nor in the one it was copied to.
+        snapshot::current(|| {
+            plan.each(values, View::New, |row| {
+                let at = place((row.int8(1).unwrap_or_default(), row.int8(0).unwrap_or_default()), backward);
+                rows.event(&row, &scope.token(at));
+                (found, last) = (found + 1, Some(at));
+                true
+            })
         })
     })?;
     Ok((found, last))
