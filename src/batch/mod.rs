@@ -100,27 +100,41 @@ struct Search<'a> {
     org: &'a str,
     ids: Range<i64>,
     sink: &'a mut dyn Sink,
-    found: usize,
+    /// Which of them were found, a bit for each.
+    found: Vec<u64>,
+    missing: usize,
     /// The sink wants no more.
     stopped: bool,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(org: &'a str, ids: Range<i64>, sink: &'a mut dyn Sink) -> Self {
+        let missing = (ids.end - ids.start).max(0) as usize;
+        Self { org, ids, sink, found: vec![0; missing.div_ceil(64)], missing, stopped: false }
+    }
+
+    /// Passes an event on that was not found before.
     fn take(&mut self, row: &RawRow<'_>) -> bool {
-        if row.int8(0).is_some_and(|id| self.ids.contains(&id)) {
-            self.found += 1;
-            self.stopped = !self.sink.take(row);
+        if let Some(id) = row.int8(0).filter(|id| self.ids.contains(id)) {
+            let offset = (id - self.ids.start) as usize;
+            let (word, bit) = (&mut self.found[offset / 64], 1 << (offset % 64));
+            if *word & bit == 0 {
+                *word |= bit;
+                self.missing -= 1;
+                self.stopped = !self.sink.take(row);
+            }
         }
-        !self.stopped
+        !self.is_over()
     }
 
     fn is_over(&self) -> bool {
-        self.stopped || self.found as i64 >= self.ids.end - self.ids.start
+        self.stopped || self.missing == 0
     }
 
     fn again(&mut self) {
         self.sink.clear();
-        self.found = 0;
+        self.found.fill(0);
+        self.missing = (self.ids.end - self.ids.start).max(0) as usize;
     }
 
     /// Asks one chunk, or the hypertable.
@@ -134,18 +148,18 @@ impl Search<'_> {
     }
 }
 
-/// Gives the sink the events of a batch whose offsets are in the range, in any order; those that are gone are left out.
+/// Gives the sink the events of a batch whose offsets are in the range, each once, in any order; those that are gone are left out.
 /// In a transaction with an active snapshot.
 pub fn read(org: &str, position: &Position, offsets: Range<i32>, sink: &mut dyn Sink) -> Result<()> {
     let base = position.batch_id << 16;
     let ids = base + i64::from(offsets.start)..base + i64::from(offsets.end);
-    let mut search = Search { org, ids, sink, found: 0, stopped: false };
+    let mut search = Search::new(org, ids, sink);
     let (first, last) = (micros(position.first), micros(position.last));
     let chunks = chunk::of(position.tier, first, last)?;
     // Any other relation may have got that number since the hint was written down.
     let is_known = |spot: &&Spot| chunks.iter().any(|chunk| chunk.relation.to_u32() == spot.chunk);
     if let Some(spot) = position.spot.as_ref().filter(is_known) {
-        heap::scan(spot, &COLUMNS, |row| search.take(row) && !search.is_over());
+        heap::scan(spot, &COLUMNS, |row| search.take(row));
         if search.is_over() {
             return Ok(());
         }

@@ -25,7 +25,6 @@ pub fn read(org: &str, position: &Position, offset: i32, end: &mut i32) -> Resul
         if !gathered.is_too_large() {
             let mut entries = gathered.entries;
             entries.sort_unstable_by_key(|entry| entry.event_id);
-            entries.dedup_by_key(|entry| entry.event_id);
             return Ok(entries);
         }
         *end = offset + (*end - offset) / 2;

@@ -35,11 +35,37 @@ impl Spot {
         let near = |run: &&mut (u32, u32)| block + NEAR >= run.0 && block <= run.1.saturating_add(NEAR);
         // Rows come one after the other into the same block, or the next.
         if let Some(run) = self.runs.iter_mut().rev().find(near) {
-            *run = (run.0.min(block), run.1.max(block));
+            if block < run.0 || run.1 < block {
+                *run = (run.0.min(block), run.1.max(block));
+                self.merge();
+            }
             return true;
         }
         self.runs.push((block, block));
         self.runs.len() <= MAX_RUNS
+    }
+
+    /// Makes one of runs that have come near each other: no block may be read twice.
+    fn merge(&mut self) {
+        if self.runs.len() < 2 {
+            return;
+        }
+        let last = self.runs.last().copied();
+        self.runs.sort_unstable();
+        self.runs.dedup_by(|next, run| {
+            let is_near = next.0 <= run.1.saturating_add(NEAR);
+            if is_near {
+                run.1 = run.1.max(next.1);
+            }
+            is_near
+        });
+        // The next row most likely comes behind the last one.
+        let latest =
+            last.and_then(|last| self.runs.iter().position(|run| run.0 <= last.0 && last.1 <= run.1));
+        if let Some(latest) = latest {
+            let run = self.runs.remove(latest);
+            self.runs.push(run);
+        }
     }
 
     /// Whether it is worth following for so many rows.
@@ -70,7 +96,9 @@ impl FromStr for Spot {
             let (first, last) = word.split_once('-').unwrap_or((word, word));
             Ok((first.parse()?, last.parse()?))
         };
-        Ok(Self { chunk, runs: words.map(run).collect::<Result<_, Self::Err>>()? })
+        let mut spot = Self { chunk, runs: words.map(run).collect::<Result<_, Self::Err>>()? };
+        spot.merge();
+        Ok(spot)
     }
 }
 
@@ -107,6 +135,8 @@ impl Spots {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn spots(blocks: &[(u32, u32)]) -> Spots {
@@ -126,6 +156,30 @@ mod tests {
         assert_eq!(spots(&far).hint(100), None, "too many places");
         let wide: Vec<(u32, u32)> = (0..20).map(|block| (1, block * 3)).collect();
         assert_eq!(spots(&wide).hint(20), None, "too wide for its rows");
+    }
+
+    #[test]
+    fn runs_that_meet_become_one() {
+        let mut blocks = vec![(1, 172)];
+        blocks.extend((168..=200).map(|block| (1, block)));
+        blocks.extend([(1, 17), (1, 21), (1, 22)]);
+        let hint = spots(&blocks).hint(1_000).unwrap();
+        assert_eq!(hint.runs, [(17, 17), (168, 200), (21, 22)]);
+        let old = "27069 172 168-200 17 21-23".parse::<Spot>().unwrap();
+        assert_eq!(old.runs, [(17, 17), (168, 200), (21, 23)]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_block_is_in_one_run(blocks in prop::collection::vec(0_u32..60, 1..60)) {
+            let Spots::One(spot) = spots(&blocks.iter().map(|block| (1, *block)).collect::<Vec<_>>()) else {
+                return Ok(());
+            };
+            for block in blocks {
+                let runs = spot.runs.iter().filter(|run| run.0 <= block && block <= run.1).count();
+                prop_assert_eq!(runs, 1, "block {} in {:?}", block, spot.runs);
+            }
+        }
     }
 
     #[test]
