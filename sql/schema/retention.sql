@@ -259,15 +259,21 @@ BEGIN
 END
 $body$;
 
+-- Whether no other transaction uses the cursor, and none will before this one ends.
+CREATE FUNCTION tailstream.try_lock_cursor(cursor_id bigint) RETURNS boolean
+LANGUAGE c VOLATILE STRICT COST 10000 AS 'MODULE_PATHNAME', 'try_lock_cursor_wrapper';
+
 -- Removes cursors that nobody used for longer than tailstream.cursor_ttl, but for those in use at this moment.
 CREATE FUNCTION tailstream.drop_expired_cursors() RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
-    DELETE FROM tailstream.durable_cursors c
-    WHERE c.cursor_id IN (
-        SELECT x.cursor_id FROM tailstream.durable_cursors x
-        WHERE current_setting('tailstream.cursor_ttl')::interval > interval '0'
-          AND x.last_active < clock_timestamp() - current_setting('tailstream.cursor_ttl')::interval
-        FOR UPDATE SKIP LOCKED)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    kept interval := current_setting('tailstream.cursor_ttl')::interval;
+BEGIN
+    IF kept > interval '0' THEN
+        DELETE FROM tailstream.durable_cursors c
+        WHERE c.last_active < clock_timestamp() - kept AND tailstream.try_lock_cursor(c.cursor_id);
+    END IF;
+END
 $body$;
 
 -- Whether every batch in this chunk of the ledger has its position.

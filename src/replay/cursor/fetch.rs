@@ -95,25 +95,20 @@ fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) 
         if !rows.is_empty() || !patience.wait() {
             return Ok(read);
         }
+        cursor.check()?;
     }
 }
 
 /// What has to be known before reading, to write down afterwards that a cursor is in use.
 struct Use {
-    /// It was not written down for a while.
-    is_due: bool,
     /// Everything before this place was there to be read.
     head: Option<Place>,
 }
 
 impl Use {
     fn of(cursor: &Cursor) -> Result<Self> {
-        let kept = settings::cursor_ttl();
-        let touch = if kept > 0 { TOUCH.min(kept / 10) } else { TOUCH };
-        // SAFETY: reads the clock.
-        let is_due = unsafe { pg_sys::GetCurrentTimestamp() } - cursor.last_active > touch;
-        let head = (is_due && cursor.by_arrival).then(beginning::head).transpose()?;
-        Ok(Self { is_due, head: head.map(Next::place) })
+        let head = (is_due(cursor) && cursor.by_arrival).then(beginning::head).transpose()?;
+        Ok(Self { head: head.map(Next::place) })
     }
 
     /// Moves the cursor if that is wanted, or if nothing is skipped by it.
@@ -130,9 +125,18 @@ impl Use {
         let may_write = !unsafe { pg_sys::XactReadOnly };
         let moves = auto_ack && !nothing;
         // What was passed over without a row need not be written down every time; it is passed over again.
-        if moves || may_write && (self.is_due || nothing && read.seen > FORGETTABLE) {
+        if moves || may_write && (is_due(cursor) || nothing && read.seen > FORGETTABLE) {
             cursor.move_to(stands)?;
         }
         Ok(())
     }
+}
+
+/// Whether it was not written down for a while that the cursor is in use.
+fn is_due(cursor: &Cursor) -> bool {
+    let kept = settings::cursor_ttl();
+    let touch = if kept > 0 { TOUCH.min(kept / 10) } else { TOUCH };
+    // SAFETY: reads the clock.
+    let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    now - cursor.last_active > touch
 }

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 
 use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
+use crate::locks;
 use crate::metrics;
 use crate::replay::filter::Filter;
 use crate::replay::page::scope;
@@ -75,6 +76,12 @@ pg_function! {
         report(valid_name(name).and_then(|name| store::acquire_any(name, org, false)?.drop()));
         pg_sys::Datum::null()
     }
+}
+
+/// `tailstream.try_lock_cursor(cursor_id bigint) → boolean`
+#[pgrx::pg_extern(sql = false)]
+fn try_lock_cursor(cursor_id: i64) -> bool {
+    report(locks::cursor(cursor_id, true))
 }
 
 unsafe fn start_text<'a>(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Result<Start<'a>> {

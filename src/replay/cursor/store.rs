@@ -38,14 +38,14 @@ thread_local! {
         "moving a cursor",
         "UPDATE tailstream.durable_cursors
          SET place_at = $2, place_id = $3, place_offset = $4, reach = $5, reach_seq = $6, life = $7, last_active = clock_timestamp()
-         WHERE cursor_id = $1",
+         WHERE cursor_id = $1 RETURNING cursor_id",
         &[INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
     static SEEK: Statement = const { Statement::new(
         "moving a cursor",
         "UPDATE tailstream.durable_cursors
          SET place_at = $2, place_id = $3, place_offset = $4, reach = $5, reach_seq = $6, life = $7, last_active = clock_timestamp(),
              moves = moves + 1
-         WHERE cursor_id = $1",
+         WHERE cursor_id = $1 RETURNING cursor_id",
         &[INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
 }
 
@@ -219,7 +219,16 @@ impl Cursor {
 
     fn write(&self, statement: &'static std::thread::LocalKey<Statement>, standing: Standing) -> Result<()> {
         let arguments = standing.arguments(self.id)?;
-        Spi::connect_mut(|client| statement.with(|statement| statement.run(client, &arguments).map(drop)))
+        let is_there = Spi::connect_mut(|client| {
+            Ok(!statement.with(|statement| statement.run(client, &arguments))?.is_empty())
+        })?;
+        if is_there { Ok(()) } else { Err(Error::NoCursor(self.name.clone())) }
+    }
+
+    /// Error if it was dropped with its org, which waits for no lock.
+    pub fn check(&self) -> Result<()> {
+        let found = query(ROW, [Some(self.id.into())], &[INT8OID], |_| ())?;
+        if found.is_empty() { Err(Error::NoCursor(self.name.clone())) } else { Ok(()) }
     }
 
     pub fn drop(&self) -> Result<()> {

@@ -148,7 +148,6 @@ impl Reader<'_, '_> {
         batch::read(scope.org, position, start..end, &mut window)?;
         let mut found = window.found;
         found.sort_unstable_by_key(|(offset, _)| *offset);
-        found.dedup_by_key(|(offset, _)| *offset);
         Ok(self.deliver(position, start..end, found))
     }
 

@@ -7,7 +7,7 @@ use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 
 use super::rows::{Gap, Reason};
-use super::scope::Scope;
+use super::scope::{ALWAYS, Scope};
 use crate::error::{Result, spi};
 use crate::replay::token::Place;
 use crate::statement::{Statement, arg};
@@ -39,10 +39,10 @@ pub fn between(scope: &Scope<'_>, behind: (i64, i64), until: i64) -> Result<Opti
     let from_start = |start: i64| (start.saturating_sub(1), i64::MAX);
     let (time, id) = behind.max(from_start(scope.start)).max(from_start(scope.reach));
     let to = until.min(scope.end);
-    if time >= to || !may_be_lost(scope, (time, id), to)? {
+    let from = if id == i64::MAX { time.saturating_add(1) } else { time };
+    if from >= to || !may_be_lost(scope, (time, id), to)? {
         return Ok(None);
     }
-    let from = if id == i64::MAX { time.saturating_add(1) } else { time };
     Ok(Some(Gap { from, to, reason: Reason::Retention }))
 }
 
@@ -92,6 +92,8 @@ pub fn by_erasure(scope: &Scope<'_>, place: Place, life: u32) -> Result<Option<G
         Place::Time { .. } => scope.start,
         Place::Arrival { placed_ms, .. } => from_ms(placed_ms),
     };
+    // A range without beginning begins with what is shown.
+    let from = if from == ALWAYS { scope.floor } else { from };
     Ok(Some(Gap { from: from.min(until), to: until, reason: Reason::Erased }))
 }
 

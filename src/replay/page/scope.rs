@@ -36,6 +36,9 @@ pub struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// All that an org shows now.
     pub fn of(org: &'a str, filter: &'a Filter) -> Result<Self> {
+        // A call may come long after its transaction's last lock, with which PostgreSQL tells of changes.
+        // SAFETY: inside a transaction.
+        unsafe { pg_sys::AcceptInvalidationMessages() };
         let floor = floor(org)?;
         Ok(Self {
             org,
