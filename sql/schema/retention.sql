@@ -216,6 +216,10 @@ BEGIN
             victim.chunk, victim.tier, victim.retention, coalesce(give_up - clock_timestamp(), patience));
         give_up := CASE WHEN outcome.dropped THEN coalesce(give_up, clock_timestamp() + patience) ELSE give_up END;
         tally := tailstream.add_to_tally(tally, victim.tier_name, outcome.dropped, outcome.events, outcome.rescued, outcome.bytes);
+        IF outcome.dropped THEN
+            INSERT INTO tailstream.purges AS g (tier, until) VALUES (victim.tier, victim.range_end)
+            ON CONFLICT ON CONSTRAINT purges_pkey DO UPDATE SET until = greatest(g.until, excluded.until);
+        END IF;
     END LOOP;
     FOR victim IN SELECT l.chunk FROM tailstream.expired_bookkeeping() l LOOP
         EXIT WHEN give_up < clock_timestamp() AND tailstream.somebody_waits();
@@ -293,7 +297,8 @@ END
 $body$;
 
 -- Chunks of the ledger that neither the idempotency window nor the sequencer nor a rebuild of streams needs any
--- more, positions past the longest retention but for the last, and rejected events past theirs. Without a sequencer
+-- more, positions two days past the longest retention (they tell readers of event times what they have lost, and an event
+-- may be a day ahead of its position) but for the last, and rejected events past theirs. Without a sequencer
 -- the ledger is kept as long as the events.
 CREATE FUNCTION tailstream.expired_bookkeeping() RETURNS TABLE (chunk regclass)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
@@ -307,7 +312,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' A
       AND (c.range_end <= clock_timestamp() - k.retention OR tailstream.is_sequenced(c.chunk))
     UNION ALL
     SELECT c.chunk FROM kept k CROSS JOIN tailstream.chunks('tailstream.positions', 'placed_at') c
-    WHERE c.range_end <= clock_timestamp() - greatest(k.retention, k.ledger)
+    WHERE c.range_end <= clock_timestamp() - greatest(k.retention, k.ledger) - interval '48 hours'
       AND c.range_end <= (SELECT p.placed_at FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1)
     UNION ALL
     SELECT c.chunk FROM tailstream.chunks('tailstream.rejected_events', 'received_at') c

@@ -187,6 +187,14 @@ BEGIN
             ON tailstream.rejected_events (org_id, received_at);
     END IF;
 
+    -- Up to which time chunks of a tier were dropped by now.
+    IF to_regclass('tailstream.purges') IS NULL THEN
+        CREATE TABLE tailstream.purges (
+            tier  smallint PRIMARY KEY,
+            until timestamptz NOT NULL
+        );
+    END IF;
+
     -- What tokens of places in a replay are sealed with. One row; whoever has it can make tokens, which give no rights.
     IF to_regclass('tailstream.token_key') IS NULL THEN
         CREATE TABLE tailstream.token_key (

@@ -35,7 +35,7 @@ BEGIN
     altered.stream_age := coalesce(stream_age, altered.stream_age);
     PERFORM tailstream.check_tier(name, altered.retention, altered.stream_entries, altered.stream_age);
     IF retention > (SELECT t.retention FROM tailstream.tiers t WHERE t.id = altered.id) THEN
-        altered.lost_before := greatest(altered.lost_before, tailstream.purged_bound(altered.id));
+        altered.lost_before := greatest(altered.lost_before, tailstream.purged_bound(ARRAY[altered.id]));
     END IF;
     UPDATE tailstream.tiers t
     SET retention = altered.retention, lost_before = altered.lost_before, stream_entries = altered.stream_entries, stream_age = altered.stream_age
@@ -83,7 +83,11 @@ BEGIN
     JOIN tailstream.tiers had ON had.id = o.tier
     JOIN tailstream.tiers given ON given.name = ts_set_org_tier.tier
     WHERE o.org_id = org AND o.mirrored AND EXISTS (SELECT FROM tailstream.mirror);
-    SELECT greatest(had.lost_before, tailstream.purged_bound(had.id)) INTO lost
+    -- Its events lie in the chunks of the tiers it was on when they came.
+    SELECT greatest(had.lost_before, tailstream.purged_bound(ARRAY(
+               SELECT t.id FROM tailstream.tiers t
+               WHERE t.retention < given.retention
+                 AND (t.id = had.id OR EXISTS (SELECT FROM tailstream.positions p WHERE p.org_id = org AND p.tier = t.id))))) INTO lost
     FROM tailstream.orgs o
     JOIN tailstream.tiers had ON had.id = o.tier
     JOIN tailstream.tiers given ON given.name = ts_set_org_tier.tier
@@ -99,19 +103,16 @@ BEGIN
 END
 $body$;
 
--- Before which time a tier's events may have been purged by now. As long as this transaction runs nothing more is: who
--- is being given a longer retention must know what that comes too late for.
-CREATE FUNCTION tailstream.purged_bound(tier smallint) RETURNS timestamptz
+-- Before which time events in these tiers may have been purged by now. As long as this transaction runs nothing more is:
+-- who is being given a longer retention must know what that comes too late for.
+CREATE FUNCTION tailstream.purged_bound(tier_ids smallint[]) RETURNS timestamptz
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
-DECLARE
-    hidden timestamptz := clock_timestamp() - (SELECT t.retention FROM tailstream.tiers t WHERE t.id = tier);
 BEGIN
-    -- Under other levels the chunks that are seen need not be there any more.
+    -- Under other levels it need not be seen what was purged last.
     IF current_setting('transaction_isolation') LIKE 'read %' AND tailstream.try_lock_purge() THEN
-        RETURN least(hidden, (SELECT min(c.range_start) FROM tailstream.chunks('tailstream.events', 'created_at') c
-                              WHERE c.tier = purged_bound.tier));
+        RETURN (SELECT max(g.until) FROM tailstream.purges g WHERE g.tier = ANY (tier_ids));
     END IF;
-    RETURN hidden;
+    RETURN clock_timestamp() - (SELECT min(t.retention) FROM tailstream.tiers t WHERE t.id = ANY (tier_ids));
 END
 $body$;
 

@@ -14,8 +14,9 @@ use crate::replay::token::Place;
 use crate::statement::raw::RawRow;
 use crate::statement::{Statement, arg, snapshot};
 
-/// Positions read at a time.
-const PAGE: i64 = 64;
+/// Positions read at first, and then twice as many each time: one may have all the events that are wanted.
+const FIRST_PAGE: i64 = 4;
+const MAX_PAGE: i64 = 256;
 /// Events of a batch that are looked at together at the least, where a filter lets only some of them through.
 const MIN_WINDOW: i32 = 4_096;
 /// Positions this young were not purged, in milliseconds.
@@ -56,7 +57,8 @@ pub struct Read {
 /// Adds the next events in the order of arrival, and in between what was lost.
 pub fn read(scope: &Scope<'_>, from: Next, limit: usize, rows: &mut Rows) -> Result<Read> {
     let mut reader = Reader { scope, limit, rows, read: Read { events: 0, seen: 0, next: from }, lost: None };
-    let mut positions = reader.positions()?;
+    let mut page = FIRST_PAGE;
+    let mut positions = reader.positions(page)?;
     if positions.first().is_none_or(|first| first.seq != from.seq) {
         reader.skip_purged_positions()?;
     }
@@ -68,10 +70,11 @@ pub fn read(scope: &Scope<'_>, from: Next, limit: usize, rows: &mut Rows) -> Res
                 return Ok(reader.finish());
             }
         }
-        if (positions.len() as i64) < PAGE {
+        if (positions.len() as i64) < page {
             return Ok(reader.finish());
         }
-        positions = reader.positions()?;
+        page = (page * 2).min(MAX_PAGE);
+        positions = reader.positions(page)?;
     }
 }
 
@@ -85,12 +88,12 @@ struct Reader<'a, 'b> {
 }
 
 impl Reader<'_, '_> {
-    fn positions(&self) -> Result<Vec<Position>> {
+    fn positions(&self, most: i64) -> Result<Vec<Position>> {
         let next = self.read.next;
         let since = TimestampWithTimeZone::try_from(from_ms(next.placed_ms))
             .map_err(|_| Error::Internal("a time out of range"))?;
         let boundary = self.scope.boundary.unwrap_or(i64::MAX);
-        let arguments = [arg(self.scope.org.to_owned()), arg(next.seq), arg(since), arg(boundary), arg(PAGE)];
+        let arguments = [arg(self.scope.org.to_owned()), arg(next.seq), arg(since), arg(boundary), arg(most)];
         Spi::connect_mut(|client| {
             let rows = NEXT.with(|statement| statement.run(client, &arguments))?;
             rows.map(|row| Position::of(&row)).collect()

@@ -58,8 +58,12 @@ impl<'a> Scope<'a> {
 
     pub fn token(&self, place: Place) -> Token {
         let reach = match place {
-            Place::Time { created_at, .. } if created_at < self.reach => Some(self.reach),
-            _ => None,
+            // Behind it there is nothing more to tell.
+            Place::Time { created_at, backward: false, .. } => {
+                (created_at < self.reach).then_some(self.reach)
+            }
+            Place::Time { .. } => (self.reach != ALWAYS).then_some(self.reach),
+            Place::Arrival { .. } => None,
         };
         Token { boundary: self.boundary, reach, course: self.course, ..Token::at(place, self.life) }
     }

@@ -112,6 +112,8 @@ fn read(
     if from >= to {
         return Ok((found, last));
     }
+    // The index is entered by this comparison, so it must be there only where it says more than the range.
+    let is_inside = if backward { at.0 < to } else { at.0 >= from };
     let [method, host, path, metadata] = scope.values.arguments();
     let values: [Option<pg_sys::Datum>; ARGUMENTS.len()] = [
         Some(datum(scope.org)?),
@@ -126,7 +128,7 @@ fn read(
         path,
         metadata,
     ];
-    let sql = query(scope, backward);
+    let sql = query(scope, is_inside, backward);
     Spi::connect_mut(|_| {
         let plan =
             PLANS.with(|plans| plans.get(sql, |sql| RawPlan::new(sql, &ARGUMENTS, Planning::EachCall)))?;
@@ -145,13 +147,15 @@ fn read(
     Ok((found, last))
 }
 
-fn query(scope: &Scope<'_>, backward: bool) -> String {
+fn query(scope: &Scope<'_>, is_inside: bool, backward: bool) -> String {
     let (columns, filter) = (batch::column_names(), scope.filter.condition(FILTER));
     let (comparison, order) = if backward { ("<", " DESC") } else { (">", "") };
     let boundary = if scope.boundary.is_some() { UP_TO_BOUNDARY } else { "" };
+    let place =
+        if is_inside { format!(" AND (created_at, id) {comparison} ($4, $5)") } else { String::new() };
     format!(
         "SELECT {columns} FROM tailstream.events
-         WHERE org_id = $1 AND created_at >= $2 AND created_at < $3 AND (created_at, id) {comparison} ($4, $5){filter}{boundary}
+         WHERE org_id = $1 AND created_at >= $2 AND created_at < $3{place}{filter}{boundary}
          ORDER BY created_at{order}, id{order} LIMIT $6"
     )
 }
