@@ -84,14 +84,15 @@ BEGIN
     JOIN tailstream.tiers given ON given.name = ts_set_org_tier.tier
     WHERE o.org_id = org AND o.mirrored AND EXISTS (SELECT FROM tailstream.mirror);
     -- Its events lie in the chunks of the tiers it was on when they came.
-    SELECT greatest(had.lost_before, tailstream.purged_bound(ARRAY(
+    SELECT greatest(had.lost_before, CASE WHEN given.retention > had.retention THEN tailstream.purged_bound(ARRAY(
                SELECT t.id FROM tailstream.tiers t
                WHERE t.retention < given.retention
-                 AND (t.id = had.id OR EXISTS (SELECT FROM tailstream.positions p WHERE p.org_id = org AND p.tier = t.id))))) INTO lost
+                 AND (t.id = had.id OR EXISTS (SELECT FROM tailstream.positions p WHERE p.org_id = org AND p.tier = t.id)))) END)
+    INTO lost
     FROM tailstream.orgs o
     JOIN tailstream.tiers had ON had.id = o.tier
     JOIN tailstream.tiers given ON given.name = ts_set_org_tier.tier
-    WHERE o.org_id = org AND given.retention > had.retention;
+    WHERE o.org_id = org;
     INSERT INTO tailstream.orgs AS o (org_id, tier)
     VALUES (tailstream.permitted_org(org), tailstream.tier_id(ts_set_org_tier.tier))
     ON CONFLICT (org_id) DO UPDATE SET tier = excluded.tier, tier_changed_at = clock_timestamp(),

@@ -13,6 +13,8 @@ use crate::replay::token::{self, Place};
 use crate::statement::{Statement, arg};
 
 const LOOKING: &str = "looking for a cursor's place";
+/// Microseconds that an event may be ahead of the clock at the most: the range of max_future_skew.
+const MAX_AHEAD: i64 = 24 * 3_600 * 1_000_000;
 /// Shorter than any token, longer than any time.
 const TOKEN_LENGTH: usize = 60;
 
@@ -59,11 +61,16 @@ impl Start<'_> {
             Self::Text(text) => return Start::Time(time(text)?).find(org, by_arrival),
             Self::Time(time) => {
                 check_start(org, Some(*time))?;
+                // SAFETY: reads the clock.
+                if *time > unsafe { pg_sys::GetCurrentTimestamp() }.saturating_add(MAX_AHEAD) {
+                    let hint = "No event is more than a day ahead.";
+                    return Err(Error::BadArgument { what: "start", value: "too far ahead".into(), hint });
+                }
                 if by_arrival { first(&FIRST_SINCE, org, *time)? } else { before(*time) }
             }
         };
-        let reach = floor.max(scope::lost_before(org)?);
-        Ok(Standing { place, reach, reach_seq: head()?.seq, life: scope::life(org)? })
+        // What a longer retention shows from before may be there or not: if it is gone, that is a loss.
+        Ok(Standing { place, reach: floor, reach_seq: head()?.seq, life: scope::life(org)? })
     }
 }
 

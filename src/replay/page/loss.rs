@@ -7,8 +7,8 @@ use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 
 use super::rows::{Gap, Reason};
-use super::scope::{ALWAYS, Scope};
-use crate::error::{Result, spi};
+use super::scope::{ALWAYS, Scope, in_range};
+use crate::error::{Error, Result, spi};
 use crate::replay::token::Place;
 use crate::statement::{Statement, arg};
 use crate::tier::cache;
@@ -49,9 +49,9 @@ pub fn between(scope: &Scope<'_>, behind: (i64, i64), until: i64) -> Result<Opti
 fn may_be_lost(scope: &Scope<'_>, (time, id): (i64, i64), to: i64) -> Result<bool> {
     let arguments = [
         arg(scope.org.to_owned()),
-        arg(in_range(time)),
+        arg(timestamp(time)?),
         arg(id),
-        arg(in_range(to)),
+        arg(timestamp(to)?),
         arg(scope.boundary.unwrap_or(i64::MAX)),
     ];
     Spi::connect_mut(|client| {
@@ -60,13 +60,8 @@ fn may_be_lost(scope: &Scope<'_>, (time, id): (i64, i64), to: i64) -> Result<boo
     })
 }
 
-/// A time that arithmetic can be done with.
-fn in_range(time: i64) -> TimestampWithTimeZone {
-    // Somewhat after 4713 BC, and well before the end of PostgreSQL's time.
-    const EARLIEST: i64 = -211_000_000_000_000_000;
-    const LATEST: i64 = 9_000_000_000_000_000_000;
-    TimestampWithTimeZone::try_from(time.clamp(EARLIEST, LATEST))
-        .unwrap_or_else(|_| TimestampWithTimeZone::positive_infinity())
+fn timestamp(time: i64) -> Result<TimestampWithTimeZone> {
+    TimestampWithTimeZone::try_from(in_range(time)).map_err(|_| Error::Internal("a time out of range"))
 }
 
 /// Whether positions from this one on may have been purged, and with them all that is known of their batches.

@@ -47,8 +47,8 @@ unsafe fn page(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
             crate::replay::check_start(org, start)?;
         }
         let mut scope = Scope {
-            start: start.unwrap_or(ALWAYS),
-            end: end.unwrap_or(FOREVER),
+            start: start.filter(|start| *start != ALWAYS).map_or(ALWAYS, scope::in_range),
+            end: end.filter(|end| *end != FOREVER).map_or(FOREVER, scope::in_range),
             boundary: after.and_then(|token| token.boundary),
             reach: after.and_then(|token| token.reach).unwrap_or(ALWAYS),
             ..Scope::of(org, &filter)?

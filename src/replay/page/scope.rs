@@ -74,6 +74,14 @@ impl<'a> Scope<'a> {
     }
 }
 
+/// A time that arithmetic can be done with, by TimescaleDB too: infinities come to the ends of that range.
+pub fn in_range(time: i64) -> i64 {
+    // Somewhat after 4713 BC, and well before the end of PostgreSQL's time.
+    const EARLIEST: i64 = -211_000_000_000_000_000;
+    const LATEST: i64 = 9_000_000_000_000_000_000;
+    time.clamp(EARLIEST, LATEST)
+}
+
 /// The oldest time that is shown of an org at this moment. Not at the statement's start: a function may run many pages
 /// in one statement, and what is purged meanwhile would be missing without a word.
 pub fn floor(org: &str) -> Result<i64> {
@@ -82,7 +90,7 @@ pub fn floor(org: &str) -> Result<i64> {
 }
 
 /// Before which time events may be gone that today's retention would keep.
-pub fn lost_before(org: &str) -> Result<i64> {
+fn lost_before(org: &str) -> Result<i64> {
     Ok(match cache::find(org)? {
         Some(org) => org.lost_before,
         None => cache::default_tier()?.lost_before,
