@@ -8,7 +8,7 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
 $body$;
 
 -- ts_set_mirror: whether an org's events go to its Redis Stream, from the next commit on. Switched on again the stream
--- continues with new events; with `backfill` it is made again with what was committed since so long ago.
+-- begins anew with new events; with `backfill` it is made again with what was committed since so long ago.
 CREATE FUNCTION ts_set_mirror(org text, mirrored boolean, backfill interval DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
 BEGIN

@@ -204,6 +204,11 @@ BEGIN
         INSERT INTO tailstream.token_key DEFAULT VALUES;
     END IF;
 
+    -- A sequence, for its numbers do not come again after a rollback.
+    IF to_regclass('tailstream.cursor_course_seq') IS NULL THEN
+        CREATE SEQUENCE tailstream.cursor_course_seq AS integer CYCLE;
+    END IF;
+
     -- Consumers' places. Every acknowledgement updates a row: there is room for the new version beside the old one.
     IF to_regclass('tailstream.durable_cursors') IS NULL THEN
         CREATE TABLE tailstream.durable_cursors (
@@ -213,8 +218,8 @@ BEGIN
             -- In the order of positions; else in that of event times.
             by_arrival   boolean NOT NULL,
             filter       jsonb,
-            -- How often ts_cursor_seek() moved it.
-            moves        integer NOT NULL DEFAULT 0,
+            -- Another one after each ts_cursor_seek(): what was fetched before cannot be acknowledged any more.
+            course       integer NOT NULL DEFAULT nextval('tailstream.cursor_course_seq'),
             -- By arrival: the next event is at this offset of the batch at this position, or behind; it was not placed
             -- before place_at. By event time: the last event's time and id.
             place_at     timestamptz NOT NULL,

@@ -8,6 +8,7 @@ use pgrx::spi::Spi;
 
 use super::micros;
 use crate::error::{Result, spi};
+use crate::statement::snapshot;
 
 const LOOKING: &str = "looking for chunks";
 
@@ -62,17 +63,20 @@ pub fn is_there(chunk: &Chunk) -> bool {
 fn all() -> Result<Vec<Chunk>> {
     let sql = "SELECT chunk::oid, tier, range_start, range_end FROM tailstream.chunks('tailstream.events', 'created_at')
                WHERE tier IS NOT NULL AND range_start IS NOT NULL AND range_end IS NOT NULL";
-    Spi::connect(|client| {
-        let mut chunks = Vec::new();
-        for row in client.select(sql, None, &[]).map_err(spi(LOOKING))? {
-            let relation = row.get::<pg_sys::Oid>(1).map_err(spi(LOOKING))?;
-            let tier = row.get::<i16>(2).map_err(spi(LOOKING))?;
-            let start = row.get::<TimestampWithTimeZone>(3).map_err(spi(LOOKING))?;
-            let end = row.get::<TimestampWithTimeZone>(4).map_err(spi(LOOKING))?;
-            if let (Some(relation), Some(tier), Some(start), Some(end)) = (relation, tier, start, end) {
-                chunks.push(Chunk { relation, tier, start: micros(start), end: micros(end) });
+    // Its constraints are looked up as they are now, so the chunk must be one that is there now.
+    snapshot::latest(|| {
+        Spi::connect(|client| {
+            let mut chunks = Vec::new();
+            for row in client.select(sql, None, &[]).map_err(spi(LOOKING))? {
+                let relation = row.get::<pg_sys::Oid>(1).map_err(spi(LOOKING))?;
+                let tier = row.get::<i16>(2).map_err(spi(LOOKING))?;
+                let start = row.get::<TimestampWithTimeZone>(3).map_err(spi(LOOKING))?;
+                let end = row.get::<TimestampWithTimeZone>(4).map_err(spi(LOOKING))?;
+                if let (Some(relation), Some(tier), Some(start), Some(end)) = (relation, tier, start, end) {
+                    chunks.push(Chunk { relation, tier, start: micros(start), end: micros(end) });
+                }
             }
-        }
-        Ok(chunks)
+            Ok(chunks)
+        })
     })
 }

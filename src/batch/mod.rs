@@ -36,6 +36,7 @@ pub const COLUMNS: [(&str, PgBuiltInOids); 12] = [
     ("metadata", JSONBOID),
 ];
 const CONDITION: &str = "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND id >= $4 AND id < $5";
+const ARGUMENTS: [PgBuiltInOids; 5] = [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID];
 const READING_POSITIONS: &str = "reading positions";
 
 /// What is read of table `p`, tailstream.positions, for `Position::of`.
@@ -193,8 +194,7 @@ fn plan(chunk: pg_sys::Oid) -> Result<RawPlan> {
         let table =
             if chunk == pg_sys::InvalidOid { "tailstream.events".to_owned() } else { name_of(chunk)? };
         let sql = format!("SELECT {} FROM {table} WHERE {CONDITION}", column_names());
-        let arguments = [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID];
-        RawPlan::new(&sql, &arguments, Planning::Automatic)
+        RawPlan::new(&sql, &ARGUMENTS, Planning::Automatic)
     };
     PLANS.with(|plans| plans.get(chunk.to_u32(), make))
 }

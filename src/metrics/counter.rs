@@ -71,8 +71,12 @@ impl Counter {
                 "tailstream_ingest_duplicate_batches_total",
                 "Batches that came again with their idempotency key.",
             ),
-            Self::Replays => ("tailstream_replays_total", "Calls of ts_replay that began to read."),
-            Self::ReplayPages => ("tailstream_replay_pages_total", "Calls of ts_replay_page."),
+            Self::Replays => {
+                ("tailstream_replays_total", "Calls of ts_replay and ts_replay_schedule that began to read.")
+            }
+            Self::ReplayPages => {
+                ("tailstream_replay_pages_total", "Pages read, those of schedules included.")
+            }
             Self::ReplayGaps => (
                 "tailstream_replay_gaps_total",
                 "Gaps that readers were told of: events they had not reached were gone.",

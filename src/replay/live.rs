@@ -151,8 +151,8 @@ fn numbers<const N: usize>(
     statement: &'static std::thread::LocalKey<Statement>,
     arguments: &[pgrx::datum::DatumWithOid<'_>],
 ) -> Result<Option<[i64; N]>> {
-    Spi::connect_mut(|client| {
-        let table = statement.with(|statement| statement.run(client, arguments))?;
+    Spi::connect(|client| {
+        let table = statement.with(|statement| statement.read(client, arguments))?;
         if table.is_empty() {
             return Ok(None);
         }

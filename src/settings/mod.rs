@@ -230,7 +230,7 @@ fn define_mirror_settings() {
     GucRegistry::define_bool_guc(
         c"tailstream.mirror_enabled",
         c"Whether events go to Redis at all.",
-        c"Switched on again the mirror continues with new events.",
+        c"Switched on again the streams begin anew with new events.",
         &MIRROR_ENABLED,
         GucContext::Sighup,
         GucFlags::default(),

@@ -2,6 +2,7 @@
 
 pub mod raw;
 pub mod snapshot;
+pub mod subtransaction;
 
 use std::cell::{Cell, OnceCell};
 use std::mem::ManuallyDrop;
@@ -36,12 +37,32 @@ impl Statement {
         client.update(&**self.plan(client)?, None, arguments).map_err(spi(self.what))
     }
 
+    /// Runs it as a query, with a new snapshot of the transaction and without giving that an id. A statement is either
+    /// run or read.
+    pub fn read<'conn>(
+        &self,
+        client: &SpiClient<'conn>,
+        arguments: &[DatumWithOid<'_>],
+    ) -> Result<SpiTupleTable<'conn>> {
+        let plan = match self.plan.get() {
+            Some(plan) => plan,
+            None => {
+                let plan = client.prepare(self.sql, &self.types()).map_err(spi(self.what))?.keep();
+                self.plan.get_or_init(|| ManuallyDrop::new(plan))
+            }
+        };
+        snapshot::current(|| client.select(&**plan, None, arguments).map_err(spi(self.what)))
+    }
+
+    fn types(&self) -> Vec<PgOid> {
+        self.arguments.iter().copied().map(PgOid::from).collect()
+    }
+
     fn plan(&self, client: &SpiClient<'_>) -> Result<&ManuallyDrop<OwnedPreparedStatement>> {
         if let Some(plan) = self.plan.get() {
             return Ok(plan);
         }
-        let types: Vec<PgOid> = self.arguments.iter().copied().map(PgOid::from).collect();
-        let plan = client.prepare_mut(self.sql, &types).map_err(spi(self.what))?.keep();
+        let plan = client.prepare_mut(self.sql, &self.types()).map_err(spi(self.what))?.keep();
         Ok(self.plan.get_or_init(|| ManuallyDrop::new(plan)))
     }
 }

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
-use pgrx::{PgBuiltInOids, Spi, pg_sys, varlena};
+use pgrx::{PgBuiltInOids, Spi, pg_guard, pg_sys, varlena};
 
 use crate::error::{Error, Result, spi};
 
@@ -38,11 +38,12 @@ pub enum View {
 #[derive(Clone, Copy)]
 pub struct RawPlan {
     plan: pg_sys::SPIPlanPtr,
+    arguments: &'static [PgBuiltInOids],
 }
 
 impl RawPlan {
     /// Inside an SPI connection.
-    pub fn new(sql: &str, arguments: &[PgBuiltInOids], planning: Planning) -> Result<Self> {
+    pub fn new(sql: &str, arguments: &'static [PgBuiltInOids], planning: Planning) -> Result<Self> {
         let sql = CString::new(sql).map_err(|_| Error::Internal("a query with a NUL in it"))?;
         let mut types: Vec<pg_sys::Oid> = arguments.iter().map(|kind| kind.value()).collect();
         // SAFETY: inside an SPI connection, as the callers see to; as many types as there are.
@@ -56,7 +57,7 @@ impl RawPlan {
             if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
                 return Err(Error::Internal("a query that cannot be prepared"));
             }
-            Ok(Self { plan })
+            Ok(Self { plan, arguments })
         }
     }
 
@@ -74,41 +75,87 @@ impl RawPlan {
         view: View,
         mut take: impl FnMut(RawRow<'_>) -> bool,
     ) -> Result<()> {
-        let nulls = values.map(|value| if value.is_none() { b'n' } else { b' ' } as core::ffi::c_char);
-        let mut values = values.map(|value| value.unwrap_or(pg_sys::Datum::null()));
-        // SAFETY: the plan takes these values; the rows live until the SPI connection ends or runs something else.
+        let mut receiver = Receiver {
+            base: pg_sys::DestReceiver {
+                receiveSlot: Some(receive),
+                rStartup: Some(started),
+                rShutdown: Some(ended),
+                rDestroy: Some(ended),
+                mydest: pg_sys::CommandDest::DestNone,
+            },
+            take: &mut take,
+        };
+        // SAFETY: the plan takes these values; the receiver lives through the call.
         unsafe {
-            let status = pg_sys::SPI_execute_plan(
-                self.plan,
-                values.as_mut_ptr(),
-                nulls.as_ptr(),
-                view == View::Active,
-                0,
-            );
+            let options = pg_sys::SPIExecuteOptions {
+                params: self.parameters(&values),
+                read_only: view == View::Active,
+                dest: (&raw mut receiver).cast(),
+                ..Default::default()
+            };
+            let status = pg_sys::SPI_execute_plan_extended(self.plan, &options);
             Spi::check_status(status).map_err(spi("reading rows"))?;
-            let (table, count) = (pg_sys::SPI_tuptable, pg_sys::SPI_processed);
-            let columns = (*(*table).tupdesc).natts as usize;
-            if columns > MAX_COLUMNS {
-                return Err(Error::Internal("more columns than a row has room for"));
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// The values must be of the plan's types.
+    unsafe fn parameters(&self, values: &[Option<pg_sys::Datum>]) -> pg_sys::ParamListInfo {
+        // SAFETY: the list has room for as many as it is made for.
+        unsafe {
+            let list = pg_sys::makeParamList(values.len() as i32);
+            let places = (*list).params.as_mut_slice(values.len());
+            for ((place, value), kind) in places.iter_mut().zip(values).zip(self.arguments) {
+                place.value = value.unwrap_or(pg_sys::Datum::null());
+                place.isnull = value.is_none();
+                place.pflags = pg_sys::PARAM_FLAG_CONST as u16;
+                place.ptype = kind.value();
             }
-            for index in 0..count as usize {
-                let mut row = RawRow::empty();
-                let tuple = *(*table).vals.add(index);
-                pg_sys::heap_deform_tuple(
-                    tuple,
-                    (*table).tupdesc,
-                    row.values.as_mut_ptr(),
-                    row.nulls.as_mut_ptr(),
-                );
-                if !take(row) {
-                    break;
-                }
-            }
-            pg_sys::SPI_freetuptable(table);
-            Ok(())
+            list
         }
     }
 }
+
+/// Takes rows from the executor as they come, without a copy.
+#[repr(C)]
+struct Receiver<'a> {
+    base: pg_sys::DestReceiver,
+    take: &'a mut dyn FnMut(RawRow<'_>) -> bool,
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn receive(
+    slot: *mut pg_sys::TupleTableSlot,
+    receiver: *mut pg_sys::DestReceiver,
+) -> bool {
+    // SAFETY: the receiver is the one that was given; the slot has a row with this many columns.
+    unsafe {
+        let receiver = &mut *receiver.cast::<Receiver<'_>>();
+        let columns = (*(*slot).tts_tupleDescriptor).natts;
+        if i32::from((*slot).tts_nvalid) < columns {
+            pg_sys::slot_getsomeattrs_int(slot, columns);
+        }
+        let mut row = RawRow::empty();
+        for column in 0..(columns as usize).min(MAX_COLUMNS) {
+            if !*(*slot).tts_isnull.add(column) {
+                row.set(column, *(*slot).tts_values.add(column));
+            }
+        }
+        (receiver.take)(row)
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn started(
+    _receiver: *mut pg_sys::DestReceiver,
+    _operation: core::ffi::c_int,
+    _descriptor: pg_sys::TupleDesc,
+) {
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn ended(_receiver: *mut pg_sys::DestReceiver) {}
 
 /// Plans that a session keeps.
 pub struct Plans<K> {

@@ -15,8 +15,8 @@ use crate::statement::{Statement, arg};
 const LOOKING: &str = "looking for a cursor's place";
 /// Microseconds that an event may be ahead of the clock at the most: the range of max_future_skew.
 const MAX_AHEAD: i64 = 24 * 3_600 * 1_000_000;
-/// Shorter than any token, longer than any time.
-const TOKEN_LENGTH: usize = 60;
+/// Shorter than any token. A time may be longer, but then it has a character that tokens have not.
+const TOKEN_LENGTH: usize = 30;
 
 thread_local! {
     static TIME: Statement = const { Statement::new("reading a time", "SELECT $1::timestamptz", &[TEXTOID]) };
@@ -85,8 +85,8 @@ pub fn before(time: i64) -> Place {
 }
 
 fn time(text: &str) -> Result<i64> {
-    Spi::connect_mut(|client| {
-        let row = TIME.with(|statement| statement.run(client, &[arg(text.to_owned())]))?.first();
+    Spi::connect(|client| {
+        let row = TIME.with(|statement| statement.read(client, &[arg(text.to_owned())]))?.first();
         let time = row.get::<TimestampWithTimeZone>(1).map_err(spi("reading a time"))?;
         time.map(pg_sys::TimestampTz::from).ok_or(Error::NullArgument("start"))
     })
@@ -107,8 +107,8 @@ fn one(
     statement: &'static std::thread::LocalKey<Statement>,
     arguments: &[pgrx::datum::DatumWithOid<'_>],
 ) -> Result<Option<Next>> {
-    Spi::connect_mut(|client| {
-        let table = statement.with(|statement| statement.run(client, arguments))?;
+    Spi::connect(|client| {
+        let table = statement.with(|statement| statement.read(client, arguments))?;
         if table.is_empty() {
             return Ok(None);
         }

@@ -1,7 +1,7 @@
 //! `ts_cursor_fetch`: the next events of a durable cursor.
 
 use pgrx::datum::Interval;
-use pgrx::pg_sys;
+use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::store::{self, Cursor, Standing};
 use super::wait::Patience;
@@ -9,6 +9,7 @@ use super::{beginning, filter_of, order, valid_name};
 use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics::{self, counter::Counter};
+use crate::replay::filter::Values;
 use crate::replay::page::arrival::{self, Next};
 use crate::replay::page::rows::Rows;
 use crate::replay::page::scope::Scope;
@@ -16,6 +17,7 @@ use crate::replay::page::time;
 use crate::replay::page::{loss, page_size};
 use crate::replay::token::{self, Course, Place};
 use crate::settings;
+use crate::statement::subtransaction;
 
 /// How often a cursor that is used without being moved is written down as active: microseconds.
 const TOUCH: i64 = 60 * 1_000_000;
@@ -64,39 +66,63 @@ struct Read {
 /// Reads on, and waits as long as there is nothing.
 fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) -> Result<Read> {
     let filter = filter_of(cursor)?;
+    let values = Values::of(&filter)?;
     let mut read = Read { events: 0, seen: 0, stands: cursor.stands };
     loop {
         patience.listen();
-        let mut scope = Scope {
-            reach: read.stands.reach,
-            reach_seq: read.stands.reach_seq,
-            course: Some(Course { cursor: cursor.id, moves: cursor.moves }),
-            ..Scope::of(&cursor.org, &filter)?
-        };
-        if let Some(gap) = loss::by_erasure(&scope, read.stands.place, read.stands.life)? {
-            if !cursor.by_arrival {
-                scope.tell(gap.to);
-            }
-            rows.gap(gap, &scope.token(read.stands.place));
+        let mut memory = PgMemoryContexts::new("tailstream fetch");
+        // SAFETY: what a round leaves in memory is used by none; rows are copied.
+        unsafe {
+            memory.switch_to(|_| {
+                let round = |read: &mut Read, rows: &mut Rows| {
+                    let scope = Scope::with(&cursor.org, &filter, values)?;
+                    round(cursor, scope, limit, read, rows)
+                };
+                if !patience.may_wait() {
+                    return round(&mut read, rows);
+                }
+                // Who waits must not keep the purge from what it has read and found to be nothing.
+                subtransaction::run(|| round(&mut read, rows).map(|()| ((), !rows.is_empty())))
+            })?;
         }
-        match read.stands.place {
-            Place::Arrival { seq, offset, placed_ms } => {
-                let found = arrival::read(&scope, Next { seq, offset, placed_ms }, limit, rows)?;
-                (read.events, read.seen) = (found.events, read.seen + found.seen);
-                read.stands.place = found.next.place();
-            }
-            Place::Time { created_at, id, .. } => {
-                let start = time::Start { at: (created_at, id), resumed: true };
-                (read.events, read.stands.place) = time::forward(&mut scope, start, limit, rows)?;
-                read.stands.reach = scope.reach;
-            }
-        }
-        read.stands.life = scope.life;
         if !rows.is_empty() || !patience.wait() {
             return Ok(read);
         }
         cursor.check()?;
     }
+}
+
+/// Reads on once.
+fn round(
+    cursor: &Cursor,
+    mut scope: Scope<'_>,
+    limit: usize,
+    read: &mut Read,
+    rows: &mut Rows,
+) -> Result<()> {
+    scope.reach = read.stands.reach;
+    scope.reach_seq = read.stands.reach_seq;
+    scope.course = Some(Course { cursor: cursor.id, number: cursor.course });
+    if let Some(gap) = loss::by_erasure(&scope, read.stands.place, read.stands.life)? {
+        if !cursor.by_arrival {
+            scope.tell(gap.to);
+        }
+        rows.gap(gap, &scope.token(read.stands.place));
+    }
+    match read.stands.place {
+        Place::Arrival { seq, offset, placed_ms } => {
+            let found = arrival::read(&scope, Next { seq, offset, placed_ms }, limit, rows)?;
+            (read.events, read.seen) = (found.events, read.seen + found.seen);
+            read.stands.place = found.next.place();
+        }
+        Place::Time { created_at, id, .. } => {
+            let start = time::Start { at: (created_at, id), resumed: true };
+            (read.events, read.stands.place) = time::forward(&mut scope, start, limit, rows)?;
+            read.stands.reach = scope.reach;
+        }
+    }
+    read.stands.life = scope.life;
+    Ok(())
 }
 
 /// What has to be known before reading, to write down afterwards that a cursor is in use.

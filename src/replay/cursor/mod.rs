@@ -161,7 +161,7 @@ fn ack(name: Option<&str>, token: Option<&str>, org: Option<&str>) -> Result<boo
     match token.course {
         Some(course) if course.cursor != cursor.id => return Err(Error::OtherCursor(cursor.name)),
         None => return Err(Error::OtherCursor(cursor.name)),
-        Some(course) if course.moves != cursor.moves => return Err(Error::CursorMoved(cursor.name)),
+        Some(course) if course.number != cursor.course => return Err(Error::CursorMoved(cursor.name)),
         Some(_) => {}
     }
     let stands = cursor.stands;

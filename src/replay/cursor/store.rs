@@ -22,7 +22,7 @@ use crate::statement::{Statement, arg, snapshot};
 use crate::tier::to_unix_time;
 
 const NAMED: &str = "SELECT cursor_id, org_id FROM tailstream.durable_cursors WHERE name = $1 AND ($2 IS NULL OR org_id = $2) LIMIT 2";
-const ROW: &str = "SELECT cursor_id, name, org_id, by_arrival, filter::text, moves, place_at, place_id, place_offset, reach, reach_seq, life, last_active
+const ROW: &str = "SELECT cursor_id, name, org_id, by_arrival, filter::text, course, place_at, place_id, place_offset, reach, reach_seq, life, last_active
                    FROM tailstream.durable_cursors WHERE cursor_id = $1";
 
 thread_local! {
@@ -44,7 +44,7 @@ thread_local! {
         "moving a cursor",
         "UPDATE tailstream.durable_cursors
          SET place_at = $2, place_id = $3, place_offset = $4, reach = $5, reach_seq = $6, life = $7, last_active = clock_timestamp(),
-             moves = moves + 1
+             course = nextval('tailstream.cursor_course_seq')
          WHERE cursor_id = $1 RETURNING cursor_id",
         &[INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
 }
@@ -58,7 +58,8 @@ pub struct Cursor {
     pub by_arrival: bool,
     /// As JSON.
     pub filter: Option<String>,
-    pub moves: i32,
+    /// Another one after each seek.
+    pub course: i32,
     pub stands: Standing,
     /// PostgreSQL's microseconds.
     pub last_active: i64,
@@ -128,7 +129,7 @@ fn find(name: &str, org: Option<&str>) -> Result<i64> {
 fn query<T, const N: usize>(
     sql: &'static str,
     values: [Option<pg_sys::Datum>; N],
-    arguments: &[PgBuiltInOids],
+    arguments: &'static [PgBuiltInOids],
     mut read: impl FnMut(RawRow<'_>) -> T,
 ) -> Result<Vec<T>> {
     let mut found = Vec::new();
@@ -163,7 +164,7 @@ fn cursor(row: &RawRow<'_>) -> Result<Cursor> {
         org: text(2).ok_or_else(missing)?,
         by_arrival,
         filter: text(4),
-        moves: row.int4(5).ok_or_else(missing)?,
+        course: row.int4(5).ok_or_else(missing)?,
         stands: Standing {
             place,
             reach: number(9)?,

@@ -42,6 +42,10 @@ impl Patience {
         Ok(Self { bell: shared::own().map(|slot| slot.bell(org)), until: Some(until), heard: 0 })
     }
 
+    pub fn may_wait(&self) -> bool {
+        self.until.is_some()
+    }
+
     /// What is placed from here on ends the next wait.
     pub fn listen(&mut self) {
         self.heard = self.bell.map_or(0, shared::Bell::rings);

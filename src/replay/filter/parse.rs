@@ -8,12 +8,17 @@ use serde_json::value::RawValue;
 use super::Filter;
 use crate::error::{Error, Result};
 
+/// Bytes of a filter.
+const MAX_LENGTH: usize = 64 * 1024;
 /// Values that one key may list.
 const MAX_VALUES: usize = 100;
 
 impl Filter {
     /// From the text of a JSON value; `null` and an empty object want everything.
     pub fn parse(text: &str) -> Result<Self> {
+        if text.len() > MAX_LENGTH {
+            return Err(refuse(format!("{} bytes are too many", text.len())));
+        }
         let fields = serde_json::from_str::<Option<BTreeMap<String, &RawValue>>>(text)
             .map_err(|_| refuse(format!("expected an object, got {}", shortened(text))))?
             .unwrap_or_default();

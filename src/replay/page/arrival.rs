@@ -1,8 +1,8 @@
 //! Pages in the order of arrival: that of the sequencer's positions, and within a batch that of its events.
 
-use pgrx::PgMemoryContexts;
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
+use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::loss::{self, from_ms};
 use super::rows::{Formed, Gap, Reason, Rows};
@@ -94,8 +94,8 @@ impl Reader<'_, '_> {
             .map_err(|_| Error::Internal("a time out of range"))?;
         let boundary = self.scope.boundary.unwrap_or(i64::MAX);
         let arguments = [arg(self.scope.org.to_owned()), arg(next.seq), arg(since), arg(boundary), arg(most)];
-        Spi::connect_mut(|client| {
-            let rows = NEXT.with(|statement| statement.run(client, &arguments))?;
+        Spi::connect(|client| {
+            let rows = NEXT.with(|statement| statement.read(client, &arguments))?;
             rows.map(|row| Position::of(&row)).collect()
         })
     }
@@ -146,8 +146,10 @@ impl Reader<'_, '_> {
             }
             return Ok(end);
         }
-        let memory = PgMemoryContexts::new("tailstream page");
-        let mut window = Window { scope, rows: self.rows, position, memory: &memory, found: Vec::new() };
+        let (memory, scratch) =
+            (PgMemoryContexts::new("tailstream page"), PgMemoryContexts::new("tailstream row"));
+        let mut window =
+            Window { scope, rows: self.rows, position, memory: &memory, scratch, found: Vec::new() };
         batch::read(scope.org, position, start..end, &mut window)?;
         let mut found = window.found;
         found.sort_unstable_by_key(|(offset, _)| *offset);
@@ -240,6 +242,8 @@ struct Window<'a, 'b> {
     position: &'a Position,
     /// Where rows are kept: they come while SPI's own memory is current.
     memory: &'a PgMemoryContexts,
+    /// What looking at a row leaves behind.
+    scratch: PgMemoryContexts,
     found: Vec<(i32, Found)>,
 }
 
@@ -262,7 +266,14 @@ impl Window<'_, '_> {
 impl Sink for Window<'_, '_> {
     fn take(&mut self, row: &RawRow<'_>) -> bool {
         let offset = (row.int8(0).unwrap_or_default() & 0xffff) as i32;
-        let found = self.judge(row, offset);
+        // SAFETY: a row that is kept is in memory of its own.
+        let found = unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(self.scratch.value());
+            let found = self.judge(row, offset);
+            pg_sys::MemoryContextSwitchTo(before);
+            self.scratch.reset();
+            found
+        };
         self.found.push((offset, found));
         true
     }

@@ -54,8 +54,8 @@ fn may_be_lost(scope: &Scope<'_>, (time, id): (i64, i64), to: i64) -> Result<boo
         arg(timestamp(to)?),
         arg(scope.boundary.unwrap_or(i64::MAX)),
     ];
-    Spi::connect_mut(|client| {
-        let row = MAY_BE_LOST.with(|statement| statement.run(client, &arguments))?.first();
+    Spi::connect(|client| {
+        let row = MAY_BE_LOST.with(|statement| statement.read(client, &arguments))?.first();
         Ok(row.get::<bool>(1).map_err(spi(LOOKING))?.unwrap_or(true))
     })
 }
@@ -66,8 +66,8 @@ fn timestamp(time: i64) -> Result<TimestampWithTimeZone> {
 
 /// Whether positions from this one on may have been purged, and with them all that is known of their batches.
 pub fn first_known_position(from: i64) -> Result<i64> {
-    Spi::connect_mut(|client| {
-        let oldest = OLDEST.with(|statement| statement.run(client, &[]))?;
+    Spi::connect(|client| {
+        let oldest = OLDEST.with(|statement| statement.read(client, &[]))?;
         let oldest =
             if oldest.is_empty() { None } else { oldest.first().get::<i64>(1).map_err(spi(LOOKING))? };
         Ok(oldest.map_or(from, |oldest| oldest.max(from)))

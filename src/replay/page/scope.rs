@@ -36,6 +36,11 @@ pub struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// All that an org shows now.
     pub fn of(org: &'a str, filter: &'a Filter) -> Result<Self> {
+        Self::with(org, filter, Values::of(filter)?)
+    }
+
+    /// The same, with the filter's values made before.
+    pub fn with(org: &'a str, filter: &'a Filter, values: Values) -> Result<Self> {
         // A call may come long after its transaction's last lock, with which PostgreSQL tells of changes.
         // SAFETY: inside a transaction.
         unsafe { pg_sys::AcceptInvalidationMessages() };
@@ -43,7 +48,7 @@ impl<'a> Scope<'a> {
         Ok(Self {
             org,
             filter,
-            values: Values::of(filter)?,
+            values,
             start: ALWAYS,
             end: FOREVER,
             floor,

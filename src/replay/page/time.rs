@@ -11,7 +11,7 @@ use super::scope::{ALWAYS, Scope};
 use crate::batch;
 use crate::error::Result;
 use crate::replay::token::Place;
-use crate::statement::raw::{Planning, Plans, RawPlan, View};
+use crate::statement::raw::{Planning, Plans, RawPlan, RawRow, View};
 use crate::statement::snapshot;
 
 /// Arguments: org, from, to, time and id of the place, limit, boundary, then those of the filter.
@@ -29,6 +29,10 @@ const ARGUMENTS: [PgBuiltInOids; 11] = [
     JSONBOID,
 ];
 const FILTER: usize = 8;
+/// Index of the limit.
+const LIMIT: usize = 5;
+/// What is read first, and then twice as much each time: microseconds. An hour is what a chunk has unless it was changed.
+const STRETCH: i64 = 3_600 * 1_000_000;
 
 /// What has a place behind the boundary, and what has none yet.
 const UP_TO_BOUNDARY: &str = " AND id >> 16 NOT IN (
@@ -100,6 +104,10 @@ fn place((created_at, id): (i64, i64), backward: bool) -> Place {
     Place::Time { created_at, id, backward }
 }
 
+/// Reads a range in one direction, from a place in it on. Returns how many events there were, and the place behind the last.
+///
+/// The range is read in stretches, the first one no longer than a chunk: so most pages are planned for one or two chunks,
+/// however many the range has.
 fn read(
     scope: &Scope<'_>,
     (from, to): (i64, i64),
@@ -108,43 +116,85 @@ fn read(
     limit: usize,
     rows: &mut Rows,
 ) -> Result<(usize, Option<Place>)> {
+    // SAFETY: reads the clock.
+    let now = unsafe { pg_sys::GetCurrentTimestamp() };
     let (mut found, mut last) = (0, None);
-    if from >= to {
-        return Ok((found, last));
+    let (mut from, mut to, mut length) = (from, to, STRETCH);
+    while from < to && found < limit {
+        // What is to come has few chunks or none, and belongs to the present.
+        let stretch = if backward {
+            (from.max(border(to.min(now).saturating_sub(length))), to)
+        } else {
+            let end = border(from).saturating_add(length);
+            (from, if end > now { to } else { to.min(end) })
+        };
+        let mut page = Page { scope, rows, backward, found, last };
+        page.read(stretch, at, limit - found)?;
+        (found, last) = (page.found, page.last);
+        (from, to) = if backward { (from, stretch.0) } else { (stretch.1, to) };
+        length = length.saturating_mul(2);
     }
-    // The index is entered by this comparison, so it must be there only where it says more than the range.
-    let is_inside = if backward { at.0 < to } else { at.0 >= from };
-    let [method, host, path, metadata] = scope.values.arguments();
-    let values: [Option<pg_sys::Datum>; ARGUMENTS.len()] = [
-        Some(datum(scope.org)?),
-        Some(from.into()),
-        Some(to.into()),
-        Some(at.0.into()),
-        Some(at.1.into()),
-        Some((limit as i64).into()),
-        scope.boundary.map(pg_sys::Datum::from),
-        method,
-        host,
-        path,
-        metadata,
-    ];
-    let sql = query(scope, is_inside, backward);
-    Spi::connect_mut(|_| {
-        let plan =
-            PLANS.with(|plans| plans.get(sql, |sql| RawPlan::new(sql, &ARGUMENTS, Planning::EachCall)))?;
-        // Planned under a snapshot of this moment: TimescaleDB looks its chunks up with it, and one that was dropped since
-        // the calling query began is not there. And read with one from after the locks: an earlier one could show an event
-        // neither in its old chunk nor in the one it was copied to.
-        snapshot::current(|| {
-            plan.each(values, View::New, |row| {
-                let at = place((row.int8(1).unwrap_or_default(), row.int8(0).unwrap_or_default()), backward);
-                rows.event(&row, &scope.token(at));
-                (found, last) = (found + 1, Some(at));
-                true
-            })
-        })
-    })?;
     Ok((found, last))
+}
+
+/// The last whole hour up to a time.
+fn border(time: i64) -> i64 {
+    time.div_euclid(STRETCH) * STRETCH
+}
+
+/// A page that is being read.
+struct Page<'a, 'b> {
+    scope: &'a Scope<'b>,
+    rows: &'a mut Rows,
+    backward: bool,
+    found: usize,
+    last: Option<Place>,
+}
+
+impl Page<'_, '_> {
+    fn read(&mut self, (from, to): (i64, i64), at: (i64, i64), limit: usize) -> Result<()> {
+        // The index is entered by this comparison, so it must be there only where it says more than the range.
+        let is_inside = if self.backward { at.0 < to } else { at.0 >= from };
+        let [method, host, path, metadata] = self.scope.values.arguments();
+        let mut values: [Option<pg_sys::Datum>; ARGUMENTS.len()] = [
+            Some(datum(self.scope.org)?),
+            Some(from.into()),
+            Some(to.into()),
+            Some(at.0.into()),
+            Some(at.1.into()),
+            Some((limit as i64).into()),
+            self.scope.boundary.map(pg_sys::Datum::from),
+            method,
+            host,
+            path,
+            metadata,
+        ];
+        let sql = query(self.scope, is_inside, self.backward);
+        Spi::connect_mut(|_| {
+            let make = |sql: &String| RawPlan::new(sql, &ARGUMENTS, Planning::EachCall);
+            let plan = PLANS.with(|plans| plans.get(sql, make))?;
+            // SAFETY: reads one variable.
+            if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32 {
+                // Planned under a snapshot of this moment: TimescaleDB looks its chunks up with it, and one that was dropped
+                // since the calling query began is not there. And read with one from after the locks: an earlier one could
+                // show an event neither in its old chunk nor in the one it was copied to.
+                return snapshot::current(|| plan.each(values, View::New, |row| self.take(&row)));
+            }
+            // The purge is seen at every level, so what it has copied must be, too: locks first, then a snapshot.
+            let limit = values[LIMIT].replace(0_i64.into());
+            snapshot::latest(|| plan.each(values, View::Active, |_| true))?;
+            values[LIMIT] = limit;
+            snapshot::latest(|| plan.each(values, View::Active, |row| self.take(&row)))
+        })
+    }
+
+    fn take(&mut self, row: &RawRow<'_>) -> bool {
+        let at = (row.int8(1).unwrap_or_default(), row.int8(0).unwrap_or_default());
+        let place = place(at, self.backward);
+        self.rows.event(row, &self.scope.token(place));
+        (self.found, self.last) = (self.found + 1, Some(place));
+        true
+    }
 }
 
 fn query(scope: &Scope<'_>, is_inside: bool, backward: bool) -> String {

@@ -1,7 +1,7 @@
 //! The token of a place in a replay: where to go on, and whose it is.
 //!
 //! ```text
-//! version 1 | flags 1 | org 8 | life 4 | place 16 | boundary 8? | reach 8? | cursor 8 + moves 4? | clock 16? | seal 16
+//! version 1 | flags 1 | org 8 | life 4 | place 16 | boundary 8? | reach 8? | course 12? | clock 16? | seal 16
 //! ```
 //! Numbers are big-endian; the whole is base64url without padding (RFC 4648, section 5). The seal is HMAC-SHA-256 (RFC
 //! 2104) under the database's key, cut to 128 bits; `org` is an HMAC of the org id, so that a token says whose it is to
@@ -42,11 +42,11 @@ pub enum Place {
     Arrival { seq: i64, offset: i32, placed_ms: i64 },
 }
 
-/// The durable cursor that a token was fetched from, and how often that had been moved by hand until then.
+/// The durable cursor that a token was fetched from, and which of its courses that was on: a seek begins another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Course {
     pub cursor: i64,
-    pub moves: i32,
+    pub number: i32,
 }
 
 /// Where the clock of a played replay stood, in nanoseconds.
@@ -121,7 +121,7 @@ impl Signer {
         }
         if let Some(course) = token.course {
             put(&course.cursor.to_be_bytes());
-            put(&course.moves.to_be_bytes());
+            put(&course.number.to_be_bytes());
         }
         if let Some(clock) = token.clock {
             put(&clock.ideal.to_be_bytes());
@@ -194,8 +194,9 @@ fn parse(content: &[u8]) -> Option<([u8; 8], Token)> {
         token.reach = Some(number(&mut rest)?);
     }
     if flags & COURSE != 0 {
-        let (cursor, moves) = (number(&mut rest)?, i32::from_be_bytes(take(&mut rest)?));
-        token.course = Some(Course { cursor, moves });
+        let cursor = number(&mut rest)?;
+        let number = i32::from_be_bytes(take(&mut rest)?);
+        token.course = Some(Course { cursor, number });
     }
     if flags & CLOCK != 0 {
         let (ideal, shown) = (number(&mut rest)?, number(&mut rest)?);

@@ -20,7 +20,7 @@ fn places() -> impl Strategy<Value = Place> {
 }
 
 fn tokens() -> impl Strategy<Value = Token> {
-    let course = (any::<i64>(), any::<i32>()).prop_map(|(cursor, moves)| Course { cursor, moves });
+    let course = (any::<i64>(), any::<i32>()).prop_map(|(cursor, number)| Course { cursor, number });
     let clock = (any::<i64>(), any::<i64>()).prop_map(|(ideal, shown)| Clock { ideal, shown });
     // No token has both: what is fetched is not played.
     let extra = prop_oneof![
