@@ -67,7 +67,7 @@ BEGIN
     WHERE p.org_id = cursor_lag.org_id AND p.seq >= place_id AND p.placed_at >= place_at
       AND p.last_event_at >= tailstream.retention_floor(cursor_lag.org_id);
     SELECT coalesce(sum(b.event_count), 0) AS events, min(b.received_at) AS since
-    INTO unplaced FROM tailstream.unplaced_batches() b WHERE b.org_id = cursor_lag.org_id;
+    INTO unplaced FROM tailstream.unplaced_batches(cursor_lag.org_id) b;
     events := events + unplaced.events;
     since := least(since, unplaced.since);
 END
@@ -89,8 +89,9 @@ BEGIN
     SELECT c.name, c.org_id, CASE WHEN c.by_arrival THEN 'arrival' ELSE 'event_time' END AS order_by, c.filter,
            c.place_at AS position_at, nullif(c.place_id, 9223372036854775807) AS position_id, l.events AS lag_events,
            coalesce(clock_timestamp() - l.since, interval '0') AS lag, c.created_at, c.last_active,
-           CASE WHEN current_setting('tailstream.cursor_ttl')::interval > interval '0'
-                THEN c.last_active + current_setting('tailstream.cursor_ttl')::interval END AS expires_at
+           -- In seconds: a day has 24 hours here.
+           c.last_active + nullif(extract(epoch FROM current_setting('tailstream.cursor_ttl')::interval), 0) * interval '1 second'
+               AS expires_at
     FROM tailstream.durable_cursors c
     LEFT JOIN LATERAL tailstream.cursor_lag(c.org_id, c.by_arrival, c.place_at, c.place_id, c.place_offset) l ON true
     WHERE tailstream.bound_org() IS NULL OR c.org_id = tailstream.bound_org();

@@ -269,7 +269,7 @@ LANGUAGE c VOLATILE STRICT COST 10000 AS 'MODULE_PATHNAME', 'try_lock_cursor_wra
 
 -- Removes cursors that nobody used for longer than tailstream.cursor_ttl, but for those in use at this moment.
 CREATE FUNCTION tailstream.drop_expired_cursors() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
 DECLARE
     kept interval := current_setting('tailstream.cursor_ttl')::interval;
 BEGIN

@@ -12,8 +12,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     WHERE s.system_identifier = (SELECT c.system_identifier FROM pg_control_system() c)
 $body$;
 
--- Batches with events that have no place yet.
-CREATE FUNCTION tailstream.unplaced_batches()
+-- Batches with events that have no place yet: of one org, or of all; received since a time.
+CREATE FUNCTION tailstream.unplaced_batches(org text DEFAULT NULL, since timestamptz DEFAULT '-infinity')
 RETURNS TABLE (batch_id bigint, org_id text, event_count integer, received_at timestamptz,
                first_event_at timestamptz, last_event_at timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
@@ -23,11 +23,11 @@ BEGIN
     SELECT * INTO look FROM tailstream.last_look();
     RETURN QUERY
     SELECT b.batch_id, b.org_id, b.event_count, b.received_at, b.first_event_at, b.last_event_at FROM tailstream.batches b
-    WHERE b.event_count > 0
+    WHERE b.event_count > 0 AND (org IS NULL OR b.org_id = org) AND b.received_at >= since
       AND (look.snapshot IS NULL OR b.xid >= pg_snapshot_xmax(look.snapshot)
            OR b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(look.snapshot))))
       -- A ledger that was restored and not adopted yet.
-      AND (look.snapshot IS NOT NULL OR b.batch_id NOT IN (SELECT p.batch_id FROM tailstream.positions p))
+      AND (look.snapshot IS NOT NULL OR NOT EXISTS (SELECT FROM tailstream.positions p WHERE p.batch_id = b.batch_id))
       AND NOT EXISTS (SELECT FROM regexp_split_to_table(look.partial, ' ') AS part(placed)
                       WHERE b.xid = split_part(placed, '/', 1)::xid8 AND b.batch_id <= split_part(placed, '/', 2)::bigint);
 END

@@ -136,6 +136,8 @@ BEGIN
         );
         CREATE INDEX positions_seq_idx ON tailstream.positions (seq);
         CREATE INDEX positions_org_id_seq_idx ON tailstream.positions (org_id, seq);
+        -- Whether an event's batch has its position behind a boundary.
+        CREATE INDEX positions_batch_id_idx ON tailstream.positions (batch_id);
     END IF;
 
     -- On which server the ledger's transaction ids are to be understood, and what the sequencer had seen

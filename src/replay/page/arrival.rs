@@ -139,7 +139,8 @@ impl Reader<'_, '_> {
         if last < scope.start || first >= scope.end {
             return Ok(end);
         }
-        if last < scope.floor && scope.filter.is_empty() {
+        // Positions are kept for longer than events, and it would take long to find out for each that it is gone.
+        if last < scope.floor {
             if !self.is_excused(position, last) {
                 let from = first.max(scope.start).max(scope.reach).min(last);
                 self.lose(Gap { from, to: scope.floor, reason: Reason::Retention });

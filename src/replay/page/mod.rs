@@ -50,6 +50,7 @@ unsafe fn page(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
             start: start.filter(|start| *start != ALWAYS).map_or(ALWAYS, scope::in_range),
             end: end.filter(|end| *end != FOREVER).map_or(FOREVER, scope::in_range),
             boundary: after.and_then(|token| token.boundary),
+            boundary_at: after.and_then(|token| token.boundary).map(loss::placed_at).transpose()?,
             reach: after.and_then(|token| token.reach).unwrap_or(ALWAYS),
             ..Scope::of(org, &filter)?
         };

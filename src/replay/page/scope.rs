@@ -29,6 +29,8 @@ pub struct Scope<'a> {
     pub reach_seq: i64,
     /// Only what has a position up to this one.
     pub boundary: Option<i64>,
+    /// When that was placed: PostgreSQL's microseconds.
+    pub boundary_at: Option<i64>,
     pub life: u32,
     pub course: Option<Course>,
 }
@@ -56,6 +58,7 @@ impl<'a> Scope<'a> {
             reach: ALWAYS,
             reach_seq: FOREVER,
             boundary: None,
+            boundary_at: None,
             life: life(org)?,
             course: None,
         })

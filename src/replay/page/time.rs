@@ -14,8 +14,9 @@ use crate::replay::token::Place;
 use crate::statement::raw::{Planning, Plans, RawPlan, RawRow, View};
 use crate::statement::snapshot;
 
-/// Arguments: org, from, to, time and id of the place, limit, boundary, then those of the filter.
-const ARGUMENTS: [PgBuiltInOids; 11] = [
+/// Arguments: org, from, to, time and id of the place, limit, boundary, then those of the filter, and when the boundary
+/// was placed.
+const ARGUMENTS: [PgBuiltInOids; 12] = [
     TEXTOID,
     TIMESTAMPTZOID,
     TIMESTAMPTZOID,
@@ -27,6 +28,7 @@ const ARGUMENTS: [PgBuiltInOids; 11] = [
     TEXTARRAYOID,
     TEXTARRAYOID,
     JSONBOID,
+    TIMESTAMPTZOID,
 ];
 const FILTER: usize = 8;
 /// Index of the limit.
@@ -34,10 +36,12 @@ const LIMIT: usize = 5;
 /// What is read first, and then twice as much each time: microseconds. An hour is what a chunk has unless it was changed.
 const STRETCH: i64 = 3_600 * 1_000_000;
 
-/// What has a place behind the boundary, and what has none yet.
-const UP_TO_BOUNDARY: &str = " AND id >> 16 NOT IN (
-    SELECT p.batch_id FROM tailstream.positions p WHERE p.org_id = $1 AND p.seq > $7
-    UNION ALL SELECT b.batch_id FROM tailstream.unplaced_batches() b WHERE b.org_id = $1)";
+/// Not what has a place behind the boundary, nor what has none yet. Asked event by event: as a join it would be made from all
+/// that came since.
+const UP_TO_BOUNDARY: &str = "
+    AND (SELECT true FROM tailstream.positions p
+         WHERE p.batch_id = id >> 16 AND p.org_id = $1 AND p.seq > $7 AND p.placed_at >= $12 LIMIT 1) IS NULL
+    AND id >> 16 NOT IN (SELECT b.batch_id FROM tailstream.unplaced_batches($1) b)";
 
 thread_local! {
     static PLANS: Plans<String> = Plans::default();
@@ -168,6 +172,7 @@ impl Page<'_, '_> {
             host,
             path,
             metadata,
+            self.scope.boundary_at.map(pg_sys::Datum::from),
         ];
         let sql = query(self.scope, is_inside, self.backward);
         Spi::connect_mut(|_| {
