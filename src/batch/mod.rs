@@ -18,7 +18,8 @@ use pgrx::spi::{Spi, SpiHeapTupleData};
 use crate::error::{Error, Result};
 use crate::ingest::Spot;
 use crate::statement::raw::{Planning, Plans, RawPlan, RawRow, View};
-use crate::statement::{arg, column, snapshot};
+use crate::statement::{arg, column, snapshot, subtransaction};
+use chunk::Chunk;
 
 /// The columns of an event as they are read, in this order.
 pub const COLUMNS: [(&str, PgBuiltInOids); 12] = [
@@ -138,6 +139,26 @@ impl<'a> Search<'a> {
         self.missing = (self.ids.end - self.ids.start).max(0) as usize;
     }
 
+    /// Asks the chunks that are still there, and the hypertable if they have not got all.
+    fn ask_chunks(&mut self, chunks: &[Chunk], first: i64, last: i64) -> Result<()> {
+        for chunk in chunks {
+            if chunk::is_there(chunk) {
+                self.ask(chunk.relation, first.max(chunk.start), last.min(chunk.end - 1))?;
+            }
+        }
+        // They may have been copied into another chunk while this waited for the old one: then neither that nor the copies
+        // are in the snapshot that was taken before. And the hypertable's chunks may have to be waited for in the same way.
+        // After the first attempt all of them are locked, and a snapshot taken then shows every event that is there at all.
+        for _ in 0..2 {
+            if self.is_over() {
+                break;
+            }
+            self.again();
+            snapshot::latest(|| self.ask(pg_sys::InvalidOid, first, last))?;
+        }
+        Ok(())
+    }
+
     /// Asks one chunk, or the hypertable.
     fn ask(&mut self, chunk: pg_sys::Oid, first: i64, last: i64) -> Result<()> {
         let org = self.org.into_datum().ok_or(Error::Internal("an org without id"))?;
@@ -156,7 +177,7 @@ pub fn read(org: &str, position: &Position, offsets: Range<i32>, sink: &mut dyn 
     let ids = base + i64::from(offsets.start)..base + i64::from(offsets.end);
     let mut search = Search::new(org, ids, sink);
     let (first, last) = (micros(position.first), micros(position.last));
-    let chunks = chunk::of(position.tier, first, last)?;
+    let chunks = subtransaction::again_without_dropped_chunks(|| chunk::of(position.tier, first, last))?;
     // Any other relation may have got that number since the hint was written down.
     let is_known = |spot: &&Spot| chunks.iter().any(|chunk| chunk.relation.to_u32() == spot.chunk);
     if let Some(spot) = position.spot.as_ref().filter(is_known) {
@@ -164,24 +185,11 @@ pub fn read(org: &str, position: &Position, offsets: Range<i32>, sink: &mut dyn 
         if search.is_over() {
             return Ok(());
         }
+    }
+    subtransaction::again_without_dropped_chunks(|| {
         search.again();
-    }
-    for chunk in chunks {
-        if chunk::is_there(&chunk) {
-            search.ask(chunk.relation, first.max(chunk.start), last.min(chunk.end - 1))?;
-        }
-    }
-    // They may have been copied into another chunk while this waited for the old one: then neither that nor the copies are
-    // in the snapshot that was taken before. And the hypertable's chunks may have to be waited for in the same way. After the
-    // first attempt all of them are locked, and a snapshot taken then shows every event that is there at all.
-    for _ in 0..2 {
-        if search.is_over() {
-            break;
-        }
-        search.again();
-        snapshot::latest(|| search.ask(pg_sys::InvalidOid, first, last))?;
-    }
-    Ok(())
+        search.ask_chunks(&chunks, first, last)
+    })
 }
 
 /// A time in PostgreSQL's microseconds.

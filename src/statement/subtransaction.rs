@@ -1,11 +1,56 @@
 //! A part of a transaction that can be undone, with the locks it has taken.
 
-use pgrx::{PgTryBuilder, pg_sys};
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// How often something is tried again that a chunk's end has interrupted.
+const ATTEMPTS: usize = 10;
 
 /// Runs the body in a subtransaction. That is rolled back unless the body says that it shall stay, or fails.
 pub fn run<T>(body: impl FnOnce() -> Result<(T, bool)>) -> Result<T> {
+    match enter(body) {
+        Ok(result) => result,
+        Err(caught) => caught.rethrow(),
+    }
+}
+
+/// Runs the body, and again if PostgreSQL or TimescaleDB has come upon a chunk that was dropped at that moment: it may be
+/// listed still when it cannot be opened any more. What the body has done by then must not matter.
+pub fn again_without_dropped_chunks<T>(mut body: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match enter(|| body().map(|value| (value, true))) {
+            Ok(result) => return result,
+            Err(caught) if attempt < ATTEMPTS && is_of_dropped_chunk(&caught) => {
+                // SAFETY: inside a transaction.
+                unsafe { pg_sys::AcceptInvalidationMessages() };
+            }
+            Err(caught) => caught.rethrow(),
+        }
+    }
+}
+
+fn is_of_dropped_chunk(caught: &CaughtError) -> bool {
+    let (CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)) = caught else {
+        return false;
+    };
+    let message = report.message();
+    match report.sql_error_code() {
+        PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE => true,
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR => {
+            message.starts_with("could not open relation with OID")
+                || message.starts_with("cache lookup failed for relation")
+                || message.starts_with("relation \"") && message.ends_with("\" not found")
+        }
+        _ => false,
+    }
+}
+
+/// The body's result, or the error that it was left with; then it is rolled back.
+fn enter<T>(body: impl FnOnce() -> Result<(T, bool)>) -> std::result::Result<Result<T>, Box<CaughtError>> {
     // SAFETY: as PL/pgSQL does it for a block with an exception handler.
     unsafe {
         let (memory, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
@@ -16,20 +61,17 @@ pub fn run<T>(body: impl FnOnce() -> Result<(T, bool)>) -> Result<T> {
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(memory);
         let mut body = Some(body);
-        let attempt = std::panic::AssertUnwindSafe(move || body.take().map(|body| body()).transpose());
-        let result = PgTryBuilder::new(attempt)
-            .catch_others(move |caught| {
-                pg_sys::RollbackAndReleaseCurrentSubTransaction();
-                restore();
-                caught.rethrow()
-            })
-            .execute();
-        match &result {
-            Ok(Some((_, true))) => pg_sys::ReleaseCurrentSubTransaction(),
+        let attempt = std::panic::AssertUnwindSafe(move || {
+            let result = body.take().map(|body| body()).transpose();
+            Ok::<_, Box<CaughtError>>(result)
+        });
+        let caught = PgTryBuilder::new(attempt).catch_others(|caught| Err(Box::new(caught))).execute();
+        match &caught {
+            Ok(Ok(Some((_, true)))) => pg_sys::ReleaseCurrentSubTransaction(),
             _ => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
         }
         restore();
-        let result = result?.ok_or(crate::error::Error::Internal("a body that ran before"))?;
-        Ok(result.0)
+        let gone = || Error::Internal("a body that ran before");
+        caught.map(|result| result.and_then(|value| value.ok_or_else(gone)).map(|(value, _)| value))
     }
 }

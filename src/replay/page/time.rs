@@ -12,7 +12,7 @@ use crate::batch;
 use crate::error::Result;
 use crate::replay::token::Place;
 use crate::statement::raw::{Planning, Plans, RawPlan, RawRow, View};
-use crate::statement::snapshot;
+use crate::statement::{snapshot, subtransaction};
 
 /// Arguments: org, from, to, time and id of the place, limit, boundary, then those of the filter, and when the boundary
 /// was placed.
@@ -133,7 +133,7 @@ fn read(
             (from, if end > now { to } else { to.min(end) })
         };
         let mut page = Page { scope, rows, backward, found, last };
-        page.read(stretch, at, limit - found)?;
+        subtransaction::again_without_dropped_chunks(|| page.read(stretch, at, limit - found))?;
         (found, last) = (page.found, page.last);
         (from, to) = if backward { (from, stretch.0) } else { (stretch.1, to) };
         length = length.saturating_mul(2);
