@@ -55,6 +55,8 @@ pub enum Error {
     OtherCursor(String),
     #[error("cursor \"{0}\" was moved since the token was fetched")]
     CursorMoved(String),
+    #[error("a durable cursor cannot be used on a standby")]
+    OnStandby,
     #[error("a fetch cannot wait under isolation level {0}")]
     CannotWait(&'static str),
     #[error("the row is not an event")]
@@ -99,6 +101,7 @@ impl Error {
             Self::CursorExists { .. } => ERRCODE_DUPLICATE_OBJECT,
             Self::CursorInUse(_) => ERRCODE_LOCK_NOT_AVAILABLE,
             Self::CannotWait(_) => ERRCODE_INVALID_TRANSACTION_STATE,
+            Self::OnStandby => ERRCODE_READ_ONLY_SQL_TRANSACTION,
             Self::UnknownOrg(_) => ERRCODE_FOREIGN_KEY_VIOLATION,
             Self::ForeignOrg(_) | Self::Bound(_) | Self::PlainView(_) | Self::ForeignToken => {
                 ERRCODE_INSUFFICIENT_PRIVILEGE
@@ -160,6 +163,7 @@ impl Error {
             Self::AmbiguousCursor(_) => Some("Name the org: org => '…'.".into()),
             Self::CursorMoved(_) => Some("Fetch again.".into()),
             Self::OtherCursor(_) => Some("Acknowledge with the column \"cursor\" of a row that was fetched from it.".into()),
+            Self::OnStandby => Some("Use it on the primary; ts_replay_page() works here.".into()),
             Self::CannotWait(_) => Some("Use READ COMMITTED, or no timeout.".into()),
             Self::BeforeRetention { earliest, .. } => Some(format!("The earliest permitted start is {earliest}.")),
             Self::NotPreloaded => Some(

@@ -36,6 +36,11 @@ pub fn purging() -> Result<bool> {
     acquire(Subject::Purge, 0, pg_sys::ExclusiveLock, true)
 }
 
+/// Waits until nobody purges, and keeps everybody from it.
+pub fn keeping_purge_away() -> Result<()> {
+    acquire(Subject::Purge, 0, pg_sys::ExclusiveLock, false).map(drop)
+}
+
 /// Whether this transaction is the only one that uses this durable cursor; waits for it unless told not to.
 pub fn cursor(id: i64, only_if_free: bool) -> Result<bool> {
     acquire(Subject::Cursor, id as u32, pg_sys::ExclusiveLock, only_if_free)

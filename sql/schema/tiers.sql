@@ -36,6 +36,12 @@ BEGIN
     PERFORM tailstream.check_tier(name, altered.retention, altered.stream_entries, altered.stream_age);
     IF retention > (SELECT t.retention FROM tailstream.tiers t WHERE t.id = altered.id) THEN
         altered.lost_before := greatest(altered.lost_before, tailstream.purged_bound(ARRAY[altered.id]));
+        -- Orgs that came from other tiers have events in those tiers' chunks.
+        UPDATE tailstream.orgs o SET lost_before = moved.until
+        FROM (SELECT p.org_id, max(g.until) AS until
+              FROM tailstream.positions p JOIN tailstream.purges g ON g.tier = p.tier
+              WHERE p.tier <> altered.id GROUP BY p.org_id) AS moved
+        WHERE o.org_id = moved.org_id AND o.tier = altered.id AND moved.until > coalesce(o.lost_before, '-infinity');
     END IF;
     UPDATE tailstream.tiers t
     SET retention = altered.retention, lost_before = altered.lost_before, stream_entries = altered.stream_entries, stream_age = altered.stream_age
@@ -86,8 +92,7 @@ BEGIN
     -- Its events lie in the chunks of the tiers it was on when they came.
     SELECT greatest(had.lost_before, CASE WHEN given.retention > had.retention THEN tailstream.purged_bound(ARRAY(
                SELECT t.id FROM tailstream.tiers t
-               WHERE t.retention < given.retention
-                 AND (t.id = had.id OR EXISTS (SELECT FROM tailstream.positions p WHERE p.org_id = org AND p.tier = t.id)))) END)
+               WHERE t.id = had.id OR EXISTS (SELECT FROM tailstream.positions p WHERE p.org_id = org AND p.tier = t.id))) END)
     INTO lost
     FROM tailstream.orgs o
     JOIN tailstream.tiers had ON had.id = o.tier
@@ -109,13 +114,18 @@ $body$;
 CREATE FUNCTION tailstream.purged_bound(tier_ids smallint[]) RETURNS timestamptz
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
 BEGIN
-    -- Under other levels it need not be seen what was purged last.
-    IF current_setting('transaction_isolation') LIKE 'read %' AND tailstream.try_lock_purge() THEN
+    PERFORM tailstream.lock_purge();
+    IF current_setting('transaction_isolation') LIKE 'read %' THEN
         RETURN (SELECT max(g.until) FROM tailstream.purges g WHERE g.tier = ANY (tier_ids));
     END IF;
+    -- Under other levels it need not be seen what was purged last.
     RETURN clock_timestamp() - (SELECT min(t.retention) FROM tailstream.tiers t WHERE t.id = ANY (tier_ids));
 END
 $body$;
+
+-- Waits until nobody purges, and keeps everybody from it until this transaction ends.
+CREATE FUNCTION tailstream.lock_purge() RETURNS void
+LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'lock_purge_wrapper';
 
 -- ts_org: an org's tier and retention; no row if it is not registered.
 CREATE FUNCTION ts_org(org text, OUT org_id text, OUT tier text, OUT retention interval,

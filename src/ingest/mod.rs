@@ -114,3 +114,9 @@ fn lock_org_for_ingest(org: &str) {
 fn try_lock_purge() -> bool {
     report(locks::purging())
 }
+
+/// `tailstream.lock_purge()`
+#[pg_extern(sql = false)]
+fn lock_purge() {
+    report(locks::keeping_purge_away());
+}

@@ -119,6 +119,7 @@ unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &Start<'_>) -> Result<
         )
     };
     let (name, org) = (valid_name(name)?, binding::permitted_org(org)?);
+    store::require_primary()?;
     let by_arrival = match order {
         Some("arrival") => true,
         Some("event_time") => false,
@@ -131,11 +132,10 @@ unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &Start<'_>) -> Result<
         metrics::workers_here()?;
     }
     let begins = start.find(org, by_arrival)?;
-    match store::acquire_any(name, Some(org), false) {
-        Ok(old) if old.has_expired() => old.drop()?,
-        Ok(_) => return Err(exists(name, org)),
-        Err(Error::NoCursor(_)) => {}
-        Err(error) => return Err(error),
+    match store::peek(name, org)? {
+        Some(old) if old.has_expired() => store::acquire_any(name, Some(org), false)?.drop()?,
+        Some(_) => return Err(exists(name, org)),
+        None => {}
     }
     if store::create(name, org, by_arrival, filter.text(), begins)? { Ok(()) } else { Err(exists(name, org)) }
 }

@@ -102,6 +102,7 @@ pub fn acquire(name: &str, org: Option<&str>, nowait: bool) -> Result<Cursor> {
 
 /// The same, also if it has expired.
 pub fn acquire_any(name: &str, org: Option<&str>, nowait: bool) -> Result<Cursor> {
+    require_primary()?;
     let bound = binding::bound_org();
     if let Some(org) = org {
         binding::permitted_org(Some(org))?;
@@ -113,6 +114,21 @@ pub fn acquire_any(name: &str, org: Option<&str>, nowait: bool) -> Result<Cursor
     // While this waited it may have gone.
     let row = query(ROW, [Some(id.into())], &[INT8OID], |row| cursor(&row))?.pop().transpose()?;
     row.ok_or_else(|| Error::NoCursor(name.to_owned()))
+}
+
+/// Error on a standby.
+pub fn require_primary() -> Result<()> {
+    // SAFETY: reads shared memory.
+    if unsafe { pg_sys::RecoveryInProgress() } { Err(Error::OnStandby) } else { Ok(()) }
+}
+
+/// An org's cursor of this name, without any lock.
+pub fn peek(name: &str, org: &str) -> Result<Option<Cursor>> {
+    match find(name, Some(org)) {
+        Ok(id) => query(ROW, [Some(id.into())], &[INT8OID], |row| cursor(&row))?.pop().transpose(),
+        Err(Error::NoCursor(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn find(name: &str, org: Option<&str>) -> Result<i64> {

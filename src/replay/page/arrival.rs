@@ -1,5 +1,7 @@
 //! Pages in the order of arrival: that of the sequencer's positions, and within a batch that of its events.
 
+use std::collections::BTreeMap;
+
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 use pgrx::{PgMemoryContexts, pg_sys};
@@ -10,7 +12,7 @@ use super::scope::Scope;
 use crate::batch::{self, Position, Sink, position_columns};
 use crate::error::{Error, Result};
 use crate::ingest;
-use crate::replay::token::Place;
+use crate::replay::token::{Place, Token};
 use crate::statement::raw::RawRow;
 use crate::statement::{Statement, arg, snapshot};
 
@@ -147,45 +149,16 @@ impl Reader<'_, '_> {
             }
             return Ok(end);
         }
-        let (memory, scratch) =
-            (PgMemoryContexts::new("tailstream page"), PgMemoryContexts::new("tailstream row"));
-        let mut window =
-            Window { scope, rows: self.rows, position, memory: &memory, scratch, found: Vec::new() };
+        let mut window = Window {
+            reader: self,
+            position,
+            next: start,
+            early: BTreeMap::new(),
+            memory: PgMemoryContexts::new("tailstream page"),
+            scratch: PgMemoryContexts::new("tailstream row"),
+        };
         batch::read(scope.org, position, start..end, &mut window)?;
-        let mut found = window.found;
-        found.sort_unstable_by_key(|(offset, _)| *offset);
-        Ok(self.deliver(position, start..end, found))
-    }
-
-    /// Returns up to which offset.
-    fn deliver(
-        &mut self,
-        position: &Position,
-        offsets: std::ops::Range<i32>,
-        found: Vec<(i32, Found)>,
-    ) -> i32 {
-        let mut found = found.into_iter().peekable();
-        for offset in offsets.clone() {
-            let at = found.next_if(|(other, _)| *other == offset);
-            match at {
-                None => self.lose_missing(position),
-                Some((_, Found::Lost(created_at))) if self.is_excused(position, created_at) => {}
-                Some((_, Found::Lost(created_at))) => {
-                    self.lose(Gap { from: created_at, to: self.scope.floor, reason: Reason::Retention });
-                }
-                Some((_, Found::Unwanted)) => {}
-                Some((_, Found::Wanted(row))) => {
-                    self.tell_lost(Next { seq: position.seq, offset, placed_ms: position.ms });
-                    self.rows.put_formed(row);
-                    self.read.events += 1;
-                }
-            }
-            self.read.seen += 1;
-            if self.read.events >= self.limit {
-                return offset + 1;
-            }
-        }
-        offsets.end
+        Ok(window.finish(end))
     }
 
     /// An event that is not in the table any more.
@@ -236,50 +209,129 @@ enum Found {
     Lost(i64),
 }
 
-/// Some events of a batch, as they are found.
-struct Window<'a, 'b> {
-    scope: &'a Scope<'b>,
-    rows: &'a Rows,
+/// Some events of a batch, as they are found: nearly always in their order. Those that are not wait for their turn.
+struct Window<'a, 'b, 'c> {
+    reader: &'a mut Reader<'b, 'c>,
     position: &'a Position,
-    /// Where rows are kept: they come while SPI's own memory is current.
-    memory: &'a PgMemoryContexts,
+    /// The offset whose turn it is.
+    next: i32,
+    early: BTreeMap<i32, Found>,
+    /// Where rows are kept that are early: they come while SPI's own memory is current.
+    memory: PgMemoryContexts,
     /// What looking at a row leaves behind.
     scratch: PgMemoryContexts,
-    found: Vec<(i32, Found)>,
 }
 
-impl Window<'_, '_> {
-    fn judge(&self, row: &RawRow<'_>, offset: i32) -> Found {
-        let scope = self.scope;
+impl Window<'_, '_, '_> {
+    fn token(&self, offset: i32) -> Token {
+        let next = Next { seq: self.position.seq, offset: offset + 1, placed_ms: self.position.ms };
+        self.reader.scope.token(next.place())
+    }
+
+    /// Whether a row is wanted, and shown.
+    fn judge(&self, row: &RawRow<'_>) -> Option<Found> {
+        let scope = self.reader.scope;
         let created_at = row.int8(1).unwrap_or_default();
         let in_range = scope.start <= created_at && created_at < scope.end;
         if !in_range || !scope.filter.matches(row, &scope.values) {
-            Found::Unwanted
+            Some(Found::Unwanted)
         } else if created_at < scope.floor {
-            Found::Lost(created_at)
+            Some(Found::Lost(created_at))
         } else {
-            let next = Next { seq: self.position.seq, offset: offset + 1, placed_ms: self.position.ms };
-            Found::Wanted(self.rows.form(row, &scope.token(next.place()), self.memory))
+            None
         }
+    }
+
+    fn look(&mut self, row: &RawRow<'_>, offset: i32) {
+        let judged = self.judge(row);
+        if offset > self.next {
+            let wanted = || Found::Wanted(self.reader.rows.form(row, &self.token(offset), &self.memory));
+            let found = judged.unwrap_or_else(wanted);
+            self.early.insert(offset, found);
+            return;
+        }
+        match judged {
+            Some(found) => self.deliver(found),
+            None => {
+                let token = self.token(offset);
+                self.tell_lost();
+                self.reader.rows.event(row, &token);
+                self.reader.read.events += 1;
+                self.step();
+            }
+        }
+    }
+
+    fn deliver(&mut self, found: Found) {
+        match found {
+            Found::Lost(created_at) if self.reader.is_excused(self.position, created_at) => {}
+            Found::Lost(created_at) => {
+                let to = self.reader.scope.floor;
+                self.reader.lose(Gap { from: created_at, to, reason: Reason::Retention });
+            }
+            Found::Unwanted => {}
+            Found::Wanted(row) => {
+                self.tell_lost();
+                self.reader.rows.put_formed(row);
+                self.reader.read.events += 1;
+            }
+        }
+        self.step();
+    }
+
+    fn tell_lost(&mut self) {
+        let next = Next { seq: self.position.seq, offset: self.next, placed_ms: self.position.ms };
+        self.reader.tell_lost(next);
+    }
+
+    fn step(&mut self) {
+        self.next += 1;
+        self.reader.read.seen += 1;
+    }
+
+    fn is_full(&self) -> bool {
+        self.reader.read.events >= self.reader.limit
+    }
+
+    /// Those whose turn it has become.
+    fn deliver_early(&mut self) {
+        while !self.is_full()
+            && let Some(found) = self.early.remove(&self.next)
+        {
+            self.deliver(found);
+        }
+    }
+
+    /// No more will come: what is missing is lost. Returns up to which offset it came.
+    fn finish(mut self, end: i32) -> i32 {
+        self.deliver_early();
+        while self.next < end && !self.is_full() {
+            self.reader.lose_missing(self.position);
+            self.step();
+            self.deliver_early();
+        }
+        self.next
     }
 }
 
-impl Sink for Window<'_, '_> {
+impl Sink for Window<'_, '_, '_> {
     fn take(&mut self, row: &RawRow<'_>) -> bool {
         let offset = (row.int8(0).unwrap_or_default() & 0xffff) as i32;
-        // SAFETY: a row that is kept is in memory of its own.
-        let found = unsafe {
-            let before = pg_sys::MemoryContextSwitchTo(self.scratch.value());
-            let found = self.judge(row, offset);
-            pg_sys::MemoryContextSwitchTo(before);
-            self.scratch.reset();
-            found
-        };
-        self.found.push((offset, found));
-        true
+        // What was delivered before a second attempt has been delivered.
+        if offset >= self.next {
+            // SAFETY: a row that is kept is in memory of its own, or in the result's.
+            unsafe {
+                let before = pg_sys::MemoryContextSwitchTo(self.scratch.value());
+                self.look(row, offset);
+                pg_sys::MemoryContextSwitchTo(before);
+                self.scratch.reset();
+            }
+            self.deliver_early();
+        }
+        !self.is_full()
     }
 
     fn clear(&mut self) {
-        self.found.clear();
+        self.early.clear();
     }
 }

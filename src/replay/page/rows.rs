@@ -1,5 +1,7 @@
 //! The rows that a page, a fetch or a gap returns.
 
+use std::cell::Cell;
+
 use pgrx::{IntoDatum, PgMemoryContexts, pg_sys};
 
 use crate::call;
@@ -47,6 +49,25 @@ pub struct Gap {
     pub reason: Reason,
 }
 
+/// Bytes that a session keeps from one page to the next, and the size from which on a block goes back at once.
+const KEPT: (i32, i32) = (8 << 20, 4 << 20);
+
+/// Has the C library keep what a page needs. It would give it back to the system with each page and ask for it again with
+/// the next, and finding and clearing so many pages of memory takes a seventh of a fetch's time.
+fn keep_memory() {
+    thread_local! {
+        static KEEPS: Cell<bool> = const { Cell::new(false) };
+    }
+    if !KEEPS.replace(true) {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        // SAFETY: sets two limits.
+        unsafe {
+            libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT.0);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT.1);
+        }
+    }
+}
+
 /// Takes the rows of one call.
 pub struct Rows {
     store: *mut pg_sys::Tuplestorestate,
@@ -62,6 +83,7 @@ impl Rows {
     /// # Safety
     /// `fcinfo` must come from PostgreSQL, for a function that returns a set of these columns, outside of any SPI connection.
     pub unsafe fn new(fcinfo: pg_sys::FunctionCallInfo, org: &str, signer: Signer) -> Self {
+        keep_memory();
         // SAFETY: the caller's promise.
         let (store, descriptor) = unsafe { call::materialize(fcinfo) };
         let org = org.into_datum();
