@@ -27,6 +27,8 @@ impl Story<'_> {
         store(screen, session, self.cluster, self.input)?;
         watch(screen, session, self.redis)?;
         replay(screen, session)?;
+        go_on(screen, session)?;
+        consume(screen, session)?;
         upgrade(screen, session)?;
         purge(screen, session, self.input)?;
         keep_purging(screen, session)
@@ -115,15 +117,57 @@ fn replay(screen: &Screen, session: &mut Session) -> Result<()> {
     session.run_failing(&format!("SELECT * FROM ts_replay('{STANDARD}', now() - interval '1 day', now());"))
 }
 
+fn go_on(screen: &Screen, session: &mut Session) -> Result<()> {
+    screen.heading("5. Go on where you left off");
+    screen.say("A replay comes in pages as well. Each row has a token:");
+    session.run(&format!(
+        "SELECT created_at, path, cursor FROM ts_replay_page('{PREMIUM}', NULL, NULL, page_size => 2);"
+    ))?;
+    let token: String = session
+        .client
+        .query("SELECT cursor FROM ts_replay_page($1, NULL, NULL, page_size => 2)", &[&PREMIUM])
+        .context("cannot ask for a page")?
+        .last()
+        .context("a page without rows")?
+        .get(0);
+    screen.say("It goes on right behind its row, on any connection and at any time:");
+    session.run(&format!(
+        "SELECT created_at, path, kind\nFROM ts_replay_page('{PREMIUM}', NULL, NULL, after => '{token}', page_size => 2);"
+    ))
+}
+
+fn consume(screen: &Screen, session: &mut Session) -> Result<()> {
+    screen.heading("6. Consume");
+    screen.say("A durable cursor keeps a consumer's place under a name. It follows the order of commits, so it skips nothing:");
+    session.run(&format!("SELECT ts_cursor_create('billing', '{PREMIUM}');"))?;
+    session.run("SELECT id, created_at, path FROM ts_cursor_fetch('billing', 2);")?;
+    let token: String = session
+        .client
+        .query("SELECT cursor FROM ts_cursor_fetch('billing', 2)", &[])
+        .context("cannot fetch")?
+        .last()
+        .context("a fetch without rows")?
+        .get(0);
+    screen.say("What is not acknowledged comes again. With the last row's token both are done:");
+    session.run(&format!("SELECT ts_cursor_ack('billing', '{token}');"))?;
+    screen.say("Or the place moves with the results, in one transaction: each event is used once, whatever fails in between.");
+    session.run("CREATE TABLE billed (org text, events bigint, bytes numeric);")?;
+    session.run(
+        "INSERT INTO billed\nSELECT org_id, count(*), sum(response_size) FROM ts_cursor_fetch('billing', 5000, auto_ack => true)\n\
+         WHERE kind = 'event' GROUP BY org_id\nRETURNING *;",
+    )?;
+    session.run("SELECT name, order_by, lag_events, lag FROM tailstream.cursors;")
+}
+
 fn upgrade(screen: &Screen, session: &mut Session) -> Result<()> {
-    screen.heading("5. Upgrade an org");
+    screen.heading("7. Upgrade an org");
     screen.say("From now on it keeps what it has for longer; nothing is moved:");
     session.run(&format!("SELECT ts_set_org_tier('{UPGRADED}', 'premium');"))?;
     session.run(&format!("SELECT * FROM ts_replay_window('{UPGRADED}');"))
 }
 
 fn purge(screen: &Screen, session: &mut Session, input: &Input) -> Result<()> {
-    screen.heading("6. Expire by tier");
+    screen.heading("8. Expire by tier");
     screen.say("To have something expired without waiting, tier standard is cut to one hour. What is older is hidden at once:");
     let counts = format!(
         "SELECT org, (SELECT count(*) FROM tailstream.log_events WHERE org_id = org) AS readable\n\
@@ -154,7 +198,7 @@ fn purge(screen: &Screen, session: &mut Session, input: &Input) -> Result<()> {
 }
 
 fn keep_purging(screen: &Screen, session: &mut Session) -> Result<()> {
-    screen.heading("7. From now on, by itself");
+    screen.heading("9. From now on, by itself");
     screen.say("pg_cron purges every minute:");
     session.run("SELECT ts_schedule_retention();")?;
     session.run("SELECT * FROM ts_health();")
@@ -168,6 +212,8 @@ pub fn farewell(screen: &Screen, took: Duration) {
         "SELECT * FROM ts_ingest('{STANDARD}', '{{\"path\": \"/hello\", \"status\": 200, \"colour\": \"blue\"}}');\n\
          SELECT ts_event(e) FROM ts_replay('{STANDARD}', now() - interval '5 minutes', now()) e;\n\
          SELECT * FROM ts_ingest('{STANDARD}', '[{{\"status\": \"many\"}}]');\n\
+         SELECT path, kind FROM ts_cursor_fetch('billing', 10, timeout => '30 s', auto_ack => true);\n\
+         SELECT play_at, path FROM ts_replay_schedule('{PREMIUM}', now() - interval '1 hour', now(), speed => 60) LIMIT 20;\n\
          SELECT * FROM ts_org('{UPGRADED}');\n\
          SELECT * FROM ts_mirror_status('{STANDARD}');"
     ));
