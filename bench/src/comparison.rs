@@ -52,13 +52,17 @@ const fn limit(key: &'static str, must: f64, aim: f64) -> Key {
     Key { key, goal: Goal::AtMost { must, aim } }
 }
 
-pub const KEYS: [Key; 17] = [
+pub const KEYS: [Key; 21] = [
     key("ingest_vs_row_inserts", 40.0, 80.0),
     key("ingest_vs_insert_json", 2.5, 4.0),
     key("ingest_vs_copy_seed", 1.5, 2.5),
     key("ingest_vs_copy_same", 0.9, 1.2),
     key("replay_vs_select", 0.95, 1.0),
     key("replay_vs_offset_paging", 20.0, 100.0),
+    key("page_vs_offset", 20.0, 100.0),
+    key("page_depth_cost", 0.7, 1.0),
+    key("cursor_vs_select", 0.5, 0.8),
+    limit("cursor_tail_lag_ms_p99", 50.0, 10.0),
     key("purge_vs_delete", 100.0, 1000.0),
     key("bytes_seed_vs_ours", 2.3, 3.0),
     key("ingest_scale_orgs", 0.8, 1.0),
@@ -105,10 +109,24 @@ pub const ALL: &[Comparison] = &[
     Comparison { title: "Replay against SELECT", keys: &["replay_vs_select"], run: replay::select::run },
     Comparison {
         title: "Replay against paging",
-        keys: &["replay_vs_offset_paging"],
+        keys: &["replay_vs_offset_paging", "page_vs_offset"],
         run: replay::paging::run,
     },
-    Comparison { title: "Replay of much", keys: &["replay_large"], run: replay::large::run },
+    Comparison {
+        title: "Replay of much",
+        keys: &["replay_large", "page_depth_cost"],
+        run: replay::large::run,
+    },
+    Comparison {
+        title: "Durable cursor against SELECT",
+        keys: &["cursor_vs_select"],
+        run: replay::cursor::run,
+    },
+    Comparison {
+        title: "From commit to a waiting cursor",
+        keys: &["cursor_tail_lag_ms_p99"],
+        run: replay::tail::run,
+    },
     Comparison { title: "Bytes of an event", keys: &["bytes_seed_vs_ours"], run: size::run },
     Comparison { title: "Purge", keys: &["purge_vs_delete"], run: purge::run },
     Comparison {

@@ -18,6 +18,7 @@ mod replay;
 mod results;
 mod round;
 mod sample;
+mod schedule;
 mod screen;
 mod server;
 mod size;
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool> {
     let samples = Samples::load(options.log.as_deref())?;
     println!("{}", samples.origin());
-    let databases = [&[OURS, SCALE_MANY, SCALE_FEW][..], &mirror::DATABASES].concat();
+    let databases = [&[OURS, SCALE_MANY, SCALE_FEW][..], &replay::DATABASES, &mirror::DATABASES].concat();
     let server = Server::start(&databases)?;
     let mut results = Results::new(options, &samples, &server)?;
     for comparison in comparison::ALL {

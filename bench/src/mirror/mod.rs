@@ -171,7 +171,7 @@ fn wait_until(what: &str, every: Duration, mut holds: impl FnMut() -> Result<boo
 }
 
 /// A batch of events that happen now, from the sample with this number on.
-fn batch(samples: &Samples, from: usize, count: usize) -> Result<Box<RawValue>> {
+pub fn batch(samples: &Samples, from: usize, count: usize) -> Result<Box<RawValue>> {
     let now = now_micros();
     let objects = (from..from + count)
         .map(|index| {

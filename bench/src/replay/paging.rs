@@ -1,9 +1,10 @@
-//! One streamed replay against the plan's pages of 1,000 by OFFSET.
+//! One streamed replay, and pages by token, against the plan's pages of 1,000 by OFFSET.
 
 use anyhow::{Context as _, Result, ensure};
 use postgres::{Client, Statement};
 use serde_json::json;
 
+use super::pages::Pages;
 use super::walk::{IN_ORDER, REPLAY, Span, Walk};
 use crate::backend::Backend;
 use crate::comparison::Context;
@@ -25,15 +26,24 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
     load::ours(&mut context.server.connect(OURS)?, &payload)?;
     load::seed(&mut context.server.connect(SEED)?, &payload)?;
     let (span, expected) = (payload.span(), payload.events() as u64);
-    let sql = format!("{REPLAY}{IN_ORDER}");
-    let mut ours = Walk::new(context.server, "ts_replay", &sql, span, expected, options.size(5, 10))?;
-    let mut theirs = Pages::new(context.server, span, expected)?;
-    let duel = duel(context.server, 2, &mut ours, &mut theirs)?;
-    results.add_duel("replay_vs_offset_paging", "/s", &duel, &json!({ "range": expected }));
+    let mut theirs = OffsetPages::new(context.server, span, expected)?;
+    let (rounds, times, rows) = (2, options.size(5, 10), json!({ "range": expected }));
+    if options.wants_key("replay_vs_offset_paging") {
+        let sql = format!("{REPLAY}{IN_ORDER}");
+        let client = context.server.connect(OURS)?;
+        let mut ours = Walk::new(client, "ts_replay", &sql, span, expected, times)?;
+        let duel = duel(context.server, rounds, &mut ours, &mut theirs)?;
+        results.add_duel("replay_vs_offset_paging", "/s", &duel, &rows);
+    }
+    if options.wants_key("page_vs_offset") {
+        let mut ours = Pages::new(context.server, span, i32::try_from(PAGE)?, expected, times)?;
+        let duel = duel(context.server, rounds, &mut ours, &mut theirs)?;
+        results.add_duel("page_vs_offset", "/s", &duel, &rows);
+    }
     Ok(())
 }
 
-struct Pages {
+struct OffsetPages {
     client: Client,
     backend: Backend,
     statement: Statement,
@@ -41,7 +51,7 @@ struct Pages {
     expected: u64,
 }
 
-impl Pages {
+impl OffsetPages {
     fn new(server: &Server, span: Span, expected: u64) -> Result<Self> {
         let mut client = server.connect(SEED)?;
         let backend = Backend::of(&mut client)?;
@@ -56,7 +66,7 @@ impl Pages {
     }
 }
 
-impl Contender for Pages {
+impl Contender for OffsetPages {
     fn name(&self) -> String {
         "OFFSET paging, seed".to_owned()
     }

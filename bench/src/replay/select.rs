@@ -34,7 +34,7 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
 }
 
 fn walk(context: &Context, name: &str, sql: &str, span: Span, rows: u64, times: usize) -> Result<Walk> {
-    Walk::new(context.server, name, sql, span, rows, times)
+    Walk::new(context.server.connect(OURS)?, name, sql, span, rows, times)
 }
 
 /// The first ten rows of the range, as a viewer sees them.

@@ -9,7 +9,6 @@ use std::time::{Instant, SystemTime};
 use crate::backend::Backend;
 use crate::load::ORG;
 use crate::round::{Contender, Measure};
-use crate::server::{OURS, Server};
 
 pub const REPLAY: &str = "SELECT * FROM ts_replay($1, $2, $3)";
 /// The rows of a replay, asked for by hand.
@@ -37,14 +36,13 @@ pub struct Walk {
 impl Walk {
     /// `sql` takes org, start and end and returns `expected` rows.
     pub fn new(
-        server: &Server,
+        mut client: Client,
         name: &str,
         sql: &str,
         span: Span,
         expected: u64,
         times: usize,
     ) -> Result<Self> {
-        let mut client = server.connect(OURS)?;
         let backend = Backend::of(&mut client)?;
         let statement = client.prepare(sql).with_context(|| format!("cannot prepare {name}"))?;
         Ok(Self { name: name.to_owned(), client, backend, statement, span, expected, times })
