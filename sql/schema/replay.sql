@@ -19,12 +19,13 @@ $body$;
 
 -- ts_replay_page: the next events of a replay, each with the token to go on behind it. Not STABLE: a snapshot from before
 -- its locks could show an event that is being copied neither where it was nor where it will be. No sorting: the place is
--- compared twice, and the planner, who thinks little is left then, would read all that is.
+-- compared twice, and the planner, who thinks little is left then, would read all that is. And no JIT, which a plan that has
+-- to sort then seems to be worth.
 CREATE FUNCTION ts_replay_page(
     org text, start_time timestamptz, end_time timestamptz, after text DEFAULT NULL, page_size integer DEFAULT 1000,
     filter jsonb DEFAULT NULL, direction text DEFAULT 'forward')
 RETURNS TABLE (id bigint, created_at timestamptz, org_id text, host text, method text, path text, status integer,
                response_time integer, response_size bigint, user_agent text, referrer text, ip_address inet, metadata jsonb,
                cursor text, kind text, gap_from timestamptz, gap_to timestamptz, gap_reason text)
-LANGUAGE c VOLATILE SECURITY DEFINER ROWS 1000 SET search_path = pg_catalog, pg_temp SET enable_sort = off
+LANGUAGE c VOLATILE SECURITY DEFINER ROWS 1000 SET search_path = pg_catalog, pg_temp SET enable_sort = off SET jit = off
 AS 'MODULE_PATHNAME', 'ts_replay_page_wrapper';
