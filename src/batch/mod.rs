@@ -142,6 +142,9 @@ impl<'a> Search<'a> {
     /// Asks the chunks that are still there, and the hypertable if they have not got all.
     fn ask_chunks(&mut self, chunks: &[Chunk], first: i64, last: i64) -> Result<()> {
         for chunk in chunks {
+            if self.is_over() {
+                return Ok(());
+            }
             if chunk::is_there(chunk) {
                 self.ask(chunk.relation, first.max(chunk.start), last.min(chunk.end - 1))?;
             }

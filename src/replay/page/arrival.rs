@@ -318,7 +318,7 @@ impl Sink for Window<'_, '_, '_> {
     fn take(&mut self, row: &RawRow<'_>) -> bool {
         let offset = (row.int8(0).unwrap_or_default() & 0xffff) as i32;
         // What was delivered before a second attempt has been delivered.
-        if offset >= self.next {
+        if offset >= self.next && !self.is_full() {
             // SAFETY: a row that is kept is in memory of its own, or in the result's.
             unsafe {
                 let before = pg_sys::MemoryContextSwitchTo(self.scratch.value());

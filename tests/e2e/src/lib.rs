@@ -8,6 +8,7 @@
 //! - `TAILSTREAM_SOAK=1`: forty times as long.
 
 pub mod bookkeeping;
+pub mod cursor;
 pub mod database;
 pub mod document;
 pub mod mirror;
