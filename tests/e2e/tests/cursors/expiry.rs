@@ -1,0 +1,159 @@
+//! Cursors that nobody uses any more go; those in use stay, whether anything happens or not.
+
+use std::thread;
+
+use postgres::Client;
+use tailstream_e2e::cursor::{ack, fetch, fetched, labels};
+use tailstream_e2e::database::{column, one};
+use tailstream_e2e::refused;
+
+use crate::{ORDERS, age, create, cursor_table, database, pid, run, store_placed, wait_until_idle};
+
+fn rows(client: &mut Client) -> i64 {
+    let table = cursor_table(client);
+    one(client, &format!("SELECT count(*) FROM {table}"))
+}
+
+fn listed(client: &mut Client) -> Vec<String> {
+    column(client, "SELECT name FROM tailstream.cursors ORDER BY 1")
+}
+
+fn purge(client: &mut Client) {
+    client.execute("SELECT * FROM ts_apply_retention()", &[]).expect("the purge");
+}
+
+#[test]
+fn an_idle_cursor_expires_and_the_purge_removes_it() {
+    let database = database("expiring");
+    let mut client = database.connect();
+    store_placed(&mut client, "acme", &[("a", 10), ("b", 5)]);
+    for name in ["fresh", "idle", "expired", "reused"] {
+        create(&mut client, &format!("'{name}', 'acme'"));
+    }
+    let token = fetched(&mut client, "'expired'")[0].cursor.clone();
+    let old_token = fetched(&mut client, "'reused'")[0].cursor.clone();
+    age(&mut client, "idle", "6 days 23 hours");
+    age(&mut client, "expired", "7 days 1 minute");
+    age(&mut client, "reused", "8 days");
+    for call in [
+        "ts_cursor_fetch('expired')".to_owned(),
+        "ts_cursor_fetch('expired', org => 'acme')".to_owned(),
+        format!("ts_cursor_ack('expired', '{token}')"),
+        "ts_cursor_seek('expired', 'now')".to_owned(),
+    ] {
+        refused(&call, client.execute(&format!("SELECT * FROM {call}"), &[]), &["42704"]);
+    }
+    // Its name is free at once, and what comes is a new cursor.
+    create(&mut client, "'reused', 'acme', 'now'");
+    assert_eq!(fetched(&mut client, "'reused'"), []);
+    refused("a token of the expired one", ack(&mut client, "reused", &old_token), &["22023", "55000"]);
+    purge(&mut client);
+    assert_eq!(listed(&mut client), ["fresh", "idle", "reused"]);
+    assert_eq!(rows(&mut client), 3, "an expired cursor is gone from the table");
+    assert_eq!(labels(&fetched(&mut client, "'idle'")), ["a", "b"]);
+}
+
+/// How far off the end of a cursor is, in hours.
+fn hours_left(client: &mut Client, name: &str) -> i64 {
+    let sql = format!(
+        "SELECT (extract(epoch FROM expires_at - now()) / 3600)::bigint FROM tailstream.cursors WHERE name = '{name}'"
+    );
+    one(client, &sql)
+}
+
+#[test]
+fn every_use_keeps_a_cursor_alive_even_if_nothing_comes() {
+    let database = database("polled");
+    let mut client = database.connect();
+    store_placed(&mut client, "acme", &[("a", 20), ("b", 10)]);
+    for order in ORDERS {
+        let at_end = format!("end {order}");
+        create(&mut client, &format!("'{at_end}', 'acme', 'now', order_by => '{order}'"));
+        create(&mut client, &format!("'{order}', 'acme', order_by => '{order}'"));
+        let token = fetched(&mut client, &format!("'{order}', 1"))[0].cursor.clone();
+        for (name, call) in [
+            (&*at_end, format!("ts_cursor_fetch('{at_end}')")),
+            (&at_end, format!("ts_cursor_fetch('{at_end}', auto_ack => true)")),
+            (&at_end, format!("ts_cursor_fetch('{at_end}', timeout => '1 ms')")),
+            (order, format!("ts_cursor_fetch('{order}', 1)")),
+            (order, format!("ts_cursor_ack('{order}', '{token}')")),
+            (order, format!("ts_cursor_seek('{order}', 'now')")),
+        ] {
+            age(&mut client, name, "6 days 20 hours");
+            assert!((3..=4).contains(&hours_left(&mut client, name)), "{name}");
+            client.execute(&format!("SELECT * FROM {call}"), &[]).expect(&call);
+            assert!(hours_left(&mut client, name) > 100, "{call} does not count as a use");
+        }
+    }
+}
+
+#[test]
+fn the_time_to_live_can_be_changed_and_switched_off() {
+    let database = database("for_ever");
+    let mut client = database.connect();
+    create(&mut client, "'c', 'acme'");
+    assert_eq!(one::<String>(&mut client, "SHOW tailstream.cursor_ttl"), "7d");
+    age(&mut client, "c", "400 days");
+    let set = |value: &str| format!("ALTER DATABASE {} SET tailstream.cursor_ttl = '{value}'", database.name);
+    client.batch_execute(&set("0")).expect("the setting");
+    let mut client = database.connect();
+    assert_eq!(fetched(&mut client, "'c'"), []);
+    age(&mut client, "c", "400 days");
+    purge(&mut client);
+    let ends = "SELECT count(*) FROM tailstream.cursors WHERE expires_at < 'infinity'";
+    assert_eq!((rows(&mut client), one::<i64>(&mut client, ends)), (1, 0), "it never expires");
+    client.batch_execute(&set("1h")).expect("the setting");
+    let mut client = database.connect();
+    refused("a cursor that expired", fetch(&mut client, "'c'"), &["42704"]);
+    create(&mut client, "'d', 'acme'");
+    assert!(hours_left(&mut client, "d") <= 1);
+    purge(&mut client);
+    assert_eq!(listed(&mut client), ["d"]);
+    run(&mut client, "ts_cursor_drop('d')");
+    let reader = database.login_role("reader", &["tailstream_reader"]);
+    let mut reader = database.connect_as(&reader);
+    refused(
+        "a reader's own time",
+        reader.batch_execute("SET tailstream.cursor_ttl = 0"),
+        &["42501", "55P02"],
+    );
+}
+
+#[test]
+fn a_cursor_in_use_does_not_expire_however_long_that_takes() {
+    let database = database("in_use");
+    let (mut client, mut consumer) = (database.connect(), database.connect());
+    store_placed(&mut client, "acme", &[("a", 20), ("b", 10)]);
+    for order in ORDERS {
+        create(&mut client, &format!("'{order}', 'acme', order_by => '{order}'"));
+        consumer.batch_execute("BEGIN").expect("begin");
+        let rows = fetched(&mut consumer, &format!("'{order}', 1"));
+        // What follows takes longer than the time to live.
+        age(&mut client, order, "8 days");
+        purge(&mut client);
+        assert!(listed(&mut client).contains(&order.to_owned()), "{order}: somebody works on what it gave");
+        assert!(ack(&mut consumer, order, &rows[0].cursor).expect("an ack"));
+        consumer.batch_execute("COMMIT").expect("commit");
+        assert_eq!(labels(&fetched(&mut client, &format!("'{order}', auto_ack => true"))), ["b"]);
+    }
+}
+
+#[test]
+fn a_cursor_at_which_somebody_waits_does_not_expire() {
+    let database = database("waited_for");
+    let (mut client, mut waiter) = (database.connect(), database.connect());
+    run(&mut client, "ts_set_org_tier('acme', 'standard')");
+    create(&mut client, "'c', 'acme'");
+    let waiting = pid(&mut waiter);
+    let rows = thread::scope(|scope| {
+        let rows = scope.spawn(move || fetched(&mut waiter, "'c', timeout => '20 s', auto_ack => true"));
+        wait_until_idle(&mut client, waiting);
+        age(&mut client, "c", "8 days");
+        purge(&mut client);
+        assert_eq!(listed(&mut client), ["c"]);
+        store_placed(&mut client, "acme", &[("a", 0)]);
+        rows.join().expect("the fetch that waits")
+    });
+    assert_eq!(labels(&rows), ["a"]);
+    assert_eq!(fetched(&mut client, "'c'"), []);
+}

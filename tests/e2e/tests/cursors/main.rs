@@ -1,0 +1,145 @@
+//! Durable cursors: they never skip, never repeat, and say what they could not show. No Redis is needed for it.
+
+mod batches;
+mod bound;
+mod consumers;
+mod crash;
+mod dump;
+mod erasure;
+mod expiry;
+mod filters;
+mod gaps;
+mod grants;
+mod lag;
+mod late_gaps;
+mod lifecycle;
+mod locks;
+mod order;
+mod refusals;
+mod size;
+mod starts;
+mod tiers;
+mod tokens;
+mod transactions;
+mod waiting;
+mod waiting_ends;
+
+use std::time::Duration;
+
+use postgres::Client;
+use tailstream_e2e::cursor::store;
+use tailstream_e2e::database::{column, one};
+use tailstream_e2e::mirror::make_chunks;
+use tailstream_e2e::positions::soon_placed;
+use tailstream_e2e::server::PRELOAD;
+use tailstream_e2e::{Database, Server, eventually};
+
+const LONG: Duration = Duration::from_secs(30);
+/// Older than an hour and younger than three, in seconds: it is lost with `shorten`.
+const OLD: i64 = 9_000;
+const ORDERS: [&str; 2] = ["arrival", "event_time"];
+
+/// A database with a sequencer; every test's is named here.
+fn database(name: &str) -> Database {
+    const NAMES: &str = "abandoned, abroad, all_lost, bound, bystanders, cancelled, columns, consumers, \
+                         crowd, downgraded, empty_wait, erased, expiring, filter_wait, filtered, \
+                         for_ever, forgotten, grants, had, held_up, home, huge, impatient, in_flight, \
+                         in_use, lag, late, late_by_time, latecomers, leaves, lengthened, let_in, live, \
+                         many, moments, not_granted, old_snapshots, one_by_one, other_orgs, \
+                         others_tokens, out_of_reach, overtaken, partly, passed, polled, positions, \
+                         purged_wait, quiet, refused, renewed, replaced, rescued, rescuing, resumed, \
+                         reused, savepoints, scattered, seeks, sequencer_gone, several, snapshots, \
+                         started, ties, timed, tokens, two_phases, undone, undone_parts, unfinished, \
+                         unmissed, viewed, waited_for, waiting, waits";
+    assert!(NAMES.split(", ").any(|known| known == name), "{name} has no sequencer");
+    let server = Server::shared_with("cursors", |builder| {
+        builder
+            .preload(&PRELOAD)
+            // What waits for ever shall fail; it is not meant for workers.
+            .setting("statement_timeout", "60s")
+            .setting("max_prepared_transactions", "10")
+            .setting("tailstream.databases", NAMES)
+    });
+    let database = Database::new(&server, name);
+    let mut client = database.connect();
+    make_chunks(&mut client);
+    // The launcher looks for new databases every two seconds, and at a reload.
+    client.batch_execute("SELECT pg_reload_conf()").expect("a reload");
+    store_placed(&mut client, "first", &[("first", 0)]);
+    database
+}
+
+/// Stores a batch and waits for its place.
+#[track_caller]
+fn store_placed(client: &mut Client, org: &str, events: &[(&str, i64)]) -> i64 {
+    let batch = store(client, org, events);
+    soon_placed(client, batch);
+    batch
+}
+
+#[track_caller]
+fn create(client: &mut Client, arguments: &str) {
+    run(client, &format!("ts_cursor_create({arguments})"));
+}
+
+/// Calls a function that has to succeed.
+#[track_caller]
+fn run(client: &mut Client, call: &str) {
+    client.batch_execute(&format!("SELECT {call}")).unwrap_or_else(|error| panic!("{call}: {error:?}"));
+}
+
+fn pid(client: &mut Client) -> i32 {
+    one(client, "SELECT pg_backend_pid()")
+}
+
+/// Waits until a session waits for another one.
+#[track_caller]
+fn wait_until_blocked(client: &mut Client, waiter: i32, holder: i32) {
+    let sql = format!("SELECT {holder} = ANY (pg_blocking_pids({waiter}))");
+    eventually(&format!("session {waiter} to wait for {holder}"), LONG, || {
+        one::<bool>(client, &sql).then_some(())
+    });
+}
+
+/// Waits until a session waits inside a fetch, for events and not for a lock.
+#[track_caller]
+fn wait_until_idle(client: &mut Client, waiter: i32) {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {waiter} AND state = 'active'
+             AND query LIKE '%ts_cursor_fetch%' AND wait_event_type IN ('Extension', 'IPC', 'Activity', 'Timeout')"
+    );
+    eventually(&format!("session {waiter} to wait for events"), LONG, || {
+        (one::<i64>(client, &sql) == 1).then_some(())
+    });
+}
+
+/// Gives tier standard one hour and purges: events of age `OLD` are gone.
+#[track_caller]
+fn shorten(client: &mut Client) {
+    run(client, "ts_alter_tier('standard', '1 hour')");
+    let old =
+        "SELECT count(*) FROM tailstream.events WHERE tier = 1 AND created_at < now() - interval '2 hours'";
+    eventually("the purge of what is old", LONG, || {
+        client.execute("SELECT * FROM ts_apply_retention()", &[]).expect("the purge");
+        (one::<i64>(client, old) == 0).then_some(())
+    });
+}
+
+/// The table that holds the cursors, whatever its name.
+fn cursor_table(client: &mut Client) -> String {
+    let tables: Vec<String> = column(
+        client,
+        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+         WHERE c.relnamespace = 'tailstream'::regnamespace AND c.relkind = 'r' AND a.attname = 'last_active'",
+    );
+    assert_eq!(tables.len(), 1, "tables of cursors: {tables:?}");
+    tables[0].clone()
+}
+
+/// Lets a cursor be as if nobody had used it for so long.
+#[track_caller]
+fn age(client: &mut Client, name: &str, interval: &str) {
+    let table = cursor_table(client);
+    let sql = format!("UPDATE {table} SET last_active = now() - interval '{interval}' WHERE name = '{name}'");
+    assert_eq!(client.execute(&sql, &[]).expect("an older cursor"), 1, "{name}");
+}
