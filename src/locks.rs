@@ -16,6 +16,16 @@ enum Subject {
     Cursor = 4,
 }
 
+/// What became of the wish for a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// Somebody else has it.
+    No,
+    Now,
+    /// This transaction had it already.
+    Before,
+}
+
 /// Any number of transactions may ingest for an org at once.
 pub fn ingesting_org(org: &str) -> Result<()> {
     acquire(Subject::Org, hash(&[org]), pg_sys::ShareLock, false).map(drop)
@@ -33,7 +43,7 @@ pub fn idempotency_key(org: &str, key: &str) -> Result<()> {
 
 /// Whether this transaction is the only one that purges; does not wait.
 pub fn purging() -> Result<bool> {
-    acquire(Subject::Purge, 0, pg_sys::ExclusiveLock, true)
+    Ok(acquire(Subject::Purge, 0, pg_sys::ExclusiveLock, true)? != Taken::No)
 }
 
 /// Waits until nobody purges, and keeps everybody from it.
@@ -41,13 +51,13 @@ pub fn keeping_purge_away() -> Result<()> {
     acquire(Subject::Purge, 0, pg_sys::ExclusiveLock, false).map(drop)
 }
 
-/// Whether this transaction is the only one that uses this durable cursor; waits for it unless told not to.
-pub fn cursor(id: i64, only_if_free: bool) -> Result<bool> {
+/// Makes this transaction the only one that uses this durable cursor; waits for it unless told not to.
+pub fn cursor(id: i64, only_if_free: bool) -> Result<Taken> {
     acquire(Subject::Cursor, id as u32, pg_sys::ExclusiveLock, only_if_free)
 }
 
 /// An object lock as PostgreSQL's own, on table orgs as if it were a catalog: no SQL command makes that tag.
-fn acquire(subject: Subject, key: u32, mode: u32, only_if_free: bool) -> Result<bool> {
+fn acquire(subject: Subject, key: u32, mode: u32, only_if_free: bool) -> Result<Taken> {
     let orgs = lookup::relation(lookup::schema()?, c"orgs")?;
     // SAFETY: reads one variable; the tag lives through the call.
     unsafe {
@@ -59,8 +69,12 @@ fn acquire(subject: Subject, key: u32, mode: u32, only_if_free: bool) -> Result<
             locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
             locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
         };
-        let result = pg_sys::LockAcquire(&tag, mode as i32, false, only_if_free);
-        Ok(result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL)
+        use pg_sys::LockAcquireResult::{LOCKACQUIRE_NOT_AVAIL, LOCKACQUIRE_OK};
+        Ok(match pg_sys::LockAcquire(&tag, mode as i32, false, only_if_free) {
+            LOCKACQUIRE_NOT_AVAIL => Taken::No,
+            LOCKACQUIRE_OK => Taken::Now,
+            _ => Taken::Before,
+        })
     }
 }
 

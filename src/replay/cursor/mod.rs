@@ -9,7 +9,7 @@ use pgrx::pg_sys;
 
 use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
-use crate::locks;
+use crate::locks::{self, Taken};
 use crate::metrics;
 use crate::replay::filter::Filter;
 use crate::replay::page::scope;
@@ -73,7 +73,7 @@ pg_function! {
     fn ts_cursor_drop_wrapper(fcinfo) -> Datum {
         // SAFETY: declared with these arguments.
         let (name, org) = unsafe { (text_argument(fcinfo, 0), text_argument(fcinfo, 1)) };
-        report(valid_name(name).and_then(|name| store::acquire_any(name, org, false)?.drop()));
+        report(valid_name(name).and_then(|name| store::acquire_any(name, org)?.drop()));
         pg_sys::Datum::null()
     }
 }
@@ -81,7 +81,7 @@ pg_function! {
 /// `tailstream.try_lock_cursor(cursor_id bigint) → boolean`
 #[pgrx::pg_extern(sql = false)]
 fn try_lock_cursor(cursor_id: i64) -> bool {
-    report(locks::cursor(cursor_id, true))
+    report(locks::cursor(cursor_id, true)) != Taken::No
 }
 
 unsafe fn start_text<'a>(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Result<Start<'a>> {
@@ -133,7 +133,7 @@ unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &Start<'_>) -> Result<
     }
     let begins = start.find(org, by_arrival)?;
     match store::peek(name, org)? {
-        Some(old) if old.has_expired() => store::acquire_any(name, Some(org), false)?.drop()?,
+        Some(old) if old.has_expired() => store::acquire_any(name, Some(org))?.drop()?,
         Some(_) => return Err(exists(name, org)),
         None => {}
     }

@@ -10,7 +10,7 @@ use pgrx::pg_sys::BuiltinOid::{BOOLOID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOI
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::locks;
+use crate::locks::{self, Taken};
 use crate::replay::page::arrival::Next;
 use crate::replay::page::loss::from_ms;
 use crate::replay::page::rows::datum;
@@ -96,24 +96,33 @@ impl Standing {
 /// The cursor of this name; no other transaction uses it until this one ends. Without an org, that of the only one
 /// that has such a cursor.
 pub fn acquire(name: &str, org: Option<&str>, nowait: bool) -> Result<Cursor> {
-    let cursor = acquire_any(name, org, nowait)?;
-    if cursor.has_expired() { Err(Error::ExpiredCursor(name.to_owned())) } else { Ok(cursor) }
+    let (cursor, taken) = lock(name, org, nowait)?;
+    // Whoever works on what it gave may take as long as that takes.
+    if cursor.has_expired() && taken != Taken::Before {
+        return Err(Error::ExpiredCursor(name.to_owned()));
+    }
+    Ok(cursor)
 }
 
 /// The same, also if it has expired.
-pub fn acquire_any(name: &str, org: Option<&str>, nowait: bool) -> Result<Cursor> {
+pub fn acquire_any(name: &str, org: Option<&str>) -> Result<Cursor> {
+    lock(name, org, false).map(|(cursor, _)| cursor)
+}
+
+fn lock(name: &str, org: Option<&str>, nowait: bool) -> Result<(Cursor, Taken)> {
     require_primary()?;
     let bound = binding::bound_org();
     if let Some(org) = org {
         binding::permitted_org(Some(org))?;
     }
     let id = find(name, org.or(bound.as_deref()))?;
-    if !locks::cursor(id, nowait)? {
+    let taken = locks::cursor(id, nowait)?;
+    if taken == Taken::No {
         return Err(Error::CursorInUse(name.to_owned()));
     }
     // While this waited it may have gone.
     let row = query(ROW, [Some(id.into())], &[INT8OID], |row| cursor(&row))?.pop().transpose()?;
-    row.ok_or_else(|| Error::NoCursor(name.to_owned()))
+    row.map(|cursor| (cursor, taken)).ok_or_else(|| Error::NoCursor(name.to_owned()))
 }
 
 /// Error on a standby.
