@@ -7,7 +7,7 @@ use tailstream_e2e::database::{column, one};
 use tailstream_e2e::{Database, Server, refused};
 
 const WRITER: [&str; 5] = ["tailstream.bound_org", "ts_event", "ts_ingest", "ts_ingest_ndjson", "ts_version"];
-const READER: [&str; 12] = [
+const READER: [&str; 23] = [
     "tailstream.bound_org",
     "tailstream.is_retained",
     "tailstream.permitted_org",
@@ -20,6 +20,17 @@ const READER: [&str; 12] = [
     "ts_replay",
     "ts_replay_window",
     "ts_version",
+    "tailstream.cursor_lag",
+    "tailstream.page",
+    "tailstream.play",
+    "ts_cursor_ack",
+    "ts_cursor_create",
+    "ts_cursor_drop",
+    "ts_cursor_fetch",
+    "ts_cursor_seek",
+    "ts_replay_live",
+    "ts_replay_page",
+    "ts_replay_schedule",
 ];
 const ADMIN: [&str; 14] = [
     "ts_alter_tier",
@@ -95,7 +106,7 @@ fn nobody_but_the_owner_has_rights_on_tables_chunks_and_sequences() {
     let views =
         |rights: &[&str]| rights.iter().map(|right| format!("tailstream.{right}")).collect::<Vec<_>>();
     let write = views(&["log_events INSERT"]);
-    let read = views(&["log_events SELECT", "own_log_events SELECT"]);
+    let read = views(&["cursors SELECT", "log_events SELECT", "own_log_events SELECT"]);
     let admin = [&bookkeeping[..], &write, &read].concat();
     for (role, allowed) in
         [(&scene.writer, write), (&scene.reader, read), (&scene.admin, admin), (&scene.nobody, vec![])]
