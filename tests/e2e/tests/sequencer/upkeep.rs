@@ -75,7 +75,7 @@ fn old_ledger_and_positions_go_and_what_is_needed_stays() {
     let mut client = database.connect();
     let now = ingest(&mut client, "acme", &some_events(1), None).expect("ingest").batch_id;
     soon_placed(&mut client, now);
-    for (seq, age) in [(-3, "8 days"), (-2, "6 days"), (-1, "2 days")] {
+    for (seq, age) in [(-3, "10 days"), (-2, "8 days"), (-1, "4 days")] {
         old_position(&mut client, seq, age);
     }
     for (id, age) in [(-3, "8 days"), (-2, "2 days"), (-1, "12 hours")] {
@@ -85,13 +85,17 @@ fn old_ledger_and_positions_go_and_what_is_needed_stays() {
     let ledger = "SELECT batch_id FROM tailstream.batches WHERE org_id <> 'chunks' ORDER BY 1";
     let positions = "SELECT seq FROM tailstream.positions WHERE org_id <> 'chunks' ORDER BY 1";
     assert_eq!(numbers(&mut client, ledger), [-1, now], "what was placed goes with the idempotency window");
-    assert_eq!(numbers(&mut client, positions), [-2, -1, 2], "positions stay as long as events may");
+    assert_eq!(
+        numbers(&mut client, positions),
+        [-2, -1, 2],
+        "positions stay two days longer than events may"
+    );
     client.execute("SELECT ts_alter_tier('premium', '1 day')", &[]).expect("a shorter retention");
     client
         .execute("SELECT ts_alter_tier('standard', '1 hour', stream_age => '3 days')", &[])
         .expect("a tier");
     purge(&mut client);
-    assert_eq!(numbers(&mut client, positions), [-1, 2], "and as long as a stream may be made again");
+    assert_eq!(numbers(&mut client, positions), [-1, 2], "and than a stream may be made again");
     client.batch_execute("SELECT ts_alter_tier('standard', stream_age => '1 hour')").expect("a tier");
     client.batch_execute("SET tailstream.idempotency_window = '1h'").expect("a setting");
     purge(&mut client);
