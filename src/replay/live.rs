@@ -13,7 +13,7 @@ use super::page::loss::from_ms;
 use super::page::quoted;
 use super::page::scope::{floor, life};
 use super::token::{self, MAX_TEXT, Token};
-use crate::error::{Error, Result, report, spi};
+use crate::error::{Error, Result, report};
 use crate::metrics;
 use crate::mirror;
 use crate::session::binding;
@@ -50,7 +50,7 @@ struct Head {
 
 impl Head {
     fn find() -> Result<Self> {
-        let found = numbers::<3>(&HEAD, &[])?;
+        let found = HEAD.with(|query| query.first_numbers::<3>(&[]))?;
         Ok(found.map_or(Self { seq: 0, ms: 0, stream_seq: 1 }, |[seq, ms, stream_seq]| Self {
             seq,
             ms,
@@ -119,7 +119,7 @@ fn stream_id(text: &str) -> Result<(i64, i64)> {
 
 /// The org's first event whose stream id is greater, or what comes behind the head.
 fn behind(org: &str, (ms, number): (i64, i64), head: &Head) -> Result<Next> {
-    if let Some([seq, oldest_ms]) = numbers::<2>(&OLDEST, &[])?
+    if let Some([seq, oldest_ms]) = OLDEST.with(|query| query.first_numbers::<2>(&[]))?
         && seq > 1
         && ms < oldest_ms
     {
@@ -131,7 +131,7 @@ fn behind(org: &str, (ms, number): (i64, i64), head: &Head) -> Result<Next> {
     let since =
         TimestampWithTimeZone::try_from(from_ms(ms)).map_err(|_| Error::Internal("a time out of range"))?;
     let arguments = [arg(org.to_owned()), arg(since), arg(number.saturating_add(1))];
-    let found = numbers::<3>(&BEHIND, &arguments)?;
+    let found = BEHIND.with(|query| query.first_numbers::<3>(&arguments))?;
     Ok(match found {
         Some([seq, placed_ms, first]) => {
             let passed = if placed_ms == ms { number.saturating_add(1) - first } else { 0 };
@@ -143,24 +143,7 @@ fn behind(org: &str, (ms, number): (i64, i64), head: &Head) -> Result<Next> {
 
 /// The key of the org's stream, if it has one.
 fn stream_key(org: &str) -> Result<Option<String>> {
-    let is_mirrored = mirror::is_on() && numbers::<1>(&MIRRORED, &[arg(org.to_owned())])?.is_some();
+    let is_mirrored =
+        mirror::is_on() && MIRRORED.with(|query| query.first_numbers::<1>(&[arg(org.to_owned())]))?.is_some();
     is_mirrored.then(|| mirror::stream_key_of(org)).transpose()
-}
-
-fn numbers<const N: usize>(
-    statement: &'static std::thread::LocalKey<Statement>,
-    arguments: &[pgrx::datum::DatumWithOid<'_>],
-) -> Result<Option<[i64; N]>> {
-    Spi::connect(|client| {
-        let table = statement.with(|statement| statement.read(client, arguments))?;
-        if table.is_empty() {
-            return Ok(None);
-        }
-        let row = table.first();
-        let mut numbers = [0; N];
-        for (column, number) in numbers.iter_mut().enumerate() {
-            *number = row.get::<i64>(column + 1).map_err(spi(LOOKING))?.unwrap_or_default();
-        }
-        Ok(Some(numbers))
-    })
 }

@@ -54,6 +54,22 @@ impl Statement {
         snapshot::current(|| client.select(&**plan, None, arguments).map_err(spi(self.what)))
     }
 
+    /// The first row of a query of bigints, NULLs as 0.
+    pub fn first_numbers<const N: usize>(&self, arguments: &[DatumWithOid<'_>]) -> Result<Option<[i64; N]>> {
+        Spi::connect(|client| {
+            let table = self.read(client, arguments)?;
+            if table.is_empty() {
+                return Ok(None);
+            }
+            let row = table.first();
+            let mut numbers = [0; N];
+            for (column, number) in numbers.iter_mut().enumerate() {
+                *number = row.get::<i64>(column + 1).map_err(spi(self.what))?.unwrap_or_default();
+            }
+            Ok(Some(numbers))
+        })
+    }
+
     fn types(&self) -> Vec<PgOid> {
         self.arguments.iter().copied().map(PgOid::from).collect()
     }

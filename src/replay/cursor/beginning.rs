@@ -51,10 +51,12 @@ pub enum Start<'a> {
 impl Start<'_> {
     pub fn find(&self, org: &str, by_arrival: bool) -> Result<Standing> {
         let floor = scope::floor(org)?;
+        // Before anything else is looked for: what is placed meanwhile comes behind it, and must not be passed over.
+        let head = head()?;
         let place = match self {
-            Self::Text("beginning") if by_arrival => first(&FIRST_SHOWN, org, floor)?,
+            Self::Text("beginning") if by_arrival => first(&FIRST_SHOWN, org, floor, head)?,
             Self::Text("beginning") => before(floor),
-            Self::Text("now") if by_arrival => head()?.place(),
+            Self::Text("now") if by_arrival => head.place(),
             // SAFETY: reads the clock.
             Self::Text("now") => before(unsafe { pg_sys::GetCurrentTimestamp() }),
             Self::Text(text) if is_token(text) => return of_token(org, text, by_arrival),
@@ -66,11 +68,11 @@ impl Start<'_> {
                     let hint = "No event is more than a day ahead.";
                     return Err(Error::BadArgument { what: "start", value: "too far ahead".into(), hint });
                 }
-                if by_arrival { first(&FIRST_SINCE, org, *time)? } else { before(*time) }
+                if by_arrival { first(&FIRST_SINCE, org, *time, head)? } else { before(*time) }
             }
         };
         // What a longer retention shows from before may be there or not: if it is gone, that is a loss.
-        Ok(Standing { place, reach: floor, reach_seq: head()?.seq, life: scope::life(org)? })
+        Ok(Standing { place, reach: floor, reach_seq: head.seq, life: scope::life(org)? })
     }
 }
 
@@ -97,26 +99,23 @@ pub fn head() -> Result<Next> {
     Ok(one(&HEAD, &[])?.unwrap_or(Next { seq: 1, offset: 0, placed_ms: 0 }))
 }
 
-fn first(statement: &'static std::thread::LocalKey<Statement>, org: &str, time: i64) -> Result<Place> {
+/// An org's first position of that kind, or else behind those that there were before.
+fn first(
+    statement: &'static std::thread::LocalKey<Statement>,
+    org: &str,
+    time: i64,
+    head: Next,
+) -> Result<Place> {
     let time = TimestampWithTimeZone::try_from(time).map_err(|_| Error::Internal("a time out of range"))?;
-    let found = one(statement, &[arg(org.to_owned()), arg(time)])?;
-    found.map_or_else(|| head().map(Next::place), |next| Ok(next.place()))
+    Ok(one(statement, &[arg(org.to_owned()), arg(time)])?.unwrap_or(head).place())
 }
 
 fn one(
     statement: &'static std::thread::LocalKey<Statement>,
     arguments: &[pgrx::datum::DatumWithOid<'_>],
 ) -> Result<Option<Next>> {
-    Spi::connect(|client| {
-        let table = statement.with(|statement| statement.read(client, arguments))?;
-        if table.is_empty() {
-            return Ok(None);
-        }
-        let row = table.first();
-        let number = |column| row.get::<i64>(column).map_err(spi(LOOKING));
-        let (seq, placed_ms) = (number(1)?, number(2)?);
-        Ok(seq.zip(placed_ms).map(|(seq, placed_ms)| Next { seq, offset: 0, placed_ms }))
-    })
+    let found = statement.with(|statement| statement.first_numbers::<2>(arguments))?;
+    Ok(found.map(|[seq, placed_ms]| Next { seq, offset: 0, placed_ms }))
 }
 
 /// Whatever was lost since the token was made is a loss.

@@ -77,14 +77,10 @@ pub fn placed_at(seq: i64) -> Result<i64> {
     })
 }
 
-/// Whether positions from this one on may have been purged, and with them all that is known of their batches.
+/// The first position from this one on that is known: those before it were purged, with all that was known of their batches.
 pub fn first_known_position(from: i64) -> Result<i64> {
-    Spi::connect(|client| {
-        let oldest = OLDEST.with(|statement| statement.read(client, &[]))?;
-        let oldest =
-            if oldest.is_empty() { None } else { oldest.first().get::<i64>(1).map_err(spi(LOOKING))? };
-        Ok(oldest.map_or(from, |oldest| oldest.max(from)))
-    })
+    let oldest = OLDEST.with(|statement| statement.first_numbers::<1>(&[]))?;
+    Ok(oldest.map_or(from, |[oldest]| oldest.max(from)))
 }
 
 /// What a reader has lost if its org was erased since it was there.
