@@ -20,12 +20,14 @@ fn a_full_redis_gets_the_rest_when_it_has_room() {
     let mut sides = mirror.sides();
     sides.ingest("acme", 300);
     sides.settle(&["acme"]);
+    // The mirror may have begun behind the first events, and then has made the stream again with them.
+    let resent = sides.status().entries_resent;
     command(&mut sides, &["CONFIG", "SET", "maxmemory", "1mb"]);
     sides.ingest_promptly("acme", 10);
     endure(&mut sides, "OOM");
     command(&mut sides, &["CONFIG", "SET", "maxmemory", "0"]);
     sides.settle(&ORGS);
-    assert_eq!(sides.status().entries_resent, 0, "nothing had been taken");
+    assert_eq!(sides.status().entries_resent, resent, "nothing had been taken");
     check_log(&mirror, 1);
 }
 
