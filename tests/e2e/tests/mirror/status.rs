@@ -26,7 +26,10 @@ fn status_metrics_and_health_say_what_is() {
     sides.settle(&["acme", "globex"]);
     let after = sides.status();
     assert_eq!(after.entries_sent - before.entries_sent, 42);
-    assert_eq!((after.entries_resent, after.entries_expired, after.retries), (0, 0, 0));
+    assert_eq!(
+        (after.entries_resent - before.entries_resent, after.entries_expired, after.retries),
+        (0, 0, 0)
+    );
     let row = sides.client.query_one(
         "SELECT database, coalesce(oldest_unmirrored, '0') = '0', last_error_at FROM ts_mirror_status()",
         &[],
