@@ -3,15 +3,14 @@
 //! ```text
 //! version 1 | flags 1 | org 8 | life 4 | place 16 | boundary 8? | reach 8? | course 12? | clock 16? | seal 16
 //! ```
-//! Numbers are big-endian; the whole is base64url without padding (RFC 4648, section 5). The seal is HMAC-SHA-256 (RFC
-//! 2104) under the database's key, cut to 128 bits; `org` is an HMAC of the org id, so that a token says whose it is to
-//! nobody else. A token gives no rights: it only says where to go on in what one may read anyway.
+//! Numbers are big-endian; the whole is base64url without padding (RFC 4648, section 5). The seal is BLAKE3 under a key
+//! of the database, cut to 128 bits; `org` is a hash of the org id under another one, so that a token says whose it is
+//! to nobody else. A token gives no rights: it only says where to go on in what one may read anyway.
 
 mod key;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::hmac;
 
 pub use key::signer;
 
@@ -87,17 +86,21 @@ pub enum Refusal {
 
 /// Makes and reads the tokens of one org.
 pub struct Signer {
-    key: hmac::Key,
+    key: [u8; blake3::KEY_LEN],
     org: [u8; 8],
 }
 
 impl Signer {
     pub fn new(secret: &[u8], org: &str) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
-        // No token begins like this, so no seal is the tag of an org.
-        let tag = hmac::sign(&key, format!("org {org}").as_bytes());
-        let org = tag.as_ref().first_chunk().copied().unwrap_or_default();
-        Self { key, org }
+        let of_orgs = blake3::derive_key("tailstream 2026 orgs in tokens of a replay", secret);
+        let tag = blake3::keyed_hash(&of_orgs, org.as_bytes());
+        let org = tag.as_bytes().first_chunk().copied().unwrap_or_default();
+        Self { key: blake3::derive_key("tailstream 2026 seals of tokens of a replay", secret), org }
+    }
+
+    fn seal(&self, content: &[u8]) -> [u8; SEAL] {
+        let tag = blake3::keyed_hash(&self.key, content);
+        tag.as_bytes().first_chunk().copied().unwrap_or_default()
     }
 
     /// The text of a token, at the beginning of `room`, which has `MAX_TEXT` bytes.
@@ -127,8 +130,8 @@ impl Signer {
             put(&clock.ideal.to_be_bytes());
             put(&clock.shown.to_be_bytes());
         }
-        let seal = hmac::sign(&self.key, &bytes);
-        let _ = bytes.extend_from_slice(seal.as_ref().get(..SEAL).unwrap_or_default());
+        let seal = self.seal(&bytes);
+        let _ = bytes.extend_from_slice(&seal);
         let length = URL_SAFE_NO_PAD.encode_slice(&bytes, room).unwrap_or_default();
         str::from_utf8(&room[..length]).unwrap_or_default()
     }
@@ -138,9 +141,8 @@ impl Signer {
         let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).map_err(|_| Refusal::Invalid)?;
         let (content, seal) =
             bytes.get(..length).and_then(|bytes| bytes.split_last_chunk::<SEAL>()).ok_or(Refusal::Invalid)?;
-        let expected = hmac::sign(&self.key, content);
-        let differ =
-            expected.as_ref().iter().zip(seal).fold(0, |differ, (ours, theirs)| differ | (ours ^ theirs));
+        let expected = self.seal(content);
+        let differ = expected.iter().zip(seal).fold(0, |differ, (ours, theirs)| differ | (ours ^ theirs));
         if differ != 0 {
             return Err(Refusal::Invalid);
         }
