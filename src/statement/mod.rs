@@ -3,6 +3,7 @@
 pub mod raw;
 pub mod snapshot;
 pub mod subtransaction;
+pub mod table;
 
 use std::cell::{Cell, OnceCell};
 use std::mem::ManuallyDrop;

@@ -2,12 +2,11 @@
 //! may happen while a query is being planned.
 
 use core::ffi::CStr;
-use std::num::NonZeroUsize;
-
-use pgrx::{FromDatum, IntoDatum, pg_sys};
+use pgrx::{IntoDatum, pg_sys};
 
 use super::retention;
 use crate::error::{Error, Result};
+use crate::statement::table::{self, Key};
 
 /// A tier as far as ingest and replay need to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +53,7 @@ impl Tables {
     pub fn org(&self, org: &str) -> Option<OrgRow> {
         let mut found = None;
         let key = org.into_datum()?;
-        scan(self.orgs, Some((self.orgs_key, key)), |row| {
+        table::scan_index(self.orgs, self.orgs_key, &[Key::text(1, key)], |row| {
             // A timestamptz is a number of microseconds.
             let lost_before = row.value::<i64>(8).unwrap_or(i64::MIN);
             let known = row.value::<i16>(2).zip(row.value::<i64>(3));
@@ -66,7 +65,7 @@ impl Tables {
     /// All tiers, and which of them orgs get that nobody gave one.
     pub fn tiers(&self) -> (Vec<Tier>, Option<Tier>) {
         let (mut tiers, mut default) = (Vec::new(), None);
-        scan(self.tiers, None, |row| {
+        table::scan(self.tiers, |row| {
             let (Some(id), Some(name), Some(kept)) =
                 (row.value::<i16>(1), row.value::<String>(2), row.value::<pgrx::datum::Interval>(3))
             else {
@@ -116,7 +115,7 @@ pub fn relation(schema: pg_sys::Oid, name: &CStr) -> Result<pg_sys::Oid> {
 /// The key that tokens are sealed with, from its table.
 pub fn token_key(table: pg_sys::Oid) -> Result<Vec<u8>> {
     let mut key = None;
-    scan(table, None, |row| key = row.value::<Vec<u8>>(2));
+    table::scan(table, |row| key = row.value::<Vec<u8>>(2));
     key.ok_or(Error::Internal("no key for tokens"))
 }
 
@@ -130,7 +129,7 @@ pub fn role_setting(name: &str) -> Option<String> {
         (pg_sys::MyDatabaseId, pg_sys::GetSessionUserId(), settings)
     };
     let mut found: Option<((bool, bool), String)> = None;
-    scan(settings, None, |row| {
+    table::scan(settings, |row| {
         let (Some(of_database), Some(of_role), Some(entries)) =
             (row.value::<pg_sys::Oid>(1), row.value::<pg_sys::Oid>(2), row.value::<Vec<Option<String>>>(3))
         else {
@@ -151,58 +150,11 @@ pub fn role_setting(name: &str) -> Option<String> {
 /// All databases of the server that one can connect to. Needs no database itself.
 pub fn databases() -> Vec<(pg_sys::Oid, String)> {
     let mut found = Vec::new();
-    scan(pg_sys::DatabaseRelationId, None, |row| {
+    table::scan(pg_sys::DatabaseRelationId, |row| {
         let name = row.value::<&CStr>(2).filter(|_| row.value::<bool>(7) == Some(true));
         if let (Some(oid), Some(name)) = (row.value::<pg_sys::Oid>(1), name) {
             found.push((oid, name.to_string_lossy().into_owned()));
         }
     });
     found
-}
-
-/// One row under the scan.
-struct Row {
-    tuple: pg_sys::HeapTuple,
-    descriptor: pg_sys::TupleDesc,
-}
-
-impl Row {
-    fn value<T: FromDatum>(&self, column: usize) -> Option<T> {
-        // SAFETY: the tuple is of this descriptor and pinned while the scan stands on it.
-        unsafe {
-            let datum =
-                pgrx::htup::heap_getattr_raw(self.tuple, NonZeroUsize::new(column)?, self.descriptor)?;
-            T::from_datum(datum, false)
-        }
-    }
-}
-
-/// Calls `each` with every row that is committed now (or this transaction's own), by key if one is given.
-fn scan(table: pg_sys::Oid, key: Option<(pg_sys::Oid, pg_sys::Datum)>, mut each: impl FnMut(&Row)) {
-    // SAFETY: the sequence PostgreSQL prescribes; an error on the way ends the transaction, which frees all of it.
-    unsafe {
-        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
-        let mut scan_key = pg_sys::ScanKeyData::default();
-        let (index, keys) = match key {
-            Some((index, value)) => {
-                let equal = pg_sys::Oid::from(pg_sys::F_TEXTEQ);
-                pg_sys::ScanKeyInit(&mut scan_key, 1, pg_sys::BTEqualStrategyNumber as u16, equal, value);
-                (index, 1)
-            }
-            None => (pg_sys::InvalidOid, 0),
-        };
-        let by_index = index != pg_sys::InvalidOid;
-        // Without a snapshot it takes a new one, also in a parallel worker, where GetLatestSnapshot() fails.
-        let newest = std::ptr::null_mut();
-        let scan = pg_sys::systable_beginscan(relation, index, by_index, newest, keys, &mut scan_key);
-        loop {
-            let tuple = pg_sys::systable_getnext(scan);
-            if tuple.is_null() {
-                break;
-            }
-            each(&Row { tuple, descriptor: (*relation).rd_att });
-        }
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
-    }
 }

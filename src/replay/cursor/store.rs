@@ -4,29 +4,42 @@
 //! is where the last reader has left it. Writing is plain SQL, so PostgreSQL itself refuses to change what a
 //! transaction's snapshot does not show.
 
+use core::ffi::CStr;
+
 use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::{BOOLOID, INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
+use pgrx::{FromDatum, pg_sys};
 
 use crate::error::{Error, Result};
 use crate::locks::{self, Taken};
 use crate::replay::page::arrival::Next;
+use crate::replay::page::json_text;
 use crate::replay::page::loss::from_ms;
 use crate::replay::page::rows::datum;
 use crate::replay::token::Place;
 use crate::session::binding;
 use crate::settings;
-use crate::statement::raw::{Planning, Plans, RawPlan, RawRow, View};
-use crate::statement::{Statement, arg, snapshot};
-use crate::tier::to_unix_time;
+use crate::statement::table::{self, Key, Row};
+use crate::statement::{Statement, arg};
+use crate::tier::{lookup, to_unix_time};
 
-const NAMED: &str = "SELECT cursor_id, org_id FROM tailstream.durable_cursors WHERE name = $1 AND ($2 IS NULL OR org_id = $2) LIMIT 2";
-const ROW: &str = "SELECT cursor_id, name, org_id, by_arrival, filter::text, course, place_at, place_id, place_offset, reach, reach_seq, life, last_active
-                   FROM tailstream.durable_cursors WHERE cursor_id = $1";
+// Columns of tailstream.durable_cursors.
+const CURSOR_ID: usize = 1;
+const NAME: usize = 2;
+const ORG_ID: usize = 3;
+const BY_ARRIVAL: usize = 4;
+const FILTER: usize = 5;
+const COURSE: usize = 6;
+const PLACE_AT: usize = 7;
+const PLACE_ID: usize = 8;
+const PLACE_OFFSET: usize = 9;
+const REACH: usize = 10;
+const REACH_SEQ: usize = 11;
+const LIFE: usize = 12;
+const LAST_ACTIVE: usize = 14;
 
 thread_local! {
-    static PLANS: Plans<&'static str> = Plans::default();
     static CREATE: Statement = const { Statement::new(
         "creating a cursor",
         "INSERT INTO tailstream.durable_cursors (name, org_id, by_arrival, filter, place_at, place_id, place_offset, reach, reach_seq, life)
@@ -121,8 +134,8 @@ fn lock(name: &str, org: Option<&str>, nowait: bool) -> Result<(Cursor, Taken)> 
         return Err(Error::CursorInUse(name.to_owned()));
     }
     // While this waited it may have gone.
-    let row = query(ROW, [Some(id.into())], &[INT8OID], |row| cursor(&row))?.pop().transpose()?;
-    row.map(|cursor| (cursor, taken)).ok_or_else(|| Error::NoCursor(name.to_owned()))
+    let cursor = read(id)?.ok_or_else(|| Error::NoCursor(name.to_owned()))?;
+    Ok((cursor, taken))
 }
 
 /// Error on a standby.
@@ -134,15 +147,19 @@ pub fn require_primary() -> Result<()> {
 /// An org's cursor of this name, without any lock.
 pub fn peek(name: &str, org: &str) -> Result<Option<Cursor>> {
     match find(name, Some(org)) {
-        Ok(id) => query(ROW, [Some(id.into())], &[INT8OID], |row| cursor(&row))?.pop().transpose(),
+        Ok(id) => read(id),
         Err(Error::NoCursor(_)) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 fn find(name: &str, org: Option<&str>) -> Result<i64> {
-    let values = [Some(datum(name)?), org.map(datum).transpose()?];
-    let found = query(NAMED, values, &[TEXTOID, TEXTOID], |row| row.int8(0))?;
+    let mut keys = vec![Key::text(NAME, datum(name)?)];
+    if let Some(org) = org {
+        keys.push(Key::text(ORG_ID, datum(org)?));
+    }
+    let mut found = Vec::new();
+    scan(c"durable_cursors_name_org_id_key", &keys, |row| found.push(row.value::<i64>(CURSOR_ID)))?;
     match found.as_slice() {
         [Some(id)] => Ok(*id),
         [] => Err(Error::NoCursor(name.to_owned())),
@@ -150,53 +167,49 @@ fn find(name: &str, org: Option<&str>) -> Result<i64> {
     }
 }
 
-/// Rows as they are committed now, or changed by this transaction.
-fn query<T, const N: usize>(
-    sql: &'static str,
-    values: [Option<pg_sys::Datum>; N],
-    arguments: &'static [PgBuiltInOids],
-    mut read: impl FnMut(RawRow<'_>) -> T,
-) -> Result<Vec<T>> {
-    let mut found = Vec::new();
-    Spi::connect_mut(|_| {
-        let plan =
-            PLANS.with(|plans| plans.get(sql, |sql| RawPlan::new(sql, arguments, Planning::Automatic)))?;
-        snapshot::latest(|| {
-            plan.each(values, View::Active, |row| {
-                found.push(read(row));
-                true
-            })
-        })
-    })?;
-    Ok(found)
+/// The cursor as it is committed now, or changed by this transaction.
+fn read(id: i64) -> Result<Option<Cursor>> {
+    let mut found = None;
+    scan(c"durable_cursors_pkey", &[Key::int8(CURSOR_ID, id)], |row| found = Some(cursor(row)))?;
+    found.transpose()
 }
 
-fn cursor(row: &RawRow<'_>) -> Result<Cursor> {
-    let missing = || Error::Internal("a NULL in a cursor");
-    let number = |column| row.int8(column).ok_or_else(missing);
-    let text = |column| row.text(column).map(str::to_owned);
-    let by_arrival = row.datum(3).is_some_and(|value| value.value() != 0);
-    let (at, id) = (number(6)?, number(7)?);
+/// Reads the table without a plan: that would take longer than all the rest.
+fn scan(index: &CStr, keys: &[Key], each: impl FnMut(&Row)) -> Result<()> {
+    let schema = lookup::schema()?;
+    let (cursors, index) = (lookup::relation(schema, c"durable_cursors")?, lookup::relation(schema, index)?);
+    table::scan_index(cursors, index, keys, each);
+    Ok(())
+}
+
+fn cursor(row: &Row) -> Result<Cursor> {
+    fn there<T: FromDatum>(row: &Row, column: usize) -> Result<T> {
+        row.value(column).ok_or(Error::Internal("a NULL in a cursor"))
+    }
+    let by_arrival = there(row, BY_ARRIVAL)?;
+    let (at, id) = (there(row, PLACE_AT)?, there(row, PLACE_ID)?);
     let place = if by_arrival {
-        let offset = row.int4(8).ok_or_else(missing)?;
-        Next { seq: id, offset, placed_ms: to_unix_time(at).div_euclid(1_000) }.place()
+        let placed_ms = to_unix_time(at).div_euclid(1_000);
+        Next { seq: id, offset: there(row, PLACE_OFFSET)?, placed_ms }.place()
     } else {
         Place::Time { created_at: at, id, backward: false }
     };
+    // SAFETY: the column is a jsonb.
+    let filter = row.datum(FILTER).and_then(|filter| unsafe { json_text(filter) });
     Ok(Cursor {
-        id: number(0)?,
-        name: text(1).ok_or_else(missing)?,
-        org: text(2).ok_or_else(missing)?,
+        id: there(row, CURSOR_ID)?,
+        name: there(row, NAME)?,
+        org: there(row, ORG_ID)?,
         by_arrival,
-        filter: text(4),
-        course: row.int4(5).ok_or_else(missing)?,
+        filter,
+        course: there(row, COURSE)?,
         stands: Standing {
             place,
-            reach: number(9)?,
-            reach_seq: number(10)?,
-            life: u32::try_from(number(11)?).unwrap_or_default(),
+            reach: there(row, REACH)?,
+            reach_seq: there(row, REACH_SEQ)?,
+            life: u32::try_from(there::<i64>(row, LIFE)?).unwrap_or_default(),
         },
-        last_active: number(12)?,
+        last_active: there(row, LAST_ACTIVE)?,
     })
 }
 
@@ -253,8 +266,9 @@ impl Cursor {
 
     /// Error if it was dropped with its org, which waits for no lock.
     pub fn check(&self) -> Result<()> {
-        let found = query(ROW, [Some(self.id.into())], &[INT8OID], |_| ())?;
-        if found.is_empty() { Err(Error::NoCursor(self.name.clone())) } else { Ok(()) }
+        let mut is_there = false;
+        scan(c"durable_cursors_pkey", &[Key::int8(CURSOR_ID, self.id)], |_| is_there = true)?;
+        if is_there { Ok(()) } else { Err(Error::NoCursor(self.name.clone())) }
     }
 
     pub fn drop(&self) -> Result<()> {

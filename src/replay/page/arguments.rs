@@ -24,12 +24,19 @@ pub fn page_size(what: &'static str, value: Option<i32>) -> Result<usize> {
 /// # Safety
 /// `fcinfo` must come from PostgreSQL, for a function whose argument `index` is a jsonb.
 pub unsafe fn filter_argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Result<Filter> {
-    // SAFETY: the caller's promise; jsonb_out takes one jsonb and returns a C string.
-    let text = unsafe {
-        let value = pgrx::fcinfo::pg_getarg_datum(fcinfo, index);
-        value.and_then(|value| pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(value)]))
-    };
-    text.map_or(Ok(Filter::default()), |text| Filter::parse(&text.to_string_lossy()))
+    // SAFETY: the caller's promise.
+    let text = unsafe { pgrx::fcinfo::pg_getarg_datum(fcinfo, index).and_then(|value| json_text(value)) };
+    text.map_or(Ok(Filter::default()), |text| Filter::parse(&text))
+}
+
+/// A jsonb as text.
+///
+/// # Safety
+/// The value must be a jsonb.
+pub unsafe fn json_text(value: pg_sys::Datum) -> Option<String> {
+    // SAFETY: the caller's promise; jsonb_out returns a C string.
+    let text = unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(value)]) };
+    text.map(|text| text.to_string_lossy().into_owned())
 }
 
 /// A value for a message, cut to a length that fits one.

@@ -14,7 +14,7 @@ use crate::error::{Error, Result, report};
 use crate::metrics::{self, counter::Counter};
 use crate::replay::token::{self, Place, Token};
 use crate::session::binding;
-pub use arguments::{filter_argument, page_size, quoted};
+pub use arguments::{filter_argument, json_text, page_size, quoted};
 use arrival::Next;
 use rows::Rows;
 pub use scope::read_token;
