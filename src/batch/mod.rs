@@ -13,12 +13,12 @@ use pgrx::PgBuiltInOids;
 use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::{INETOID, INT4OID, INT8OID, JSONBOID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
-use pgrx::spi::{Spi, SpiHeapTupleData};
+use pgrx::spi::Spi;
 
 use crate::error::{Error, Result};
 use crate::ingest::Spot;
 use crate::statement::raw::{Planning, Plans, RawPlan, RawRow, View};
-use crate::statement::{arg, column, snapshot, subtransaction};
+use crate::statement::{arg, snapshot, subtransaction};
 use chunk::Chunk;
 
 /// The columns of an event as they are read, in this order.
@@ -38,7 +38,9 @@ pub const COLUMNS: [(&str, PgBuiltInOids); 12] = [
 ];
 const CONDITION: &str = "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND id >= $4 AND id < $5";
 const ARGUMENTS: [PgBuiltInOids; 5] = [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID];
-const READING_POSITIONS: &str = "reading positions";
+
+/// Columns of `position_columns!()`.
+pub const POSITION_COLUMNS: usize = 9;
 
 /// What is read of table `p`, tailstream.positions, for `Position::of`.
 macro_rules! position_columns {
@@ -67,18 +69,24 @@ pub struct Position {
 
 impl Position {
     /// From a row that begins with `position_columns!()`.
-    pub fn of(row: &SpiHeapTupleData<'_>) -> Result<Self> {
-        let spot = row.get::<String>(9).map_err(crate::error::spi(READING_POSITIONS))?;
+    pub fn of(row: &RawRow<'_>) -> Result<Self> {
+        let missing = || Error::Internal("a NULL in a position");
+        let number = |column| row.int8(column).ok_or_else(missing);
+        let small = |column| row.int4(column).ok_or_else(missing);
+        let time = |column| {
+            let time = TimestampWithTimeZone::try_from(number(column)?);
+            time.map_err(|_| Error::Internal("a time out of range"))
+        };
         Ok(Self {
-            seq: column(row, 1, READING_POSITIONS)?,
-            ms: column(row, 2, READING_POSITIONS)?,
-            stream_seq: column(row, 3, READING_POSITIONS)?,
-            batch_id: column(row, 4, READING_POSITIONS)?,
-            tier: column(row, 5, READING_POSITIONS)?,
-            events: column(row, 6, READING_POSITIONS)?,
-            first: column(row, 7, READING_POSITIONS)?,
-            last: column(row, 8, READING_POSITIONS)?,
-            spot: spot.and_then(|text| text.parse().ok()),
+            seq: number(0)?,
+            ms: number(1)?,
+            stream_seq: number(2)?,
+            batch_id: number(3)?,
+            tier: small(4)? as i16,
+            events: small(5)?,
+            first: time(6)?,
+            last: time(7)?,
+            spot: row.text(8).and_then(|text| text.parse().ok()),
         })
     }
 }
@@ -207,7 +215,7 @@ fn plan(chunk: pg_sys::Oid) -> Result<RawPlan> {
         let sql = format!("SELECT {} FROM {table} WHERE {CONDITION}", column_names());
         RawPlan::new(&sql, &ARGUMENTS, Planning::Automatic)
     };
-    PLANS.with(|plans| plans.get(chunk.to_u32(), make))
+    PLANS.with(|plans| plans.get(&chunk.to_u32(), make))
 }
 
 /// The columns of an event, as a query lists them.

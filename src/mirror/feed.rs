@@ -11,26 +11,24 @@ use super::key::Template;
 use super::marker::Cursor;
 use super::orgs::{Mirrored, Orgs, mirrored_positions};
 use super::part::{Entry, MAX_EVENTS, Part};
-use crate::batch::{Position, position_columns};
+use crate::batch::{POSITION_COLUMNS, Position, position_columns};
 use crate::error::{Error, Result, spi};
 use crate::ingest;
-use crate::statement::{Statement, arg, column};
+use crate::statement::raw::{RawRow, RawStatement, View};
+use crate::statement::{Statement, arg};
 use crate::tier::to_postgres_time;
 
 /// Positions looked at in one transaction.
 const MAX_POSITIONS: i64 = 1_024;
-const READING_POSITIONS: &str = "reading positions";
 /// Positions read at a time: most parts are full before.
 const PAGE: i64 = 64;
 
 thread_local! {
-    static NEXT: Statement = const { Statement::new(
-        READING_POSITIONS,
+    static NEXT: RawStatement = const { RawStatement::new(
         concat!("SELECT ", position_columns!(), ", p.org_id, p.xid::text::bigint
                  FROM tailstream.positions p WHERE p.seq >= $1 AND p.placed_at >= $2 ORDER BY p.seq LIMIT $3"),
         &[INT8OID, TIMESTAMPTZOID, INT8OID]) };
-    static OF_ORG: Statement = const { Statement::new(
-        "reading an org's positions",
+    static OF_ORG: RawStatement = const { RawStatement::new(
         concat!("SELECT ", position_columns!(), " FROM ", mirrored_positions!(), " AND p.seq >= $2 AND p.seq < $3 ORDER BY p.seq LIMIT $4"),
         &[TEXTOID, INT8OID, INT8OID, INT8OID]) };
     static PENDING: Statement = const { Statement::new(
@@ -198,28 +196,34 @@ fn last_missing(entries: &[Entry], position: &Position, offsets: Range<i32>) -> 
 
 /// An org's mirrored positions from one on, before another.
 fn of_org(org: &str, from: i64, before: i64, most: i64) -> Result<Vec<Position>> {
-    let arguments = [arg(org.to_owned()), arg(from), arg(before), arg(most)];
-    Spi::connect_mut(|client| {
-        let rows = OF_ORG.with(|statement| statement.run(client, &arguments))?;
-        rows.map(|row| Position::of(&row)).collect()
-    })
+    let values = [org.into_datum(), from.into_datum(), before.into_datum(), most.into_datum()];
+    let mut found = Vec::new();
+    let take = |row: RawRow<'_>| {
+        found.push(Position::of(&row));
+        true
+    };
+    OF_ORG.with(|statement| statement.each(values, View::New, take))?;
+    found.into_iter().collect()
 }
 
 fn positions(reading: &Reading) -> Result<Vec<(Position, String, u64)>> {
-    let since = TimestampWithTimeZone::try_from(to_postgres_time(reading.placed_ms * 1_000))
-        .map_err(|_| Error::Internal("a time out of range"))?;
-    let arguments = [arg(reading.cursor.seq), arg(since), arg(PAGE)];
-    Spi::connect_mut(|client| {
-        let rows = NEXT.with(|statement| statement.run(client, &arguments))?;
-        rows.map(|row| {
-            Ok((
-                Position::of(&row)?,
-                column(&row, 10, READING_POSITIONS)?,
-                column::<i64>(&row, 11, READING_POSITIONS)? as u64,
-            ))
-        })
-        .collect()
-    })
+    let since = to_postgres_time(reading.placed_ms * 1_000);
+    let values = [reading.cursor.seq.into_datum(), Some(since.into()), PAGE.into_datum()];
+    let mut found = Vec::new();
+    let take = |row: RawRow<'_>| {
+        found.push(of_any_org(&row));
+        true
+    };
+    NEXT.with(|statement| statement.each(values, View::New, take))?;
+    found.into_iter().collect()
+}
+
+/// A row of `NEXT`.
+fn of_any_org(row: &RawRow<'_>) -> Result<(Position, String, u64)> {
+    let missing = || Error::Internal("a NULL in a position");
+    let org = row.text(POSITION_COLUMNS).ok_or_else(missing)?;
+    let xid = row.int8(POSITION_COLUMNS + 1).ok_or_else(missing)?;
+    Ok((Position::of(row)?, org.to_owned(), xid as u64))
 }
 
 /// The entries that the next positions of an org should have, up to where the mirror has come. Empty at the end. Moves

@@ -2,6 +2,7 @@
 
 pub mod raw;
 pub mod snapshot;
+pub mod stretch;
 pub mod subtransaction;
 pub mod table;
 

@@ -1,6 +1,7 @@
 //! Rows as PostgreSQL holds them: for the queries whose every row counts.
 
-use std::cell::RefCell;
+use std::borrow::Borrow;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::hash::Hash;
@@ -13,7 +14,7 @@ use crate::error::{Error, Result, spi};
 /// Columns of a row at the most.
 const MAX_COLUMNS: usize = 20;
 
-/// Plans kept of each kind; beyond it all are made anew.
+/// Plans kept of each kind, unless somebody needs fewer.
 const MAX_PLANS: usize = 256;
 
 /// When a statement is planned.
@@ -23,6 +24,8 @@ pub enum Planning {
     Automatic,
     /// For the values of each call: then only the chunks that they lead to are planned and locked.
     EachCall,
+    /// Once, whatever the values.
+    ForAnyValues,
 }
 
 /// What a statement sees.
@@ -51,6 +54,7 @@ impl RawPlan {
             let options = match planning {
                 Planning::Automatic => 0,
                 Planning::EachCall => pg_sys::CURSOR_OPT_CUSTOM_PLAN as i32,
+                Planning::ForAnyValues => pg_sys::CURSOR_OPT_GENERIC_PLAN as i32,
             };
             let plan =
                 pg_sys::SPI_prepare_cursor(sql.as_ptr(), types.len() as i32, types.as_mut_ptr(), options);
@@ -117,6 +121,36 @@ impl RawPlan {
     }
 }
 
+/// One statement whose rows are taken as they come; kept in a `thread_local!` of the module that runs it.
+pub struct RawStatement {
+    sql: &'static str,
+    arguments: &'static [PgBuiltInOids],
+    plan: Cell<Option<RawPlan>>,
+}
+
+impl RawStatement {
+    pub const fn new(sql: &'static str, arguments: &'static [PgBuiltInOids]) -> Self {
+        Self { sql, arguments, plan: Cell::new(None) }
+    }
+
+    /// As `RawPlan::each`.
+    pub fn each<const N: usize>(
+        &self,
+        values: [Option<pg_sys::Datum>; N],
+        view: View,
+        take: impl FnMut(RawRow<'_>) -> bool,
+    ) -> Result<()> {
+        Spi::connect_mut(|_| {
+            let plan = match self.plan.get() {
+                Some(plan) => plan,
+                None => RawPlan::new(self.sql, self.arguments, Planning::Automatic)?,
+            };
+            self.plan.set(Some(plan));
+            plan.each(values, view, take)
+        })
+    }
+}
+
 /// Takes rows from the executor as they come, without a copy.
 #[repr(C)]
 struct Receiver<'a> {
@@ -160,26 +194,38 @@ unsafe extern "C-unwind" fn ended(_receiver: *mut pg_sys::DestReceiver) {}
 /// Plans that a session keeps.
 pub struct Plans<K> {
     plans: RefCell<HashMap<K, RawPlan>>,
+    most: usize,
 }
 
 impl<K> Default for Plans<K> {
     fn default() -> Self {
-        Self { plans: RefCell::default() }
+        Self::at_most(MAX_PLANS)
+    }
+}
+
+impl<K> Plans<K> {
+    /// Beyond so many all are made anew.
+    pub fn at_most(most: usize) -> Self {
+        Self { plans: RefCell::default(), most }
     }
 }
 
 impl<K: Eq + Hash> Plans<K> {
     /// The plan of this key; makes it if there is none.
-    pub fn get(&self, key: K, make: impl FnOnce(&K) -> Result<RawPlan>) -> Result<RawPlan> {
-        if let Some(plan) = self.plans.borrow().get(&key) {
+    pub fn get<Q>(&self, key: &Q, make: impl FnOnce(&Q) -> Result<RawPlan>) -> Result<RawPlan>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        if let Some(plan) = self.plans.borrow().get(key) {
             return Ok(*plan);
         }
-        let plan = make(&key)?;
+        let plan = make(key)?;
         let mut plans = self.plans.borrow_mut();
-        if plans.len() >= MAX_PLANS {
+        if plans.len() >= self.most {
             plans.drain().for_each(|(_, plan)| plan.free());
         }
-        plans.insert(key, plan);
+        plans.insert(key.to_owned(), plan);
         Ok(plan)
     }
 }

@@ -48,7 +48,7 @@ unsafe fn fetch(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
         let patience = Patience::new(&cursor.org, timeout)?;
         let use_again = Use::of(&cursor)?;
         let mut rows = Rows::new(fcinfo, &cursor.org, token::signer(&cursor.org)?);
-        let read = read(&cursor, limit, patience, &mut rows)?;
+        let read = read(&cursor, limit, patience, use_again.head.is_some(), &mut rows)?;
         metrics::count(Counter::CursorEvents, read.events as u64);
         use_again.settle(&cursor, &read, auto_ack, rows.is_empty())
     }
@@ -64,7 +64,13 @@ struct Read {
 }
 
 /// Reads on, and waits as long as there is nothing.
-fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) -> Result<Read> {
+fn read(
+    cursor: &Cursor,
+    limit: usize,
+    mut patience: Patience,
+    complete: bool,
+    rows: &mut Rows,
+) -> Result<Read> {
     let filter = filter_of(cursor)?;
     let values = Values::of(&filter)?;
     let mut read = Read { events: 0, seen: 0, stands: cursor.stands };
@@ -75,7 +81,7 @@ fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) 
         unsafe {
             memory.switch_to(|_| {
                 let round = |read: &mut Read, rows: &mut Rows| {
-                    let scope = Scope::with(&cursor.org, &filter, values)?;
+                    let scope = Scope { complete, ..Scope::with(&cursor.org, &filter, values)? };
                     round(cursor, scope, limit, read, rows)
                 };
                 if !patience.may_wait() {

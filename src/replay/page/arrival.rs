@@ -3,33 +3,41 @@
 use std::collections::BTreeMap;
 
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
-use pgrx::prelude::*;
-use pgrx::{PgMemoryContexts, pg_sys};
+use pgrx::{PgBuiltInOids, PgMemoryContexts, Spi, pg_sys};
 
 use super::loss::{self, from_ms};
-use super::rows::{Formed, Gap, Reason, Rows};
-use super::scope::Scope;
+use super::rows::{Formed, Gap, Reason, Rows, datum};
+use super::scope::{FOREVER, Scope};
 use crate::batch::{self, Position, Sink, position_columns};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ingest;
 use crate::replay::token::{Place, Token};
-use crate::statement::raw::RawRow;
-use crate::statement::{Statement, arg, snapshot};
+use crate::statement::raw::{RawRow, View};
+use crate::statement::stretch::{StretchPlans, border};
+use crate::statement::{snapshot, subtransaction};
 
 /// Positions read at first, and then twice as many each time: one may have all the events that are wanted.
-const FIRST_PAGE: i64 = 4;
-const MAX_PAGE: i64 = 256;
+const FIRST_PAGE: usize = 4;
+const MAX_PAGE: usize = 256;
 /// Events of a batch that are looked at together at the least, where a filter lets only some of them through.
 const MIN_WINDOW: i32 = 4_096;
 /// Positions this young were not purged, in milliseconds.
 const KEPT: i64 = 60_000;
 
+const NEXT: &str = concat!(
+    "SELECT ",
+    position_columns!(),
+    " FROM tailstream.positions p
+      WHERE p.org_id = $1 AND p.seq >= $2 AND p.seq <= $3 AND p.placed_at >= $4 AND p.placed_at < $5/* stretch */
+      ORDER BY p.seq LIMIT $6"
+);
+/// What positions are read first, and then twice as much each time: microseconds. A chunk of them has as much unless it
+/// was changed.
+const STRETCH: i64 = 6 * 3_600 * 1_000_000;
+const ARGUMENTS: [PgBuiltInOids; 6] = [TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
+
 thread_local! {
-    static NEXT: Statement = const { Statement::new(
-        "reading positions",
-        concat!("SELECT ", position_columns!(), " FROM tailstream.positions p
-                 WHERE p.org_id = $1 AND p.seq >= $2 AND p.placed_at >= $3 AND p.seq <= $4 ORDER BY p.seq LIMIT $5"),
-        &[TEXTOID, INT8OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
+    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
 }
 
 /// The next event to read: what `Place::Arrival` holds.
@@ -72,7 +80,7 @@ pub fn read(scope: &Scope<'_>, from: Next, limit: usize, rows: &mut Rows) -> Res
                 return Ok(reader.finish());
             }
         }
-        if (positions.len() as i64) < page {
+        if positions.len() < page {
             return Ok(reader.finish());
         }
         page = (page * 2).min(MAX_PAGE);
@@ -90,16 +98,57 @@ struct Reader<'a, 'b> {
 }
 
 impl Reader<'_, '_> {
-    fn positions(&self, most: i64) -> Result<Vec<Position>> {
-        let next = self.read.next;
-        let since = TimestampWithTimeZone::try_from(from_ms(next.placed_ms))
-            .map_err(|_| Error::Internal("a time out of range"))?;
-        let boundary = self.scope.boundary.unwrap_or(i64::MAX);
-        let arguments = [arg(self.scope.org.to_owned()), arg(next.seq), arg(since), arg(boundary), arg(most)];
-        Spi::connect(|client| {
-            let rows = NEXT.with(|statement| statement.read(client, &arguments))?;
-            rows.map(|row| Position::of(&row)).collect()
-        })
+    /// The next positions of the org.
+    fn positions(&self, most: usize) -> Result<Vec<Position>> {
+        // With one snapshot: what a later one shows may come behind something that an earlier one did not show.
+        subtransaction::again_without_dropped_chunks(|| snapshot::current(|| self.positions_shown(most)))
+    }
+
+    /// Those that the active snapshot shows, in stretches of time for the sake of chunks.
+    fn positions_shown(&self, most: usize) -> Result<Vec<Position>> {
+        // SAFETY: reads the clock.
+        let now = unsafe { pg_sys::GetCurrentTimestamp() };
+        let (mut from, mut length) = (from_ms(self.read.next.placed_ms), STRETCH);
+        let mut found = Vec::new();
+        loop {
+            let end = border(from, STRETCH).saturating_add(length);
+            // What is to come has few chunks or none, and belongs to the present.
+            let end = if end > now { FOREVER } else { end };
+            self.positions_in((from, end), most, &mut found)?;
+            if found.len() >= most || end == FOREVER {
+                return Ok(found);
+            }
+            (from, length) = (end, length.saturating_mul(2));
+        }
+    }
+
+    fn positions_in(&self, (from, end): (i64, i64), most: usize, found: &mut Vec<Position>) -> Result<()> {
+        let values = [
+            Some(datum(self.scope.org)?),
+            Some(self.read.next.seq.into()),
+            Some(self.scope.boundary.unwrap_or(i64::MAX).into()),
+            Some(from.into()),
+            Some(end.into()),
+            Some(((most - found.len()) as i64).into()),
+        ];
+        let mut failed = None;
+        Spi::connect_mut(|_| {
+            let plan = PLANS.with(|plans| {
+                if self.scope.complete {
+                    plans.of_moment(NEXT)
+                } else {
+                    plans.get(NEXT.to_owned(), (from, end))
+                }
+            })?;
+            plan.each(values, View::Active, |row| {
+                match Position::of(&row) {
+                    Ok(position) => found.push(position),
+                    Err(error) => failed = Some(error),
+                }
+                failed.is_none()
+            })
+        })?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// Positions are kept for longer than any event. A reader that stands before the first one that is left may have

@@ -52,6 +52,8 @@ unsafe fn page(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
             boundary: after.and_then(|token| token.boundary),
             boundary_at: after.and_then(|token| token.boundary).map(loss::placed_at).transpose()?,
             reach: after.and_then(|token| token.reach).unwrap_or(ALWAYS),
+            // From there on the reader follows the stream.
+            complete: after.is_some_and(|token| token.boundary.is_some()),
             ..Scope::of(org, &filter)?
         };
         metrics::count(Counter::ReplayPages, 1);

@@ -31,6 +31,9 @@ pub struct Scope<'a> {
     pub boundary: Option<i64>,
     /// When that was placed: PostgreSQL's microseconds.
     pub boundary_at: Option<i64>,
+    /// What is not found will be taken for not there: no position that is committed may be missing, not even one whose
+    /// commit is just being told to other sessions.
+    pub complete: bool,
     pub life: u32,
     pub course: Option<Course>,
 }
@@ -59,6 +62,7 @@ impl<'a> Scope<'a> {
             reach_seq: FOREVER,
             boundary: None,
             boundary_at: None,
+            complete: false,
             life: life(org)?,
             course: None,
         })

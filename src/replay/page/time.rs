@@ -11,7 +11,8 @@ use super::scope::{ALWAYS, Scope};
 use crate::batch;
 use crate::error::Result;
 use crate::replay::token::Place;
-use crate::statement::raw::{Planning, Plans, RawPlan, RawRow, View};
+use crate::statement::raw::{RawRow, View};
+use crate::statement::stretch::{PLACEHOLDER, StretchPlans, border};
 use crate::statement::{snapshot, subtransaction};
 
 /// Arguments: org, from, to, time and id of the place, limit, boundary, then those of the filter, and when the boundary
@@ -44,7 +45,7 @@ const UP_TO_BOUNDARY: &str = "
     AND id >> 16 NOT IN (SELECT b.batch_id FROM tailstream.unplaced_batches($1) b)";
 
 thread_local! {
-    static PLANS: Plans<String> = Plans::default();
+    static PLANS: StretchPlans = StretchPlans::new("created_at", &ARGUMENTS, STRETCH);
 }
 
 /// Between which events a page lies: the time and the id of the one behind (or before) which it begins.
@@ -127,9 +128,9 @@ fn read(
     while from < to && found < limit {
         // What is to come has few chunks or none, and belongs to the present.
         let stretch = if backward {
-            (from.max(border(to.min(now).saturating_sub(length))), to)
+            (from.max(border(to.min(now).saturating_sub(length), STRETCH)), to)
         } else {
-            let end = border(from).saturating_add(length);
+            let end = border(from, STRETCH).saturating_add(length);
             (from, if end > now { to } else { to.min(end) })
         };
         let mut page = Page { scope, rows, backward, found, last };
@@ -139,11 +140,6 @@ fn read(
         length = length.saturating_mul(2);
     }
     Ok((found, last))
-}
-
-/// The last whole hour up to a time.
-fn border(time: i64) -> i64 {
-    time.div_euclid(STRETCH) * STRETCH
 }
 
 /// A page that is being read.
@@ -176,8 +172,7 @@ impl Page<'_, '_> {
         ];
         let sql = query(self.scope, is_inside, self.backward);
         Spi::connect_mut(|_| {
-            let make = |sql: &String| RawPlan::new(sql, &ARGUMENTS, Planning::EachCall);
-            let plan = PLANS.with(|plans| plans.get(sql, make))?;
+            let plan = PLANS.with(|plans| plans.get(sql, (from, to)))?;
             // SAFETY: reads one variable.
             if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32 {
                 // Planned under a snapshot of this moment: TimescaleDB looks its chunks up with it, and one that was dropped
@@ -210,7 +205,7 @@ fn query(scope: &Scope<'_>, is_inside: bool, backward: bool) -> String {
         if is_inside { format!(" AND (created_at, id) {comparison} ($4, $5)") } else { String::new() };
     format!(
         "SELECT {columns} FROM tailstream.events
-         WHERE org_id = $1 AND created_at >= $2 AND created_at < $3{place}{filter}{boundary}
+         WHERE org_id = $1 AND created_at >= $2 AND created_at < $3{PLACEHOLDER}{place}{filter}{boundary}
          ORDER BY created_at{order}, id{order} LIMIT $6"
     )
 }

@@ -10,7 +10,7 @@ use std::mem::ManuallyDrop;
 
 use pgrx::datum::Interval;
 use pgrx::pg_sys::BuiltinOid::{INT4OID, JSONBOID, TEXTOID, TIMESTAMPTZOID};
-use pgrx::{IntoDatum, PgBuiltInOids, PgMemoryContexts, Spi, fcinfo, pg_sys};
+use pgrx::{IntoDatum, PgMemoryContexts, fcinfo, pg_sys};
 
 use super::page::{quoted, read_token};
 use super::token::{self, Clock, MAX_TEXT, Place, Signer, Token};
@@ -18,7 +18,7 @@ use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics::{self, counter::Counter};
 use crate::session::binding;
-use crate::statement::raw::{Planning, Plans, RawPlan, RawRow, View};
+use crate::statement::raw::{RawRow, RawStatement, View};
 use crate::tier::retention;
 use pace::Pace;
 
@@ -31,11 +31,10 @@ const CURSOR: usize = 13;
 const KIND: usize = 14;
 const PLAY_AT: usize = 18;
 
-const PAGES: &str = "SELECT * FROM tailstream.page($1, $2, $3, $4, $5, $6)";
-const ARGUMENTS: [PgBuiltInOids; 6] = [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT4OID, JSONBOID];
-
 thread_local! {
-    static PLANS: Plans<()> = Plans::default();
+    static PAGES: RawStatement = const { RawStatement::new(
+        "SELECT * FROM tailstream.page($1, $2, $3, $4, $5, $6)",
+        &[TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT4OID, JSONBOID]) };
 }
 
 pg_function! {
@@ -71,7 +70,7 @@ struct Player {
     descriptor: pg_sys::TupleDesc,
     signer: Signer,
     /// All but the token to go on behind; as long as the player lives.
-    arguments: [Option<pg_sys::Datum>; ARGUMENTS.len()],
+    arguments: [Option<pg_sys::Datum>; 6],
     after: Option<String>,
     pace: Pace,
     clock: Clock,
@@ -143,19 +142,16 @@ impl Player {
         let mut arguments = self.arguments;
         arguments[3] = self.after.as_deref().and_then(IntoDatum::into_datum);
         let (mut rows, mut events, mut failed) = (Vec::new(), 0, None);
-        Spi::connect_mut(|_| {
-            let plan = PLANS
-                .with(|plans| plans.get((), |()| RawPlan::new(PAGES, &ARGUMENTS, Planning::Automatic)))?;
-            plan.each(arguments, View::New, |row| {
-                let is_event = row.text(KIND) == Some("event");
-                events += usize::from(is_event);
-                match self.row(&row, is_event) {
-                    Ok(row) => rows.push(row),
-                    Err(error) => failed = Some(error),
-                }
-                failed.is_none()
-            })
-        })?;
+        let take = |row: RawRow<'_>| {
+            let is_event = row.text(KIND) == Some("event");
+            events += usize::from(is_event);
+            match self.row(&row, is_event) {
+                Ok(row) => rows.push(row),
+                Err(error) => failed = Some(error),
+            }
+            failed.is_none()
+        };
+        PAGES.with(|pages| pages.each(arguments, View::New, take))?;
         if let Some(error) = failed {
             return Err(error);
         }

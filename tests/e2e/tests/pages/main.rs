@@ -21,6 +21,7 @@ mod schedule;
 mod schedule_arguments;
 mod spying;
 mod streaming;
+mod stretches;
 mod tail;
 mod tokens;
 

@@ -80,12 +80,18 @@ fn position_range_and_filter_reach_the_index() {
                 ..request.clone()
             };
             let row = &middle.page(&mut observer.client)[0];
-            let (page, plans) = observer.nested(|client| request.after(row).page(client));
-            assert_eq!(page.len(), SIZE as usize);
-            for scan in index_scans(&plans, &chunks) {
-                check_position(scan, chunks[&scan.relation], &request, row);
-                for column in ["status", "path", "host"] {
-                    assert!(scan.filter.contains(column), "{column} is not looked at in the scan: {scan:?}");
+            // The first time it is planned for its values, later for any in that hour.
+            for _ in 0..3 {
+                let (page, plans) = observer.nested(|client| request.after(row).page(client));
+                assert_eq!(page.len(), SIZE as usize);
+                for scan in index_scans(&plans, &chunks) {
+                    check_position(scan, chunks[&scan.relation], &request, row);
+                    for column in ["status", "path", "host"] {
+                        assert!(
+                            scan.filter.contains(column),
+                            "{column} is not looked at in the scan: {scan:?}"
+                        );
+                    }
                 }
             }
         }
