@@ -71,7 +71,6 @@ BEGIN
             id            bigint NOT NULL,
             created_at    timestamptz NOT NULL,
             org_id        text COLLATE "C" NOT NULL,
-            tier          smallint NOT NULL,
             host          text,
             method        text,
             path          text,
@@ -81,7 +80,9 @@ BEGIN
             user_agent    text,
             referrer      text,
             ip_address    inet,
-            metadata      jsonb
+            metadata      jsonb,
+            -- Behind what readers get, so that they get the rest as it lies.
+            tier          smallint NOT NULL
         );
         CREATE INDEX events_org_id_created_at_id_idx ON tailstream.events (org_id, created_at, id);
     END IF;

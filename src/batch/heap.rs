@@ -1,14 +1,14 @@
 //! Reads blocks of a chunk's heap as they are, without a plan.
 
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
-use pgrx::{PgBuiltInOids, PgTupleDesc, itemptr, pg_sys};
+use pgrx::{PgTupleDesc, itemptr, pg_sys};
 
-use crate::ingest::Spot;
+use crate::ingest::{COLUMNS, Spot};
 use crate::statement::raw::RawRow;
 
 /// Calls `take` with every row in the blocks that the active snapshot shows, until it returns false. Whatever is not as expected (the chunk
 /// is gone, it is no plain heap, it has not got these columns) comes to no rows.
-pub fn scan(spot: &Spot, columns: &[(&str, PgBuiltInOids)], mut take: impl FnMut(&RawRow<'_>) -> bool) {
+pub fn scan(spot: &Spot, mut take: impl FnMut(&RawRow<'_>) -> bool) {
     // SAFETY: takes a lock as any SELECT does, and keeps it; NULL if the relation is gone.
     let relation =
         unsafe { pg_sys::try_relation_open(pg_sys::Oid::from(spot.chunk), pg_sys::AccessShareLock as i32) };
@@ -17,22 +17,14 @@ pub fn scan(spot: &Spot, columns: &[(&str, PgBuiltInOids)], mut take: impl FnMut
     }
     // SAFETY: the relation is open until the end of the scan.
     unsafe {
-        if let Some(places) = places(relation, columns) {
+        if let Some(places) = places(relation) {
             let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
             let mut more = true;
             for run in &spot.runs {
                 if !more {
                     break;
                 }
-                more = each(relation, *run, slot, |slot| {
-                    let mut row = RawRow::empty();
-                    for (column, place) in places.iter().enumerate() {
-                        if !*(*slot).tts_isnull.add(*place) {
-                            row.set(column, *(*slot).tts_values.add(*place));
-                        }
-                    }
-                    take(&row)
-                });
+                more = each(relation, *run, slot, |slot| take(&RawRow::of(slot, Some(&places))));
             }
             pg_sys::ExecDropSingleTupleTableSlot(slot);
         }
@@ -40,20 +32,23 @@ pub fn scan(spot: &Spot, columns: &[(&str, PgBuiltInOids)], mut take: impl FnMut
     }
 }
 
-/// Where the columns are in the relation; `None` unless it is a plain heap that has all of them.
-unsafe fn places(relation: pg_sys::Relation, columns: &[(&str, PgBuiltInOids)]) -> Option<Vec<usize>> {
+/// Where `ingest::COLUMNS` are in the relation; `None` unless it is a plain heap that has all of them.
+unsafe fn places(relation: pg_sys::Relation) -> Option<[usize; COLUMNS.len()]> {
     // SAFETY: the relation is open; its descriptor is not released here.
     let (form, descriptor) =
         unsafe { (&*(*relation).rd_rel, PgTupleDesc::from_pg_unchecked((*relation).rd_att)) };
     if form.relkind as u8 != pg_sys::RELKIND_RELATION || form.relam != pg_sys::HEAP_TABLE_AM_OID {
         return None;
     }
-    let place = |(name, kind): &(&str, PgBuiltInOids)| {
-        descriptor.iter().position(|attribute| {
-            attribute.atttypid == kind.value() && !attribute.attisdropped && attribute.name() == *name
-        })
-    };
-    columns.iter().map(place).collect()
+    let mut places = [0; COLUMNS.len()];
+    for (place, column) in places.iter_mut().zip(&COLUMNS) {
+        *place = descriptor.iter().position(|attribute| {
+            attribute.atttypid == column.kind
+                && !attribute.attisdropped
+                && attribute.name().as_bytes() == column.name.to_bytes()
+        })?;
+    }
+    Some(places)
 }
 
 /// A scan over a range of tuple ids, as the executor does it. Returns whether it came to the end.
@@ -81,7 +76,6 @@ unsafe fn each(
         itemptr::item_pointer_set_all(&mut lowest, first, 0);
         itemptr::item_pointer_set_all(&mut highest, last, u16::MAX);
         let none: *mut core::ffi::c_void = std::ptr::null_mut();
-        let columns = (*(*relation).rd_att).natts;
         let flags = SO_TYPE_TIDRANGESCAN | SO_ALLOW_PAGEMODE;
         let snapshot = pg_sys::GetActiveSnapshot();
         let scan = pg_guard_ffi_boundary(|| {
@@ -92,9 +86,6 @@ unsafe fn each(
         let forward = pg_sys::ScanDirection::ForwardScanDirection;
         let mut more = true;
         while more && pg_guard_ffi_boundary(|| next(scan, forward, slot)) {
-            if i32::from((*slot).tts_nvalid) < columns {
-                pg_sys::slot_getsomeattrs_int(slot, columns);
-            }
             more = take(slot);
         }
         pg_sys::ExecClearTuple(slot);

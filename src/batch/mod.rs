@@ -11,31 +11,16 @@ use std::ops::Range;
 
 use pgrx::PgBuiltInOids;
 use pgrx::pg_sys;
-use pgrx::pg_sys::BuiltinOid::{INETOID, INT4OID, INT8OID, JSONBOID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 use pgrx::spi::Spi;
 
 use crate::error::{Error, Result};
-use crate::ingest::Spot;
+use crate::ingest::{COLUMNS, Spot};
 use crate::statement::raw::{Planning, Plans, RawPlan, RawRow, View};
 use crate::statement::{arg, snapshot, subtransaction};
 use chunk::Chunk;
 
-/// The columns of an event as they are read, in this order.
-pub const COLUMNS: [(&str, PgBuiltInOids); 12] = [
-    ("id", INT8OID),
-    ("created_at", TIMESTAMPTZOID),
-    ("host", TEXTOID),
-    ("method", TEXTOID),
-    ("path", TEXTOID),
-    ("status", INT4OID),
-    ("response_time", INT4OID),
-    ("response_size", INT8OID),
-    ("user_agent", TEXTOID),
-    ("referrer", TEXTOID),
-    ("ip_address", INETOID),
-    ("metadata", JSONBOID),
-];
 const CONDITION: &str = "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND id >= $4 AND id < $5";
 const ARGUMENTS: [PgBuiltInOids; 5] = [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID];
 
@@ -93,7 +78,7 @@ impl Position {
 
 /// Takes events as they are found. What was taken before may turn out to be incomplete: then it comes again.
 pub trait Sink {
-    /// Takes a row of `COLUMNS`; returns whether more may come.
+    /// Takes a row of `ingest::COLUMNS`; returns whether more may come.
     fn take(&mut self, row: &RawRow<'_>) -> bool;
 
     /// Forgets what was taken.
@@ -192,7 +177,7 @@ pub fn read(org: &str, position: &Position, offsets: Range<i32>, sink: &mut dyn 
     // Any other relation may have got that number since the hint was written down.
     let is_known = |spot: &&Spot| chunks.iter().any(|chunk| chunk.relation.to_u32() == spot.chunk);
     if let Some(spot) = position.spot.as_ref().filter(is_known) {
-        heap::scan(spot, &COLUMNS, |row| search.take(row));
+        heap::scan(spot, |row| search.take(row));
         if search.is_over() {
             return Ok(());
         }
@@ -218,9 +203,10 @@ fn plan(chunk: pg_sys::Oid) -> Result<RawPlan> {
     PLANS.with(|plans| plans.get(&chunk.to_u32(), make))
 }
 
-/// The columns of an event, as a query lists them.
+/// The columns of tailstream.events, as a query lists them. All of them in their order: then the executor passes rows on
+/// as they are.
 pub fn column_names() -> String {
-    COLUMNS.map(|(name, _)| name).join(", ")
+    COLUMNS.iter().map(|column| column.name.to_string_lossy()).collect::<Vec<_>>().join(", ")
 }
 
 /// The qualified name of a relation.

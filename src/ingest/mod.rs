@@ -22,6 +22,7 @@ use batch::{Outcome, Request};
 pub use batch::now;
 pub use lane::chunk;
 pub use lane::spot::Spot;
+pub use row::COLUMNS;
 
 pg_function! {
     /// `ts_ingest(org text, events json, idempotency_key text, on_invalid text)`

@@ -9,23 +9,34 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Inet};
 use crate::tier::to_postgres_time;
 
-/// The columns, in the order of the table, with their types.
-pub const COLUMNS: [(&CStr, pg_sys::Oid); 14] = [
-    (c"id", pg_sys::INT8OID),
-    (c"created_at", pg_sys::TIMESTAMPTZOID),
-    (c"org_id", pg_sys::TEXTOID),
-    (c"tier", pg_sys::INT2OID),
-    (c"host", pg_sys::TEXTOID),
-    (c"method", pg_sys::TEXTOID),
-    (c"path", pg_sys::TEXTOID),
-    (c"status", pg_sys::INT4OID),
-    (c"response_time", pg_sys::INT4OID),
-    (c"response_size", pg_sys::INT8OID),
-    (c"user_agent", pg_sys::TEXTOID),
-    (c"referrer", pg_sys::TEXTOID),
-    (c"ip_address", pg_sys::INETOID),
-    (c"metadata", pg_sys::JSONBOID),
+/// A column of a table.
+pub struct Column {
+    pub name: &'static CStr,
+    pub kind: pg_sys::Oid,
+    pub not_null: bool,
+}
+
+/// The columns of tailstream.events in their order. Readers get all but the last.
+pub const COLUMNS: [Column; 14] = [
+    column(c"id", pg_sys::INT8OID, true),
+    column(c"created_at", pg_sys::TIMESTAMPTZOID, true),
+    column(c"org_id", pg_sys::TEXTOID, true),
+    column(c"host", pg_sys::TEXTOID, false),
+    column(c"method", pg_sys::TEXTOID, false),
+    column(c"path", pg_sys::TEXTOID, false),
+    column(c"status", pg_sys::INT4OID, false),
+    column(c"response_time", pg_sys::INT4OID, false),
+    column(c"response_size", pg_sys::INT8OID, false),
+    column(c"user_agent", pg_sys::TEXTOID, false),
+    column(c"referrer", pg_sys::TEXTOID, false),
+    column(c"ip_address", pg_sys::INETOID, false),
+    column(c"metadata", pg_sys::JSONBOID, false),
+    column(c"tier", pg_sys::INT2OID, true),
 ];
+
+const fn column(name: &'static CStr, kind: pg_sys::Oid, not_null: bool) -> Column {
+    Column { name, kind, not_null }
+}
 
 const HEADER: usize = size_of::<u32>();
 /// PostgreSQL's own numbers for the address families.
@@ -52,18 +63,18 @@ impl Row {
         self.set(0, pg_sys::Datum::from(id));
         self.set(1, pg_sys::Datum::from(to_postgres_time(event.created_at)));
         self.set_text(2, Some(org));
-        self.set(3, pg_sys::Datum::from(tier));
-        self.set_text(4, event.host.as_deref());
-        self.set_text(5, Some(&event.method));
-        self.set_text(6, Some(&event.path));
-        self.set(7, pg_sys::Datum::from(event.status));
-        self.set_value(8, event.response_time);
-        self.set_value(9, event.response_size);
-        self.set_text(10, event.user_agent.as_deref());
-        self.set_text(11, event.referrer.as_deref());
-        self.set_inet(12, event.ip_address);
+        self.set_text(3, event.host.as_deref());
+        self.set_text(4, Some(&event.method));
+        self.set_text(5, Some(&event.path));
+        self.set(6, pg_sys::Datum::from(event.status));
+        self.set_value(7, event.response_time);
+        self.set_value(8, event.response_size);
+        self.set_text(9, event.user_agent.as_deref());
+        self.set_text(10, event.referrer.as_deref());
+        self.set_inet(11, event.ip_address);
         let metadata = event.metadata.as_deref().map(jsonb).transpose()?;
-        self.set_datum(13, metadata);
+        self.set_datum(12, metadata);
+        self.set(13, pg_sys::Datum::from(tier));
         Ok(())
     }
 

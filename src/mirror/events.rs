@@ -82,16 +82,16 @@ fn entry(row: &RawRow<'_>, position: &Position) -> Entry {
     };
     let data = encode(&EventColumns {
         created_at,
-        host: row.text(2),
-        method: row.text(3),
-        path: row.text(4),
-        status: row.int4(5),
-        response_time: row.int4(6),
-        response_size: row.int8(7),
-        user_agent: row.text(8),
-        referrer: row.text(9),
-        ip_address: printed(10, pg_sys::inet_out).and_then(Inet::parse),
-        metadata: printed(11, pg_sys::jsonb_out),
+        host: row.text(3),
+        method: row.text(4),
+        path: row.text(5),
+        status: row.int4(6),
+        response_time: row.int4(7),
+        response_size: row.int8(8),
+        user_agent: row.text(9),
+        referrer: row.text(10),
+        ip_address: printed(11, pg_sys::inet_out).and_then(Inet::parse),
+        metadata: printed(12, pg_sys::jsonb_out),
     });
     Entry { ms: position.ms, seq: position.stream_seq + (event_id & 0xffff), event_id, data }
 }

@@ -12,7 +12,7 @@ use super::page::arrival::Next;
 use super::page::loss::from_ms;
 use super::page::quoted;
 use super::page::scope::{floor, life};
-use super::token::{self, MAX_TEXT, Token};
+use super::token::{self, Token};
 use crate::error::{Error, Result, report};
 use crate::metrics;
 use crate::mirror;
@@ -100,7 +100,7 @@ fn open(
         None => before(start.unwrap_or(floor(org)?)),
     };
     let token = Token { boundary: Some(head.seq), ..Token::at(place, life(org)?) };
-    let cursor = token::signer(org)?.write(&token, &mut [0; MAX_TEXT]).to_owned();
+    let cursor = token::signer(org)?.text(&token);
     Ok((cursor, stream_key(org)?, head.stream_id()))
 }
 

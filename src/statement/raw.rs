@@ -11,9 +11,6 @@ use pgrx::{PgBuiltInOids, Spi, pg_guard, pg_sys, varlena};
 
 use crate::error::{Error, Result, spi};
 
-/// Columns of a row at the most.
-const MAX_COLUMNS: usize = 20;
-
 /// Plans kept of each kind, unless somebody needs fewer.
 const MAX_PLANS: usize = 256;
 
@@ -163,20 +160,10 @@ unsafe extern "C-unwind" fn receive(
     slot: *mut pg_sys::TupleTableSlot,
     receiver: *mut pg_sys::DestReceiver,
 ) -> bool {
-    // SAFETY: the receiver is the one that was given; the slot has a row with this many columns.
+    // SAFETY: the receiver is the one that was given; the slot has a row until it returns.
     unsafe {
         let receiver = &mut *receiver.cast::<Receiver<'_>>();
-        let columns = (*(*slot).tts_tupleDescriptor).natts;
-        if i32::from((*slot).tts_nvalid) < columns {
-            pg_sys::slot_getsomeattrs_int(slot, columns);
-        }
-        let mut row = RawRow::empty();
-        for column in 0..(columns as usize).min(MAX_COLUMNS) {
-            if !*(*slot).tts_isnull.add(column) {
-                row.set(column, *(*slot).tts_values.add(column));
-            }
-        }
-        (receiver.take)(row)
+        (receiver.take)(RawRow::of(slot, None))
     }
 }
 
@@ -230,31 +217,47 @@ impl<K: Eq + Hash> Plans<K> {
     }
 }
 
+/// Columns that are taken out of a row by themselves; whoever wants a later one gets all taken out at once.
+const FIRST_COLUMNS: usize = 2;
+
 /// The columns of one row, counted from 0. Whoever asks for one knows its type.
 pub struct RawRow<'a> {
-    values: [pg_sys::Datum; MAX_COLUMNS],
-    nulls: [bool; MAX_COLUMNS],
+    slot: *mut pg_sys::TupleTableSlot,
+    places: Option<&'a [usize]>,
     of: PhantomData<&'a ()>,
 }
 
-impl RawRow<'_> {
-    /// All columns NULL.
-    pub fn empty() -> Self {
-        Self { values: [pg_sys::Datum::null(); MAX_COLUMNS], nulls: [true; MAX_COLUMNS], of: PhantomData }
-    }
-
-    /// Sets a column that is not NULL.
+impl<'a> RawRow<'a> {
+    /// The row that a slot has now; `places` says where its columns are there, if not in their order.
     ///
     /// # Safety
-    /// The value must live as long as the row.
-    pub unsafe fn set(&mut self, column: usize, value: pg_sys::Datum) {
-        self.values[column] = value;
-        self.nulls[column] = false;
+    /// The slot must have a row with these columns as long as this is used.
+    pub unsafe fn of(slot: *mut pg_sys::TupleTableSlot, places: Option<&'a [usize]>) -> Self {
+        Self { slot, places, of: PhantomData }
     }
 
     /// `None` for NULL.
     pub fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
-        (!self.nulls[column]).then_some(self.values[column])
+        let place = self.places.map_or(column, |places| places[column]);
+        // SAFETY: the slot has a row with this column.
+        unsafe {
+            if usize::from((*self.slot).tts_nvalid.unsigned_abs()) <= place {
+                let all = (*(*self.slot).tts_tupleDescriptor).natts;
+                let wanted = if place < FIRST_COLUMNS { all.min(FIRST_COLUMNS as i32) } else { all };
+                pg_sys::slot_getsomeattrs_int(self.slot, wanted);
+            }
+            (!*(*self.slot).tts_isnull.add(place)).then(|| *(*self.slot).tts_values.add(place))
+        }
+    }
+
+    /// What the columns are taken out of, and its descriptor, if the slot has a tuple in a buffer.
+    pub fn stored(&self) -> Option<(pg_sys::HeapTuple, pg_sys::TupleDesc)> {
+        // SAFETY: a slot of that kind is a struct of that kind; an empty one has no tuple.
+        unsafe {
+            let stored = (*self.slot).tts_ops == &raw const pg_sys::TTSOpsBufferHeapTuple;
+            let tuple = stored.then(|| (*self.slot.cast::<pg_sys::BufferHeapTupleTableSlot>()).base.tuple)?;
+            (!tuple.is_null()).then(|| (tuple, (*self.slot).tts_tupleDescriptor))
+        }
     }
 
     pub fn int4(&self, column: usize) -> Option<i32> {

@@ -23,9 +23,6 @@ const PART: usize = 256;
 /// CHECK constraints that every chunk has: its range of time and its range of tiers.
 const OWN_CONSTRAINTS: u16 = 2;
 
-/// Columns, from the first, that are NOT NULL and that every row has.
-const REQUIRED_COLUMNS: usize = 4;
-
 /// Inserts the rows and notes where they went, or returns false and has done nothing.
 pub fn insert(rows: &Rows, range: Range<usize>, chunk: &Chunk, spots: &mut Spots) -> Result<bool> {
     let Some(hypertable) = Target::open(lookup::relation(lookup::schema()?, c"events")?) else {
@@ -91,12 +88,12 @@ impl Target {
         // SAFETY: the descriptor lives as long as the relation is open, and is not released here.
         let descriptor = unsafe { PgTupleDesc::from_pg_unchecked((*self.relation).rd_att) };
         descriptor.len() == COLUMNS.len()
-            && descriptor.iter().zip(&COLUMNS).enumerate().all(|(index, (attribute, (name, kind)))| {
-                attribute.atttypid == *kind
+            && descriptor.iter().zip(&COLUMNS).all(|(attribute, column)| {
+                attribute.atttypid == column.kind
                     && !attribute.attisdropped
                     && attribute.attgenerated == 0
-                    && attribute.attnotnull == (index < REQUIRED_COLUMNS)
-                    && attribute.name().as_bytes() == name.to_bytes()
+                    && attribute.attnotnull == column.not_null
+                    && attribute.name().as_bytes() == column.name.to_bytes()
             })
     }
 }

@@ -8,12 +8,12 @@ use pgrx::pg_sys;
 use crate::statement::raw::RawRow;
 pub use values::Values;
 
-/// Columns of `batch::COLUMNS`.
-const HOST: usize = 2;
-const METHOD: usize = 3;
-const PATH: usize = 4;
-const STATUS: usize = 5;
-const METADATA: usize = 11;
+/// Columns of `ingest::COLUMNS`.
+const HOST: usize = 3;
+const METHOD: usize = 4;
+const PATH: usize = 5;
+const STATUS: usize = 6;
+const METADATA: usize = 12;
 
 /// All that is there must hold; what is not there excludes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Filter {
         sql
     }
 
-    /// Whether a row of `batch::COLUMNS` is wanted. `values` are those of this filter.
+    /// Whether a row of `ingest::COLUMNS` is wanted. `values` are those of this filter.
     pub fn matches(&self, row: &RawRow<'_>, values: &Values) -> bool {
         let one_of = |list: &Option<Vec<String>>, column| {
             list.as_ref()

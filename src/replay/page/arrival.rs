@@ -278,16 +278,31 @@ impl Window<'_, '_, '_> {
     }
 
     /// Whether a row is wanted, and shown.
-    fn judge(&self, row: &RawRow<'_>) -> Option<Found> {
+    fn judge(&mut self, row: &RawRow<'_>) -> Option<Found> {
         let scope = self.reader.scope;
         let created_at = row.int8(1).unwrap_or_default();
         let in_range = scope.start <= created_at && created_at < scope.end;
-        if !in_range || !scope.filter.matches(row, &scope.values) {
+        if !in_range || !self.is_wanted(row) {
             Some(Found::Unwanted)
         } else if created_at < scope.floor {
             Some(Found::Lost(created_at))
         } else {
             None
+        }
+    }
+
+    fn is_wanted(&mut self, row: &RawRow<'_>) -> bool {
+        let scope = self.reader.scope;
+        if scope.filter.is_empty() {
+            return true;
+        }
+        // SAFETY: nothing of it is used later.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(self.scratch.value());
+            let is_wanted = scope.filter.matches(row, &scope.values);
+            pg_sys::MemoryContextSwitchTo(before);
+            self.scratch.reset();
+            is_wanted
         }
     }
 
@@ -344,7 +359,8 @@ impl Window<'_, '_, '_> {
 
     /// Those whose turn it has become.
     fn deliver_early(&mut self) {
-        while !self.is_full()
+        while !self.early.is_empty()
+            && !self.is_full()
             && let Some(found) = self.early.remove(&self.next)
         {
             self.deliver(found);
@@ -368,13 +384,7 @@ impl Sink for Window<'_, '_, '_> {
         let offset = (row.int8(0).unwrap_or_default() & 0xffff) as i32;
         // What was delivered before a second attempt has been delivered.
         if offset >= self.next && !self.is_full() {
-            // SAFETY: a row that is kept is in memory of its own, or in the result's.
-            unsafe {
-                let before = pg_sys::MemoryContextSwitchTo(self.scratch.value());
-                self.look(row, offset);
-                pg_sys::MemoryContextSwitchTo(before);
-                self.scratch.reset();
-            }
+            self.look(row, offset);
             self.deliver_early();
         }
         !self.is_full()

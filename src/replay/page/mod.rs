@@ -2,6 +2,7 @@
 
 mod arguments;
 pub mod arrival;
+mod copy;
 pub mod loss;
 pub mod rows;
 pub mod scope;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use pgrx::{IntoDatum, PgMemoryContexts, pg_sys};
 
+use super::copy::{Copier, EVENT};
 use crate::call;
 use crate::error::{Error, Result};
 use crate::metrics::{self, counter::Counter};
@@ -11,9 +12,9 @@ use crate::replay::token::{MAX_TEXT, Signer, Token};
 use crate::statement::raw::RawRow;
 
 /// Columns of a result: those of tailstream.log_events, then cursor, kind, gap_from, gap_to, gap_reason.
-const COLUMNS: usize = 18;
+pub const COLUMNS: usize = 18;
 const ORG: usize = 2;
-const CURSOR: usize = 13;
+pub const CURSOR: usize = 13;
 const KIND: usize = 14;
 const GAP_FROM: usize = 15;
 const GAP_TO: usize = 16;
@@ -75,6 +76,7 @@ pub struct Rows {
     org: Option<pg_sys::Datum>,
     event: Option<pg_sys::Datum>,
     text: Text,
+    copier: Copier,
     signer: Signer,
     count: usize,
 }
@@ -87,28 +89,31 @@ impl Rows {
         // SAFETY: the caller's promise.
         let (store, descriptor) = unsafe { call::materialize(fcinfo) };
         let org = org.into_datum();
-        Self { store, descriptor, org, event: "event".into_datum(), text: Text::default(), signer, count: 0 }
+        let (event, text, copier) = (EVENT.into_datum(), Text::default(), Copier::default());
+        Self { store, descriptor, org, event, text, copier, signer, count: 0 }
     }
 
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// A row of `batch::COLUMNS`, with the token to go on behind it.
+    /// A row of `ingest::COLUMNS`, with the token to go on behind it.
     pub fn event(&mut self, row: &RawRow<'_>, token: &Token) {
-        let values = self.columns(row);
-        self.put(values, token);
+        let signer = &self.signer;
+        if let Some(copy) = self.copier.copy(row, |room| signer.write(token, room)) {
+            self.count += 1;
+            // SAFETY: a row of the store's columns, which is copied.
+            unsafe { pg_sys::tuplestore_puttuple(self.store, copy) };
+        } else {
+            let values = self.columns(row);
+            self.put(values, token);
+        }
     }
 
-    /// The columns of an event without the org are those of `batch::COLUMNS`.
     fn columns(&self, row: &RawRow<'_>) -> [Option<pg_sys::Datum>; COLUMNS] {
         let mut values = [None; COLUMNS];
         for (column, value) in values.iter_mut().enumerate().take(CURSOR) {
-            *value = match column {
-                0..ORG => row.datum(column),
-                ORG => self.org,
-                _ => row.datum(column - 1),
-            };
+            *value = row.datum(column);
         }
         values[KIND] = self.event;
         values
@@ -187,7 +192,7 @@ const HEADER: usize = 4;
 impl Text {
     /// Valid until the next one.
     fn of(&mut self, signer: &Signer, token: &Token) -> pg_sys::Datum {
-        let length = HEADER + signer.write(token, &mut self.bytes[HEADER..]).len();
+        let length = HEADER + signer.write(token, &mut self.bytes[HEADER..]);
         // SAFETY: the memory is aligned, begins with room for the length word, and is as long as that says.
         unsafe {
             let value = self.bytes.as_mut_ptr();

@@ -13,7 +13,7 @@ use pgrx::pg_sys::BuiltinOid::{INT4OID, JSONBOID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::{IntoDatum, PgMemoryContexts, fcinfo, pg_sys};
 
 use super::page::{quoted, read_token};
-use super::token::{self, Clock, MAX_TEXT, Place, Signer, Token};
+use super::token::{self, Clock, Place, Signer, Token};
 use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics::{self, counter::Counter};
@@ -171,16 +171,14 @@ impl Player {
         }
         let token = read_token(&self.signer, row.text(CURSOR).unwrap_or_default())?;
         let clock = self.last.map(|_| self.clock);
-        let mut room = [0; MAX_TEXT];
-        let text = self.signer.write(&Token { clock, ..token }, &mut room);
-        self.after = Some(text.to_owned());
+        let text = self.signer.text(&Token { clock, ..token });
         let play_at = Interval::new(0, 0, self.clock.shown / 1_000)
             .map_err(|_| Error::Internal("a moment out of range"))?;
         // SAFETY: values of the descriptor's columns; the row is kept in the page's memory.
         unsafe {
             let before = pg_sys::MemoryContextSwitchTo(self.memory.value());
             let value = |column| match column {
-                CURSOR => text.into_datum(),
+                CURSOR => text.as_str().into_datum(),
                 PLAY_AT if is_event => play_at.into_datum(),
                 PLAY_AT => None,
                 _ => row.datum(column),
@@ -191,6 +189,7 @@ impl Player {
             let tuple = pg_sys::heap_form_tuple(self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
             let datum = pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data);
             pg_sys::MemoryContextSwitchTo(before);
+            self.after = Some(text);
             Ok(datum)
         }
     }

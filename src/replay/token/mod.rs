@@ -17,7 +17,7 @@ pub use key::signer;
 const VERSION: u8 = 1;
 const SEAL: usize = 16;
 /// More than any token has, in bytes.
-const MAX_BYTES: usize = 96;
+const MAX_BYTES: usize = 93;
 /// Characters that so many bytes come to.
 pub const MAX_TEXT: usize = MAX_BYTES.div_ceil(3) * 4;
 
@@ -103,8 +103,15 @@ impl Signer {
         tag.as_bytes().first_chunk().copied().unwrap_or_default()
     }
 
-    /// The text of a token, at the beginning of `room`, which has `MAX_TEXT` bytes.
-    pub fn write<'a>(&self, token: &Token, room: &'a mut [u8]) -> &'a str {
+    /// The text of a token.
+    pub fn text(&self, token: &Token) -> String {
+        let mut room = [0; MAX_TEXT];
+        let length = self.write(token, &mut room);
+        String::from_utf8_lossy(&room[..length]).into_owned()
+    }
+
+    /// Puts the text of a token, which is ASCII, at the beginning of `room`, which has `MAX_TEXT` bytes; returns its length.
+    pub fn write(&self, token: &Token, room: &mut [u8]) -> usize {
         let mut bytes = heapless::Vec::<u8, MAX_BYTES>::new();
         let mut put = |part: &[u8]| {
             // All parts together are shorter than the room there is.
@@ -132,8 +139,7 @@ impl Signer {
         }
         let seal = self.seal(&bytes);
         let _ = bytes.extend_from_slice(&seal);
-        let length = URL_SAFE_NO_PAD.encode_slice(&bytes, room).unwrap_or_default();
-        str::from_utf8(&room[..length]).unwrap_or_default()
+        URL_SAFE_NO_PAD.encode_slice(&bytes, room).unwrap_or_default()
     }
 
     pub fn read(&self, text: &str) -> Result<Token, Refusal> {

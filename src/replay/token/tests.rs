@@ -7,7 +7,7 @@ fn signer(org: &str) -> Signer {
 }
 
 fn written(signer: &Signer, token: &Token) -> String {
-    signer.write(token, &mut [0; MAX_TEXT]).to_owned()
+    signer.text(token)
 }
 
 fn places() -> impl Strategy<Value = Place> {

@@ -19,6 +19,7 @@ mod regained;
 mod rights;
 mod schedule;
 mod schedule_arguments;
+mod shapes;
 mod spying;
 mod streaming;
 mod stretches;
@@ -33,7 +34,7 @@ const MINUTE: i64 = 60_000_000;
 
 /// The databases that have a sequencer, and with it positions.
 const PLACED: &str = "paging, resumed, hidden, simultaneous, quiet, chained, ranges, scheduled_gap, upgraded, \
-                      purged, forgotten, regained, survivors, undone, erased, orders";
+                      purged, forgotten, regained, survivors, undone, erased, orders, shapes, altered";
 
 fn server() -> Server {
     Server::shared_with("pages", |builder| {
