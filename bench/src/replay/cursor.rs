@@ -1,7 +1,9 @@
 //! Consuming an org's events by a durable cursor, against a SELECT by hand of the same rows.
 
 use anyhow::{Context as _, Result, ensure};
-use postgres::{Client, Statement};
+use postgres::fallible_iterator::FallibleIterator;
+use postgres::types::ToSql;
+use postgres::{Client, GenericClient, Statement};
 use serde_json::json;
 
 use super::walk::{IN_ORDER, SELECT, Walk};
@@ -20,6 +22,7 @@ const FETCH: usize = 1_000;
 /// Consumed in all before the cursors' table is measured, and what it may have by then.
 const CONSUMED: u64 = 1_000_000;
 const MAX_BYTES: i64 = 1 << 20;
+const NO_PARAMETERS: [&(dyn ToSql + Sync); 0] = [];
 
 pub fn run(context: &Context, results: &mut Results) -> Result<()> {
     let options = context.options;
@@ -41,10 +44,10 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
     results.add_duel("cursor_vs_select", "/s", &measured, &rows);
     results.add_absolute("cursor_events_per_s", measured.ours.rate());
 
+    ours.begins = true;
+    results.add_absolute("cursor_in_transactions_events_per_s", rate(&mut ours, rounds)?);
     let mut by_time = Consumer::new(mirror.connect()?, "event_time", expected, times)?;
-    by_time.prepare()?;
-    let rates = (0..rounds).map(|_| Ok(by_time.run()?.rate())).collect::<Result<Vec<_>>>()?;
-    results.add_absolute("cursor_by_event_time_events_per_s", median(&rates));
+    results.add_absolute("cursor_by_event_time_events_per_s", rate(&mut by_time, rounds)?);
     while ours.consumed + by_time.consumed < CONSUMED {
         ours.run()?;
     }
@@ -52,6 +55,13 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
     drop((control, ours, theirs, by_time));
     mirror.enable(true)?;
     mirror.stop()
+}
+
+/// Events a second, without anybody to compare with.
+fn rate(consumer: &mut Consumer, rounds: usize) -> Result<f64> {
+    consumer.prepare()?;
+    let rates = (0..rounds).map(|_| Ok(consumer.run()?.rate())).collect::<Result<Vec<_>>>()?;
+    Ok(median(&rates))
 }
 
 /// What the cursors' table has grown to.
@@ -63,7 +73,8 @@ fn measure_table(client: &mut Client, results: &mut Results) -> Result<()> {
     Ok(())
 }
 
-/// Fetches everything from the beginning, each time in a transaction of its own.
+/// Fetches everything from the beginning, and moves the cursor with each fetch: that is one statement and one
+/// transaction, committed before its end is told.
 struct Consumer {
     client: Client,
     backend: Backend,
@@ -73,6 +84,8 @@ struct Consumer {
     expected: u64,
     times: usize,
     consumed: u64,
+    /// With BEGIN and COMMIT, as who writes down results in the same transaction: three round trips instead of one.
+    begins: bool,
 }
 
 impl Consumer {
@@ -86,25 +99,40 @@ impl Consumer {
         let fetch = client.prepare(&sql).context("cannot prepare the fetch")?;
         let seek = client.prepare(&format!("SELECT ts_cursor_seek('{order}', 'beginning')"))?;
         let name = format!("ts_cursor_fetch, {order}");
-        Ok(Self { client, backend, name, fetch, seek, expected, times, consumed: 0 })
+        Ok(Self { client, backend, name, fetch, seek, expected, times, consumed: 0, begins: false })
     }
 
     fn consume(&mut self) -> Result<()> {
         self.client.execute(&self.seek, &[]).context("cannot go back to the beginning")?;
         let mut consumed = 0;
         loop {
-            let mut transaction = self.client.transaction()?;
-            let rows = transaction.query(&self.fetch, &[])?;
-            transaction.commit()?;
-            if rows.is_empty() {
+            let rows = if self.begins {
+                let mut transaction = self.client.transaction()?;
+                let rows = count(&mut transaction, &self.fetch)?;
+                transaction.commit()?;
+                rows
+            } else {
+                count(&mut self.client, &self.fetch)?
+            };
+            if rows == 0 {
                 break;
             }
-            consumed += rows.len() as u64;
+            consumed += rows;
         }
         ensure!(consumed == self.expected, "{consumed} events came instead of {}", self.expected);
         self.consumed += consumed;
         Ok(())
     }
+}
+
+/// Reads all rows, as `Walk` does.
+fn count(client: &mut impl GenericClient, fetch: &Statement) -> Result<u64> {
+    let mut rows = client.query_raw(fetch, NO_PARAMETERS)?;
+    let mut count = 0;
+    while rows.next()?.is_some() {
+        count += 1;
+    }
+    Ok(count)
 }
 
 impl Contender for Consumer {
