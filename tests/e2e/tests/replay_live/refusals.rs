@@ -12,7 +12,8 @@ fn each_mistake_has_the_error_that_the_document_says() {
     sides.ingest(ORG, 3);
     sides.wait_until_placed();
     let token: String = one(&mut sides.client, "SELECT cursor FROM ts_replay_live('acme')");
-    let damaged = format!("{}x", &token[..token.len() - 1]);
+    let (rest, last) = token.split_at(token.len() - 1);
+    let damaged = format!("{rest}{}", if last == "x" { "y" } else { "x" });
     let page = |org: &str, token: &str| {
         format!("SELECT * FROM ts_replay_page('{org}', NULL, NULL, after => '{token}', page_size => 10)")
     };
