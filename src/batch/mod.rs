@@ -177,9 +177,14 @@ pub fn read(org: &str, position: &Position, offsets: Range<i32>, sink: &mut dyn 
     // Any other relation may have got that number since the hint was written down.
     let is_known = |spot: &&Spot| chunks.iter().any(|chunk| chunk.relation.to_u32() == spot.chunk);
     if let Some(spot) = position.spot.as_ref().filter(is_known) {
-        heap::scan(spot, |row| search.take(row));
-        if search.is_over() {
-            return Ok(());
+        // Some of a large batch are near where they should be, if it was written in its order.
+        let rows = offsets.start.unsigned_abs()..offsets.end.unsigned_abs();
+        let part = spot.part(rows, position.events.unsigned_abs());
+        for spot in part.iter().chain([spot]) {
+            heap::scan(spot, |row| search.take(row));
+            if search.is_over() {
+                return Ok(());
+            }
         }
     }
     subtransaction::again_without_dropped_chunks(|| {

@@ -5,6 +5,7 @@
 //! follows it looks whether all events are there, and else asks the index.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 /// Runs of blocks that are written down; rows in more places than that are scattered.
@@ -15,6 +16,8 @@ const NEAR: u32 = 3;
 const MIN_ROWS: usize = 2;
 /// Blocks that are always few enough.
 const FEW_BLOCKS: usize = 8;
+/// Rows are looked for within this part of all blocks around where they should be.
+const MARGIN: u64 = 32;
 
 /// Runs of blocks of one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +73,34 @@ impl Spot {
 
     /// Whether it is worth following for so many rows.
     fn is_close(&self, rows: usize) -> bool {
-        let blocks: usize = self.runs.iter().map(|(first, last)| (last - first) as usize + 1).sum();
-        blocks <= FEW_BLOCKS + rows / MIN_ROWS
+        self.blocks() as usize <= FEW_BLOCKS + rows / MIN_ROWS
+    }
+
+    fn blocks(&self) -> u64 {
+        self.runs.iter().map(|(first, last)| u64::from(last - first) + 1).sum()
+    }
+
+    /// Where these of `all` rows are if they were written in their order and about as long as each other, with some blocks
+    /// on both sides. `None` if that is not much less than all.
+    pub fn part(&self, rows: Range<u32>, all: u32) -> Option<Self> {
+        let blocks = self.blocks();
+        let place = |row: u32| blocks * u64::from(row) / u64::from(all.max(1));
+        let margin = blocks / MARGIN + FEW_BLOCKS as u64 / 2;
+        let (from, to) = (place(rows.start).saturating_sub(margin), place(rows.end) + margin);
+        if (to - from) * 2 > blocks {
+            return None;
+        }
+        let mut part = Self::new(self.chunk);
+        let mut before = 0;
+        for (first, last) in &self.runs {
+            let length = u64::from(last - first) + 1;
+            let (start, end) = (from.max(before), to.min(before + length));
+            if start < end {
+                part.runs.push((first + (start - before) as u32, first + (end - before - 1) as u32));
+            }
+            before += length;
+        }
+        Some(part)
     }
 }
 
@@ -179,6 +208,37 @@ mod tests {
                 let runs = spot.runs.iter().filter(|run| run.0 <= block && block <= run.1).count();
                 prop_assert_eq!(runs, 1, "block {} in {:?}", block, spot.runs);
             }
+        }
+    }
+
+    #[test]
+    fn a_part_is_around_where_its_rows_should_be() {
+        let spot = Spot { chunk: 1, runs: vec![(100, 299), (1_000, 1_799)] };
+        assert_eq!(spot.part(0..10, 10_000).unwrap().runs, [(100, 135)]);
+        assert_eq!(spot.part(5_000..5_100, 10_000).unwrap().runs, [(1_265, 1_344)]);
+        assert_eq!(spot.part(9_900..10_000, 10_000).unwrap().runs, [(1_755, 1_799)]);
+        assert_eq!(spot.part(1_900..2_100, 10_000).unwrap().runs, [(255, 299), (1_000, 1_044)]);
+        assert_eq!(spot.part(0..5_000, 10_000), None, "half and more");
+        let small = Spot { chunk: 1, runs: vec![(3, 9)] };
+        assert_eq!(small.part(0..1, 1_000), None, "a few blocks");
+    }
+
+    proptest! {
+        #[test]
+        fn parts_lie_in_the_runs_and_together_are_all(
+            lengths in prop::collection::vec(1_u32..400, 1..6), parts in 3_u32..40,
+        ) {
+            let runs: Vec<_> = lengths.iter().zip(1_u32..).map(|(length, run)| (run * 1_000, run * 1_000 + length - 1)).collect();
+            let (spot, all) = (Spot { chunk: 1, runs }, parts * 100);
+            let mut covered = std::collections::BTreeSet::new();
+            for part in 0..parts {
+                let found = spot.part(part * 100..(part + 1) * 100, all).unwrap_or_else(|| spot.clone());
+                for (first, last) in found.runs {
+                    prop_assert!(spot.runs.iter().any(|run| run.0 <= first && first <= last && last <= run.1));
+                    covered.extend(first..=last);
+                }
+            }
+            prop_assert_eq!(covered.len() as u64, spot.blocks());
         }
     }
 

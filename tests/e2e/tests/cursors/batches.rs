@@ -1,6 +1,7 @@
 //! Batches far larger than a fetch, and far more of them.
 
 use postgres::Client;
+use serde_json::Value;
 use tailstream_e2e::Random;
 use tailstream_e2e::cursor::{arrival_order, store};
 use tailstream_e2e::database::{column, ingest, one};
@@ -44,6 +45,38 @@ fn a_huge_batch_goes_on_at_its_offsets() {
         }
         let differs = seen.iter().zip(expected).position(|(found, wanted)| found != wanted);
         assert_eq!((seen.len(), differs), (EVENTS, None), "{order}");
+    }
+}
+
+#[test]
+fn a_fetch_out_of_a_huge_batch_reads_little_of_it() {
+    const EVENTS: i32 = 60_000;
+    let database = database("part");
+    let mut client = database.connect();
+    // All at one moment, and so in one chunk and in their order.
+    let sql = format!(
+        "SELECT batch_id FROM ts_ingest('acme', (SELECT json_agg(json_build_object('path', '/' || n, 'created_at', now()))
+                                                 FROM generate_series(1, {EVENTS}) n))"
+    );
+    let batch: i64 = one(&mut client, &sql);
+    soon_placed(&mut client, batch);
+    let blocks: i64 =
+        one(&mut client, "SELECT max(pg_relation_size(c)) / 8192 FROM show_chunks('tailstream.events') c");
+    assert!(blocks > 500, "only {blocks} blocks");
+    create(&mut client, "'part', 'acme'");
+    for passed in [20_000, 30_000] {
+        next(&mut client, "part", passed);
+        // Plans and caches.
+        next(&mut client, "part", 100);
+        let explained: Value = one(
+            &mut client,
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM ts_cursor_fetch('part', 100)",
+        );
+        let plan = &explained[0]["Plan"];
+        assert_eq!(plan["Actual Rows"].as_f64(), Some(100.0), "{plan}");
+        let touched = plan["Shared Hit Blocks"].as_i64().unwrap_or(0)
+            + plan["Shared Read Blocks"].as_i64().unwrap_or(0);
+        assert!(touched < blocks / 3, "{touched} of {blocks} blocks for 100 events");
     }
 }
 

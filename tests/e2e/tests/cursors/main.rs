@@ -46,7 +46,7 @@ fn database(name: &str) -> Database {
                          for_ever, forgotten, grants, had, held_up, home, huge, impatient, in_flight, \
                          in_use, lag, late, late_by_time, latecomers, leaves, lengthened, let_in, live, \
                          many, moments, not_granted, old_snapshots, one_by_one, other_orgs, \
-                         others_tokens, out_of_reach, overtaken, partly, passed, polled, positions, \
+                         others_tokens, out_of_reach, overtaken, part, partly, passed, polled, positions, \
                          purged_wait, quiet, refused, renewed, replaced, rescued, rescuing, resumed, \
                          reused, savepoints, scattered, seeks, sequencer_gone, several, snapshots, \
                          started, ties, timed, tokens, two_phases, undone, undone_parts, unfinished, \
