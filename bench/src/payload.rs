@@ -80,9 +80,9 @@ impl<'a> Payload<'a> {
         for (offset, (created_at, sample)) in self.rows(batch).enumerate() {
             // The ids that ts_ingest would give.
             let id = ((batch as u64 + 1) << 16) | offset as u64;
-            text += &format!("{id}\t{}\t{org}\t{tier}", rfc3339(created_at));
+            text += &format!("{id}\t{}\t{org}", rfc3339(created_at));
             push_columns(&mut text, sample);
-            text += "\t\\N\n";
+            text += &format!("\t\\N\t{tier}\n");
         }
         text.into_bytes()
     }

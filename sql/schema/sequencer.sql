@@ -70,9 +70,10 @@ BEGIN
 END
 $body$;
 
--- Makes the chunks of the next hour of every tier that has events now, and the next ones of the ledger and the
--- quarantine. Who makes a chunk keeps everybody else from making or finding out about one until its transaction ends,
--- so a client that writes the first event of an hour and then stays idle would hold up all ingest. Returns how many.
+-- Makes the chunks of the next hour of every tier that has events now, and the next ones of the ledger, the quarantine
+-- and the positions. Who makes a chunk keeps everybody else from making or finding out about one until its transaction ends,
+-- so a client that writes the first event of an hour and then stays idle would hold up all ingest; and other sessions are told
+-- of it before there is anything in it. Returns how many.
 CREATE FUNCTION tailstream.make_next_chunks(ahead interval) RETURNS integer
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '1s' AS $body$
 DECLARE
@@ -82,7 +83,8 @@ DECLARE
 BEGIN
     FOR next IN
         SELECT t.name, c.tier
-        FROM (VALUES ('events', 'created_at'), ('batches', 'received_at'), ('rejected_events', 'received_at')) AS t(name, time_column)
+        FROM (VALUES ('events', 'created_at'), ('batches', 'received_at'), ('rejected_events', 'received_at'),
+                     ('positions', 'placed_at')) AS t(name, time_column)
         CROSS JOIN LATERAL tailstream.chunks(format('tailstream.%I', t.name), t.time_column) c
         GROUP BY t.name, c.tier
         HAVING bool_or(c.range_start <= clock_timestamp() AND clock_timestamp() < c.range_end)
@@ -97,6 +99,11 @@ BEGIN
                 INSERT INTO tailstream.batches (batch_id, received_at, xid, org_id, tier, event_count)
                 VALUES (0, due, pg_current_xact_id(), '', 0, 0);
                 DELETE FROM tailstream.batches b WHERE b.received_at = due AND b.batch_id = 0;
+            WHEN 'positions' THEN
+                INSERT INTO tailstream.positions (seq, placed_at, stream_seq, batch_id, xid, org_id, tier, event_count,
+                                                  first_event_at, last_event_at, events_before)
+                VALUES (0, due, 0, 0, pg_current_xact_id(), '', 0, 0, due, due, 0);
+                DELETE FROM tailstream.positions p WHERE p.placed_at = due AND p.seq = 0;
             ELSE
                 INSERT INTO tailstream.rejected_events (received_at, batch_id, position, org_id, sqlstate, reason, event)
                 VALUES (due, 0, 0, '', '', '', '');

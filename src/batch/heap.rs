@@ -42,11 +42,7 @@ unsafe fn places(relation: pg_sys::Relation) -> Option<[usize; COLUMNS.len()]> {
     }
     let mut places = [0; COLUMNS.len()];
     for (place, column) in places.iter_mut().zip(&COLUMNS) {
-        *place = descriptor.iter().position(|attribute| {
-            attribute.atttypid == column.kind
-                && !attribute.attisdropped
-                && attribute.name().as_bytes() == column.name.to_bytes()
-        })?;
+        *place = descriptor.iter().position(|attribute| column.is(attribute))?;
     }
     Some(places)
 }

@@ -12,8 +12,18 @@ use crate::tier::to_postgres_time;
 /// A column of a table.
 pub struct Column {
     pub name: &'static CStr,
-    pub kind: pg_sys::Oid,
-    pub not_null: bool,
+    kind: pg_sys::Oid,
+    not_null: bool,
+}
+
+impl Column {
+    /// Whether this is what a table has there.
+    pub fn is(&self, attribute: &pg_sys::FormData_pg_attribute) -> bool {
+        attribute.atttypid == self.kind
+            && !attribute.attisdropped
+            && attribute.attnotnull == self.not_null
+            && attribute.name().as_bytes() == self.name.to_bytes()
+    }
 }
 
 /// The columns of tailstream.events in their order. Readers get all but the last.

@@ -5,6 +5,7 @@
 //! new chunk invalidates it, as any plan of the table.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 
 use pgrx::PgBuiltInOids;
 use pgrx::prelude::*;
@@ -33,27 +34,30 @@ pub struct StretchPlans {
     unit: i64,
     of_any: Plans<String>,
     of_stretch: Plans<Key>,
-    last: RefCell<Option<Key>>,
+    /// What was asked for lately.
+    recent: RefCell<VecDeque<Key>>,
 }
 
 impl StretchPlans {
     /// `column` is the one that the hypertable is divided by.
     pub fn new(column: &'static str, arguments: &'static [PgBuiltInOids], unit: i64) -> Self {
         let (of_any, of_stretch) = (Plans::default(), Plans::at_most(MAX_PLANS));
-        Self { column, arguments, unit, of_any, of_stretch, last: RefCell::default() }
+        Self { column, arguments, unit, of_any, of_stretch, recent: RefCell::default() }
     }
 
     /// The plan of a query that reads this stretch, the end not included. Inside an SPI connection.
     pub fn get(&self, sql: String, (start, end): (i64, i64)) -> Result<RawPlan> {
         let last = border(end.saturating_sub(1), self.unit).saturating_add(self.unit);
         let key = Key { sql, borders: (border(start, self.unit), last) };
-        if self.last.borrow().as_ref() == Some(&key) {
+        if self.recent.borrow().contains(&key) {
             return self
                 .of_stretch
                 .get(&key, |key| RawPlan::new(&self.bounded(key), self.arguments, Planning::ForAnyValues));
         }
         let plan = self.of_moment(&key.sql);
-        self.last.replace(Some(key));
+        let mut recent = self.recent.borrow_mut();
+        recent.truncate(MAX_PLANS - 1);
+        recent.push_front(key);
         plan
     }
 

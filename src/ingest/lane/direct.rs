@@ -88,13 +88,10 @@ impl Target {
         // SAFETY: the descriptor lives as long as the relation is open, and is not released here.
         let descriptor = unsafe { PgTupleDesc::from_pg_unchecked((*self.relation).rd_att) };
         descriptor.len() == COLUMNS.len()
-            && descriptor.iter().zip(&COLUMNS).all(|(attribute, column)| {
-                attribute.atttypid == column.kind
-                    && !attribute.attisdropped
-                    && attribute.attgenerated == 0
-                    && attribute.attnotnull == column.not_null
-                    && attribute.name().as_bytes() == column.name.to_bytes()
-            })
+            && descriptor
+                .iter()
+                .zip(&COLUMNS)
+                .all(|(attribute, column)| column.is(attribute) && attribute.attgenerated == 0)
     }
 }
 

@@ -87,7 +87,7 @@ impl Spot {
         let place = |row: u32| blocks * u64::from(row) / u64::from(all.max(1));
         let margin = blocks / MARGIN + FEW_BLOCKS as u64 / 2;
         let (from, to) = (place(rows.start).saturating_sub(margin), place(rows.end) + margin);
-        if (to - from) * 2 > blocks {
+        if to.saturating_sub(from) * 2 > blocks {
             return None;
         }
         let mut part = Self::new(self.chunk);
@@ -123,7 +123,8 @@ impl FromStr for Spot {
         let chunk = words.next().unwrap_or_default().parse()?;
         let run = |word: &str| {
             let (first, last) = word.split_once('-').unwrap_or((word, word));
-            Ok((first.parse()?, last.parse()?))
+            let first = first.parse()?;
+            Ok((first, last.parse::<u32>()?.max(first)))
         };
         let mut spot = Self { chunk, runs: words.map(run).collect::<Result<_, Self::Err>>()? };
         spot.merge();

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::ingest;
 use crate::replay::token::{Place, Token};
 use crate::statement::raw::{RawRow, View};
-use crate::statement::stretch::{StretchPlans, border};
+use crate::statement::stretch::{PLACEHOLDER, StretchPlans, border};
 use crate::statement::{snapshot, subtransaction};
 
 /// Positions read at first, and then twice as many each time: one may have all the events that are wanted.
@@ -24,14 +24,7 @@ const MIN_WINDOW: i32 = 4_096;
 /// Positions this young were not purged, in milliseconds.
 const KEPT: i64 = 60_000;
 
-const NEXT: &str = concat!(
-    "SELECT ",
-    position_columns!(),
-    " FROM tailstream.positions p
-      WHERE p.org_id = $1 AND p.seq >= $2 AND p.seq <= $3 AND p.placed_at >= $4 AND p.placed_at < $5/* stretch */
-      ORDER BY p.seq LIMIT $6"
-);
-/// What positions are read first, and then twice as much each time: microseconds. A chunk of them has as much unless it
+/// What positions are read first, and then four times as much each time: microseconds. A chunk of them has as much unless it
 /// was changed.
 const STRETCH: i64 = 6 * 3_600 * 1_000_000;
 const ARGUMENTS: [PgBuiltInOids; 6] = [TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
@@ -88,6 +81,16 @@ pub fn read(scope: &Scope<'_>, from: Next, limit: usize, rows: &mut Rows) -> Res
     }
 }
 
+/// The query for an org's positions from one on.
+fn next() -> String {
+    let columns = position_columns!();
+    format!(
+        "SELECT {columns} FROM tailstream.positions p
+         WHERE p.org_id = $1 AND p.seq >= $2 AND p.seq <= $3 AND p.placed_at >= $4 AND p.placed_at < $5{PLACEHOLDER}
+         ORDER BY p.seq LIMIT $6"
+    )
+}
+
 struct Reader<'a, 'b> {
     scope: &'a Scope<'b>,
     limit: usize,
@@ -100,8 +103,15 @@ struct Reader<'a, 'b> {
 impl Reader<'_, '_> {
     /// The next positions of the org.
     fn positions(&self, most: usize) -> Result<Vec<Position>> {
-        // With one snapshot: what a later one shows may come behind something that an earlier one did not show.
-        subtransaction::again_without_dropped_chunks(|| snapshot::current(|| self.positions_shown(most)))
+        // With one snapshot: what a later one shows may come behind something that an earlier one did not show. The sequencer
+        // makes chunk after chunk, so what the snapshot shows behind a chunk means that others were told of that chunk.
+        subtransaction::again_without_dropped_chunks(|| {
+            snapshot::current(|| {
+                // SAFETY: inside a transaction.
+                unsafe { pg_sys::AcceptInvalidationMessages() };
+                self.positions_shown(most)
+            })
+        })
     }
 
     /// Those that the active snapshot shows, in stretches of time for the sake of chunks.
@@ -118,7 +128,7 @@ impl Reader<'_, '_> {
             if found.len() >= most || end == FOREVER {
                 return Ok(found);
             }
-            (from, length) = (end, length.saturating_mul(2));
+            (from, length) = (end, length.saturating_mul(4));
         }
     }
 
@@ -134,11 +144,7 @@ impl Reader<'_, '_> {
         let mut failed = None;
         Spi::connect_mut(|_| {
             let plan = PLANS.with(|plans| {
-                if self.scope.complete {
-                    plans.of_moment(NEXT)
-                } else {
-                    plans.get(NEXT.to_owned(), (from, end))
-                }
+                if self.scope.complete { plans.of_moment(&next()) } else { plans.get(next(), (from, end)) }
             })?;
             plan.each(values, View::Active, |row| {
                 match Position::of(&row) {

@@ -18,7 +18,8 @@ pub const EVENT: &str = "event";
 
 /// Columns of the table.
 const STORED: usize = ingest::COLUMNS.len();
-/// Bytes of the table's last column, which is always there and not copied.
+/// The table's last column, which is always there and not copied; its bytes.
+const LAST_COLUMN: usize = STORED - 1;
 const LAST: usize = size_of::<i16>();
 
 const BITMAP: usize = std::mem::offset_of!(pg_sys::HeapTupleHeaderData, t_bits);
@@ -31,7 +32,7 @@ const SHORT: usize = 126;
 const ADDED: usize = 3 + 1 + MAX_TEXT + 1 + EVENT.len();
 
 const _: () = {
-    assert!(CURSOR == STORED - 1, "the page's own columns take the place of the table's last");
+    assert!(CURSOR == LAST_COLUMN, "the page's own columns take the place of the table's last");
     assert!(CURSOR / 8 == 1 && COLUMNS <= 24, "the bits of the page's own columns are as `header` sets them");
     assert!(MAX_TEXT <= SHORT);
 };
@@ -84,6 +85,10 @@ impl Copier {
         };
         let has_null = u32::from(header.t_infomask) & pg_sys::HEAP_HASNULL != 0;
         let bits = if has_null { [whole[BITMAP], whole[BITMAP + 1]] } else { [0xff; 2] };
+        // PostgreSQL 18 has NOT NULL constraints that older rows need not fulfil.
+        if bits[LAST_COLUMN / 8] & 1 << (LAST_COLUMN % 8) == 0 {
+            return None;
+        }
         write_header(&mut space[..HEADER], u32::from(header.t_infomask), bits);
         let end = HEADER + data.len();
         space[HEADER..end].copy_from_slice(data);
@@ -120,11 +125,7 @@ fn has_our_columns(descriptor: pg_sys::TupleDesc) -> bool {
     // SAFETY: the descriptor lives as long as the row that is being read, and is not released here.
     let descriptor = unsafe { PgTupleDesc::from_pg_unchecked(descriptor) };
     descriptor.len() == STORED
-        && descriptor.iter().zip(&ingest::COLUMNS).all(|(attribute, column)| {
-            attribute.atttypid == column.kind
-                && !attribute.attisdropped
-                && attribute.name().as_bytes() == column.name.to_bytes()
-        })
+        && descriptor.iter().zip(&ingest::COLUMNS).all(|(attribute, column)| column.is(attribute))
 }
 
 /// The header of a row whose first columns have the bits of the table's row.

@@ -172,15 +172,19 @@ impl Page<'_, '_> {
         ];
         let sql = query(self.scope, is_inside, self.backward);
         Spi::connect_mut(|_| {
-            let plan = PLANS.with(|plans| plans.get(sql, (from, to)))?;
+            let complete = self.scope.complete;
+            let plan = PLANS
+                .with(|plans| if complete { plans.of_moment(&sql) } else { plans.get(sql, (from, to)) })?;
             // SAFETY: reads one variable.
-            if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ as i32 {
+            let is_versioned = unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32;
+            if !is_versioned && !complete {
                 // Planned under a snapshot of this moment: TimescaleDB looks its chunks up with it, and one that was dropped
                 // since the calling query began is not there. And read with one from after the locks: an earlier one could
                 // show an event neither in its old chunk nor in the one it was copied to.
                 return snapshot::current(|| plan.each(values, View::New, |row| self.take(&row)));
             }
-            // The purge is seen at every level, so what it has copied must be, too: locks first, then a snapshot.
+            // The purge is seen at every level, so what it has copied must be, too: locks first, then a snapshot. And where
+            // all that the snapshot shows has to be known, it is planned under it.
             let limit = values[LIMIT].replace(0_i64.into());
             snapshot::latest(|| plan.each(values, View::Active, |_| true))?;
             values[LIMIT] = limit;
