@@ -156,6 +156,39 @@ mod tests {
     }
 
     #[pg_test]
+    fn chunks_are_made_ahead_and_stay_empty() {
+        Spi::run(
+            r#"SELECT ts_ingest('ahead', '[{"path":"/a"},{"status":"none"}]', on_invalid => 'quarantine')"#,
+        )
+        .expect("ingest");
+        Spi::run(
+            "INSERT INTO tailstream.positions (seq, placed_at, stream_seq, batch_id, xid, org_id, tier, event_count,
+                                               first_event_at, last_event_at, events_before)
+             VALUES (1, now(), 0, 1, '3', 'ahead', 1, 1, now(), now(), 0)",
+        )
+        .expect("a position");
+        let tables = [
+            ("events", "created_at"),
+            ("batches", "received_at"),
+            ("rejected_events", "received_at"),
+            ("positions", "placed_at"),
+        ];
+        assert_eq!(one::<i32>("SELECT tailstream.make_next_chunks('7 days')"), tables.len() as i32);
+        for (table, time) in tables {
+            let chunks: i64 = one(&format!(
+                "SELECT count(*) FROM tailstream.chunks('tailstream.{table}', '{time}') c
+                 WHERE c.range_start <= now() + interval '7 days' AND now() + interval '7 days' < c.range_end"
+            ));
+            assert_eq!(chunks, 1, "{table}");
+            let rows: i64 = one(&format!(
+                "SELECT count(*) FROM tailstream.{table} WHERE {time} > now() + interval '1 day'"
+            ));
+            assert_eq!(rows, 0, "{table}");
+        }
+        assert_eq!(one::<i32>("SELECT tailstream.make_next_chunks('7 days')"), 0, "they are there");
+    }
+
+    #[pg_test]
     fn a_day_of_retention_has_24_hours_where_clocks_change() {
         Spi::run(
             "SET LOCAL timezone = 'Australia/Sydney';

@@ -66,8 +66,8 @@ impl Generator {
         let sql = format!(
             "INSERT INTO tailstream.events
              SELECT ((n / 1000 + 1) << 16) | n % 1000, to_timestamp(({start} + n * {step}) / 1e6),
-                 '{prefix}' || n % {orgs}, {tier}, host, method, path, status, response_time,
-                 response_size, user_agent, referrer, ip_address, metadata
+                 '{prefix}' || n % {orgs}, host, method, path, status, response_time,
+                 response_size, user_agent, referrer, ip_address, metadata, {tier}
              FROM generate_series(0::bigint, {count} - 1) n JOIN template ON template.id = n % {samples}"
         );
         self.client.batch_execute(&sql).context("cannot fill our table")

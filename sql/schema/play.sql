@@ -12,6 +12,7 @@ RETURNS TABLE (id bigint, created_at timestamptz, org_id text, host text, method
                response_time integer, response_size bigint, user_agent text, referrer text, ip_address inet, metadata jsonb,
                cursor text, kind text, gap_from timestamptz, gap_to timestamptz, gap_reason text)
 LANGUAGE c VOLATILE SECURITY DEFINER ROWS 1000 SET search_path = pg_catalog, pg_temp SET enable_sort = off SET jit = off
+    SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'ts_replay_page_wrapper';
 
 -- The events of a replay one after the other, as they are asked for; read by pages.

@@ -20,7 +20,7 @@ $body$;
 -- ts_replay_page: the next events of a replay, each with the token to go on behind it. Not STABLE: a snapshot from before
 -- its locks could show an event that is being copied neither where it was nor where it will be. No sorting: the place is
 -- compared twice, and the planner, who thinks little is left then, would read all that is. And no JIT, which a plan that has
--- to sort then seems to be worth.
+-- to sort then seems to be worth. Which plans are kept must not depend on the session: some have to be made anew.
 CREATE FUNCTION ts_replay_page(
     org text, start_time timestamptz, end_time timestamptz, after text DEFAULT NULL, page_size integer DEFAULT 1000,
     filter jsonb DEFAULT NULL, direction text DEFAULT 'forward')
