@@ -38,6 +38,7 @@ const _: () = {
 };
 
 /// Makes rows in the same memory, one after the other.
+#[derive(Default)]
 pub struct Copier {
     /// Words, so that it is aligned as a row must be.
     space: Vec<u64>,
@@ -45,12 +46,6 @@ pub struct Copier {
     /// The last table that was looked at, by the type of its rows, and whether it has the columns we know. Nobody can
     /// change that while it is read.
     known: Option<(pg_sys::Oid, bool)>,
-}
-
-impl Default for Copier {
-    fn default() -> Self {
-        Self { space: Vec::new(), row: pg_sys::HeapTupleData::default(), known: None }
-    }
 }
 
 impl Copier {
