@@ -56,9 +56,7 @@ CREATE FUNCTION ts_mirror_status(
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     progress record;
-    head     record;
-    behind   record;
-    unplaced record;
+    backlog  record;
 BEGIN
     PERFORM tailstream.require_unbound();
     PERFORM tailstream.require_workers();
@@ -74,19 +72,25 @@ BEGIN
     retries := progress.retries;
     orgs_to_rebuild := (SELECT count(*) FROM tailstream.mirror_rebuilds);
 
-    SELECT p.seq, p.events_before + p.event_count AS events INTO head FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1;
     IF progress.next_seq IS NULL AND progress.state <> 'off' THEN
         -- Redis was not asked yet how far it had come: at the worst it has nothing of the present.
         progress.next_seq := (SELECT min(p.seq) FROM tailstream.positions p
                               WHERE p.placed_at > clock_timestamp() - (SELECT max(t.stream_age) FROM tailstream.tiers t));
     END IF;
-    SELECT p.seq, p.placed_at, p.events_before + CASE WHEN p.seq = progress.next_seq THEN progress.next_offset ELSE 0 END AS events
-    INTO behind FROM tailstream.positions p WHERE p.seq >= progress.next_seq ORDER BY p.seq LIMIT 1;
-    SELECT count(*) AS batches, coalesce(sum(b.event_count), 0) AS events, min(b.received_at) AS oldest
-    INTO unplaced FROM tailstream.unplaced_batches() b;
-    backlog_batches := unplaced.batches + coalesce(head.seq - behind.seq + 1, 0);
-    backlog_events := unplaced.events + coalesce(head.events - behind.events, 0);
-    oldest_unmirrored := clock_timestamp() - least(behind.placed_at, unplaced.oldest);
+    -- In one query: a batch that gets its place meanwhile is counted with those or with these.
+    SELECT unplaced.batches + coalesce(head.seq - behind.seq + 1, 0) AS batches,
+           unplaced.events + coalesce(head.events - behind.events, 0) AS events, least(behind.placed_at, unplaced.oldest) AS oldest
+    INTO backlog
+    FROM (SELECT count(*) AS batches, coalesce(sum(b.event_count), 0) AS events, min(b.received_at) AS oldest
+          FROM tailstream.unplaced_batches() b) unplaced
+    LEFT JOIN LATERAL (SELECT p.seq, p.events_before + p.event_count AS events
+                       FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1) head ON true
+    LEFT JOIN LATERAL (SELECT p.seq, p.placed_at,
+                              p.events_before + CASE WHEN p.seq = progress.next_seq THEN progress.next_offset ELSE 0 END AS events
+                       FROM tailstream.positions p WHERE p.seq >= progress.next_seq ORDER BY p.seq LIMIT 1) behind ON true;
+    backlog_batches := backlog.batches;
+    backlog_events := backlog.events;
+    oldest_unmirrored := clock_timestamp() - backlog.oldest;
 END
 $body$;
 
