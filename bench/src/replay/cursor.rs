@@ -35,7 +35,7 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
     mirror.wait_until_placed()?;
     control.batch_execute("VACUUM ANALYZE tailstream.positions").context("cannot analyse the positions")?;
 
-    let (rounds, times, expected) = (options.size(7, 3), options.size(2, 4), payload.events() as u64);
+    let (rounds, times, expected) = (options.size(15, 3), options.size(2, 4), payload.events() as u64);
     let mut ours = Consumer::new(mirror.connect()?, "arrival", expected, times)?;
     let sql = format!("{SELECT}{IN_ORDER}");
     let mut theirs = Walk::new(mirror.connect()?, "SELECT", &sql, payload.span(), expected, times)?;

@@ -27,7 +27,7 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
     load::seed(&mut context.server.connect(SEED)?, &payload)?;
     let (span, expected) = (payload.span(), payload.events() as u64);
     let mut theirs = OffsetPages::new(context.server, span, expected)?;
-    let (rounds, times, rows) = (2, options.size(5, 10), json!({ "range": expected }));
+    let (rounds, times, rows) = (options.size(5, 2), options.size(5, 10), json!({ "range": expected }));
     if options.wants_key("replay_vs_offset_paging") {
         let sql = format!("{REPLAY}{IN_ORDER}");
         let client = context.server.connect(OURS)?;
