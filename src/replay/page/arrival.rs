@@ -2,19 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
-use pgrx::{PgBuiltInOids, PgMemoryContexts, Spi, pg_sys};
+use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::loss::{self, from_ms};
-use super::rows::{Formed, Gap, Reason, Rows, datum};
-use super::scope::{FOREVER, Scope};
-use crate::batch::{self, Position, Sink, position_columns};
+use super::positions;
+use super::rows::{Formed, Gap, Reason, Rows};
+use super::scope::Scope;
+use crate::batch::{self, Position, Sink};
 use crate::error::Result;
 use crate::ingest;
 use crate::replay::token::{Place, Token};
-use crate::statement::raw::{RawRow, View};
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans, border};
-use crate::statement::{snapshot, subtransaction};
+use crate::statement::raw::RawRow;
+use crate::statement::snapshot;
 
 /// Positions read at first, and then twice as many each time: one may have all the events that are wanted.
 const FIRST_PAGE: usize = 4;
@@ -23,15 +22,6 @@ const MAX_PAGE: usize = 256;
 const MIN_WINDOW: i32 = 4_096;
 /// Positions this young were not purged, in milliseconds.
 const KEPT: i64 = 60_000;
-
-/// What positions are read first, and then four times as much each time: microseconds. A chunk of them has as much unless it
-/// was changed.
-const STRETCH: i64 = 6 * 3_600 * 1_000_000;
-const ARGUMENTS: [PgBuiltInOids; 6] = [TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
-
-thread_local! {
-    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
-}
 
 /// The next event to read: what `Place::Arrival` holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +51,7 @@ pub struct Read {
 pub fn read(scope: &Scope<'_>, from: Next, limit: usize, rows: &mut Rows) -> Result<Read> {
     let mut reader = Reader { scope, limit, rows, read: Read { events: 0, seen: 0, next: from }, lost: None };
     let mut page = FIRST_PAGE;
-    let mut positions = reader.positions(page)?;
+    let mut positions = positions::next(scope, reader.read.next, page)?;
     if positions.first().is_none_or(|first| first.seq != from.seq) {
         reader.skip_purged_positions()?;
     }
@@ -77,18 +67,8 @@ pub fn read(scope: &Scope<'_>, from: Next, limit: usize, rows: &mut Rows) -> Res
             return Ok(reader.finish());
         }
         page = (page * 2).min(MAX_PAGE);
-        positions = reader.positions(page)?;
+        positions = positions::next(scope, reader.read.next, page)?;
     }
-}
-
-/// The query for an org's positions from one on.
-fn next() -> String {
-    let columns = position_columns!();
-    format!(
-        "SELECT {columns} FROM tailstream.positions p
-         WHERE p.org_id = $1 AND p.seq >= $2 AND p.seq <= $3 AND p.placed_at >= $4 AND p.placed_at < $5{PLACEHOLDER}
-         ORDER BY p.seq LIMIT $6"
-    )
 }
 
 struct Reader<'a, 'b> {
@@ -101,62 +81,6 @@ struct Reader<'a, 'b> {
 }
 
 impl Reader<'_, '_> {
-    /// The next positions of the org.
-    fn positions(&self, most: usize) -> Result<Vec<Position>> {
-        // With one snapshot: what a later one shows may come behind something that an earlier one did not show. The sequencer
-        // makes chunk after chunk, so what the snapshot shows behind a chunk means that others were told of that chunk.
-        subtransaction::again_without_dropped_chunks(|| {
-            snapshot::current(|| {
-                // SAFETY: inside a transaction.
-                unsafe { pg_sys::AcceptInvalidationMessages() };
-                self.positions_shown(most)
-            })
-        })
-    }
-
-    /// Those that the active snapshot shows, in stretches of time for the sake of chunks.
-    fn positions_shown(&self, most: usize) -> Result<Vec<Position>> {
-        // SAFETY: reads the clock.
-        let now = unsafe { pg_sys::GetCurrentTimestamp() };
-        let (mut from, mut length) = (from_ms(self.read.next.placed_ms), STRETCH);
-        let mut found = Vec::new();
-        loop {
-            let end = border(from, STRETCH).saturating_add(length);
-            // What is to come has few chunks or none, and belongs to the present.
-            let end = if end > now { FOREVER } else { end };
-            self.positions_in((from, end), most, &mut found)?;
-            if found.len() >= most || end == FOREVER {
-                return Ok(found);
-            }
-            (from, length) = (end, length.saturating_mul(4));
-        }
-    }
-
-    fn positions_in(&self, (from, end): (i64, i64), most: usize, found: &mut Vec<Position>) -> Result<()> {
-        let values = [
-            Some(datum(self.scope.org)?),
-            Some(self.read.next.seq.into()),
-            Some(self.scope.boundary.unwrap_or(i64::MAX).into()),
-            Some(from.into()),
-            Some(end.into()),
-            Some(((most - found.len()) as i64).into()),
-        ];
-        let mut failed = None;
-        Spi::connect_mut(|_| {
-            let plan = PLANS.with(|plans| {
-                if self.scope.complete { plans.of_moment(&next()) } else { plans.get(next(), (from, end)) }
-            })?;
-            plan.each(values, View::Active, |row| {
-                match Position::of(&row) {
-                    Ok(position) => found.push(position),
-                    Err(error) => failed = Some(error),
-                }
-                failed.is_none()
-            })
-        })?;
-        failed.map_or(Ok(()), Err)
-    }
-
     /// Positions are kept for longer than any event. A reader that stands before the first one that is left may have
     /// lost something, and nobody can tell what.
     fn skip_purged_positions(&mut self) -> Result<()> {

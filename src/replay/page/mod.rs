@@ -4,6 +4,7 @@ mod arguments;
 pub mod arrival;
 mod copy;
 pub mod loss;
+mod positions;
 pub mod rows;
 pub mod scope;
 pub mod time;

@@ -1,0 +1,95 @@
+//! The positions of an org's batches, from one on.
+
+use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::{PgBuiltInOids, Spi, pg_sys};
+
+use super::arrival::Next;
+use super::loss::from_ms;
+use super::rows::datum;
+use super::scope::{FOREVER, Scope};
+use crate::batch::{Position, position_columns};
+use crate::error::Result;
+use crate::statement::raw::View;
+use crate::statement::stretch::{PLACEHOLDER, StretchPlans, border};
+use crate::statement::{snapshot, subtransaction};
+
+/// What positions are read first, and then four times as much each time: microseconds. A chunk of them has as much unless it
+/// was changed.
+const STRETCH: i64 = 6 * 3_600 * 1_000_000;
+const ARGUMENTS: [PgBuiltInOids; 6] = [TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
+
+thread_local! {
+    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+}
+
+/// The query for an org's positions from one on.
+fn query() -> String {
+    let columns = position_columns!();
+    format!(
+        "SELECT {columns} FROM tailstream.positions p
+         WHERE p.org_id = $1 AND p.seq >= $2 AND p.seq <= $3 AND p.placed_at >= $4 AND p.placed_at < $5{PLACEHOLDER}
+         ORDER BY p.seq LIMIT $6"
+    )
+}
+
+/// The next positions of the org, in their order.
+pub fn next(scope: &Scope<'_>, from: Next, most: usize) -> Result<Vec<Position>> {
+    // With one snapshot: what a later one shows may come behind something that an earlier one did not show. The sequencer
+    // makes chunk after chunk, so what the snapshot shows behind a chunk means that others were told of that chunk.
+    subtransaction::again_without_dropped_chunks(|| {
+        snapshot::current(|| {
+            // SAFETY: inside a transaction.
+            unsafe { pg_sys::AcceptInvalidationMessages() };
+            shown(scope, from, most)
+        })
+    })
+}
+
+/// Those that the active snapshot shows, in stretches of time for the sake of chunks.
+fn shown(scope: &Scope<'_>, next: Next, most: usize) -> Result<Vec<Position>> {
+    // SAFETY: reads the clock.
+    let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    let (mut from, mut length) = (from_ms(next.placed_ms), STRETCH);
+    let mut found = Vec::new();
+    loop {
+        let end = border(from, STRETCH).saturating_add(length);
+        // What is to come has few chunks or none, and belongs to the present.
+        let end = if end > now { FOREVER } else { end };
+        in_stretch(scope, next.seq, (from, end), most, &mut found)?;
+        if found.len() >= most || end == FOREVER {
+            return Ok(found);
+        }
+        (from, length) = (end, length.saturating_mul(4));
+    }
+}
+
+fn in_stretch(
+    scope: &Scope<'_>,
+    seq: i64,
+    (from, end): (i64, i64),
+    most: usize,
+    found: &mut Vec<Position>,
+) -> Result<()> {
+    let values = [
+        Some(datum(scope.org)?),
+        Some(seq.into()),
+        Some(scope.boundary.unwrap_or(i64::MAX).into()),
+        Some(from.into()),
+        Some(end.into()),
+        Some(((most - found.len()) as i64).into()),
+    ];
+    let mut failed = None;
+    Spi::connect_mut(|_| {
+        let plan = PLANS.with(|plans| {
+            if scope.complete { plans.of_moment(&query()) } else { plans.get(query(), (from, end)) }
+        })?;
+        plan.each(values, View::Active, |row| {
+            match Position::of(&row) {
+                Ok(position) => found.push(position),
+                Err(error) => failed = Some(error),
+            }
+            failed.is_none()
+        })
+    })?;
+    failed.map_or(Ok(()), Err)
+}
