@@ -35,7 +35,8 @@ impl Bell {
     /// Waits until it was rung more often than so, or the time is over, which comes to false. Serves interrupts.
     pub fn wait(&self, heard: u64, time: Duration) -> bool {
         let waiting = self.waiting.get();
-        let milliseconds = i64::try_from(time.as_millis()).unwrap_or(i64::MAX).max(1);
+        // Rounded up: who says how long to wait does not get less.
+        let milliseconds = i64::try_from(time.as_micros().div_ceil(1_000)).unwrap_or(i64::MAX).max(1);
         // SAFETY: as above. An error on the way (a cancelled query) ends the transaction, and that the wait.
         unsafe {
             pg_sys::ConditionVariablePrepareToSleep(waiting);
