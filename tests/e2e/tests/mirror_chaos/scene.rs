@@ -142,8 +142,10 @@ fn wrong_with(sides: &mut Sides, org: &str, tail: i64, history: &History) -> Opt
         found.retain(|entry| ids.contains(&entry.id) || entry.time >= purged);
     }
     let at_least = if history.has_gaps(org) { 3 } else { history.at_least(org) };
-    let window = window(sides, org, at_least);
-    let at_least = expected.iter().filter(|entry| window.is_some_and(|start| entry.id >= start)).count();
+    // A stream that was made again begins behind the last event that was purged before: it has no hole.
+    let behind_purged = behind_purged(sides, org, &ids);
+    let start = window(sides, org, at_least).map(|start| start.max(behind_purged));
+    let at_least = expected.iter().filter(|entry| start.is_some_and(|start| entry.id >= start)).count();
     if history.has_gaps(org) {
         let kept: BTreeSet<(i64, i64)> = found.iter().map(|entry| entry.id).collect();
         expected.retain(|entry| kept.contains(&entry.id) || entry.event_id >> 16 == tail);
@@ -166,4 +168,17 @@ fn window(sides: &mut Sides, org: &str, events: usize) -> Option<(i64, i64)> {
          WHERE newer < $2 ORDER BY newer DESC LIMIT 1";
     let row = sides.client.query_opt(sql, &[&org, &(events as i64)]).expect("positions");
     row.map(|row| (row.get(0), row.get(1)))
+}
+
+/// The id behind the last event that was placed and is not among these any more; 0-0 if all are there.
+fn behind_purged(sides: &mut Sides, org: &str, present: &BTreeSet<(i64, i64)>) -> (i64, i64) {
+    let sql = "SELECT (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq, event_count
+         FROM tailstream.positions WHERE org_id = $1 ORDER BY seq DESC";
+    let rows = sides.client.query(sql, &[&org]).expect("positions");
+    let purged = rows.iter().find_map(|row| {
+        let (ms, first, events): (i64, i64, i32) = (row.get(0), row.get(1), row.get(2));
+        let gone = (first..first + i64::from(events)).rev().find(|seq| !present.contains(&(ms, *seq)));
+        gone.map(|seq| (ms, seq + 1))
+    });
+    purged.unwrap_or_default()
 }
