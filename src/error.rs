@@ -41,6 +41,10 @@ pub enum Error {
     OtherDirection(&'static str),
     #[error("cursor is of order {0}")]
     OtherOrder(&'static str),
+    #[error("cursor is of a moment that the database does not know")]
+    UnknownMoment,
+    #[error("cursor is of a moment that the standby has not come to")]
+    StandbyBehind,
     #[error("cursor \"{0}\" does not exist")]
     NoCursor(String),
     #[error("cursor \"{0}\" has expired")]
@@ -95,6 +99,7 @@ impl Error {
             | Self::BadToken
             | Self::OtherDirection(_)
             | Self::OtherOrder(_)
+            | Self::UnknownMoment
             | Self::AmbiguousCursor(_)
             | Self::OtherCursor(_) => ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NoCursor(_) | Self::ExpiredCursor(_) => ERRCODE_UNDEFINED_OBJECT,
@@ -112,6 +117,7 @@ impl Error {
             | Self::NotPreloaded
             | Self::NoWorkers(_)
             | Self::NoRedis
+            | Self::StandbyBehind
             | Self::CursorMoved(_) => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             Self::Redis(_) => ERRCODE_CONNECTION_FAILURE,
             Self::Worker(_) => ERRCODE_INTERNAL_ERROR,
@@ -161,6 +167,10 @@ impl Error {
             Self::NoCursor(_) | Self::ExpiredCursor(_) => Some("ts_cursor_create() makes one.".into()),
             Self::CursorExists { .. } => Some("ts_cursor_seek() moves a cursor, ts_cursor_drop() removes it.".into()),
             Self::AmbiguousCursor(_) => Some("Name the org: org => '…'.".into()),
+            Self::UnknownMoment => {
+                Some("It was restored to an earlier moment, or a failover lost its last commits: fetch again, or begin anew.".into())
+            }
+            Self::StandbyBehind => Some("Try again, or ask the primary.".into()),
             Self::CursorMoved(_) => Some("Fetch again.".into()),
             Self::OtherCursor(_) => Some("Acknowledge with the column \"cursor\" of a row that was fetched from it.".into()),
             Self::OnStandby => Some("Use it on the primary; ts_replay_page() works here.".into()),

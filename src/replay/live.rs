@@ -12,7 +12,7 @@ use super::page::arrival::Next;
 use super::page::loss::from_ms;
 use super::page::quoted;
 use super::page::scope::{floor, life};
-use super::token::{self, Token};
+use super::token::{self, Boundary, Token};
 use crate::error::{Error, Result, report};
 use crate::metrics;
 use crate::mirror;
@@ -99,7 +99,7 @@ fn open(
         Some(id) => behind(org, stream_id(id)?, &head)?.place(),
         None => before(start.unwrap_or(floor(org)?)),
     };
-    let token = Token { boundary: Some(head.seq), ..Token::at(place, life(org)?) };
+    let token = Token { boundary: Some(Boundary::new(head.seq, head.ms)), ..Token::at(place, life(org)?) };
     let cursor = token::signer(org)?.text(&token);
     Ok((cursor, stream_key(org)?, head.stream_id()))
 }

@@ -1,16 +1,18 @@
 //! Where a cursor begins: a word, a time or a token.
 
 use pgrx::pg_sys;
-use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::pg_sys::BuiltinOid::{TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 
 use super::store::Standing;
 use crate::error::{Error, Result, spi};
 use crate::replay::check_start;
 use crate::replay::page::arrival::Next;
+use crate::replay::page::moment;
 use crate::replay::page::scope::{self, ALWAYS};
 use crate::replay::token::{self, Place};
 use crate::statement::{Statement, arg};
+use crate::tier::to_unix_time;
 
 const LOOKING: &str = "looking for a cursor's place";
 /// Microseconds that an event may be ahead of the clock at the most: the range of max_future_skew.
@@ -35,10 +37,6 @@ thread_local! {
         "SELECT p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint FROM tailstream.positions p
          WHERE p.org_id = $1 AND p.placed_at >= $2 ORDER BY p.seq LIMIT 1",
         &[TEXTOID, TIMESTAMPTZOID]) };
-    static PLACED: Statement = const { Statement::new(
-        LOOKING,
-        "SELECT p.seq + 1, (extract(epoch FROM p.placed_at) * 1000)::bigint FROM tailstream.positions p WHERE p.seq = $1",
-        &[INT8OID]) };
 }
 
 /// Where to begin, as a caller says it.
@@ -121,12 +119,13 @@ fn one(
 /// Whatever was lost since the token was made is a loss.
 fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<Standing> {
     let token = scope::read_token(&token::signer(org)?, text)?;
+    moment::check_place(&token, scope::life(org)?)?;
     let place = match (token.place, token.boundary) {
         (Place::Time { backward: true, .. }, _) => return Err(Error::OtherDirection("backward")),
         (Place::Time { .. }, _) if !by_arrival => token.place,
         (Place::Time { .. }, Some(boundary)) => {
-            let next = one(&PLACED, &[arg(boundary)])?;
-            next.unwrap_or(Next { seq: boundary + 1, offset: 0, placed_ms: 0 }).place()
+            let placed_ms = to_unix_time(moment::placed_at(boundary)?).div_euclid(1_000).max(0);
+            Next { seq: boundary.seq + 1, offset: 0, placed_ms }.place()
         }
         (Place::Time { .. }, None) => return Err(Error::OtherOrder("event_time")),
         (Place::Arrival { .. }, _) if by_arrival => token.place,

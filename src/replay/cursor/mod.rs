@@ -12,8 +12,8 @@ use crate::error::{Error, Result, report};
 use crate::locks::{self, Taken};
 use crate::metrics;
 use crate::replay::filter::Filter;
-use crate::replay::page::scope;
 use crate::replay::page::{filter_argument, quoted};
+use crate::replay::page::{moment, scope};
 use crate::replay::token::{self, Place};
 use crate::session::binding;
 use beginning::Start;
@@ -171,6 +171,7 @@ fn ack(name: Option<&str>, token: Option<&str>, org: Option<&str>) -> Result<boo
     let is_ahead = (order(token.place), reach) > (order(stands.place), stands.reach)
         || order(token.place) == order(stands.place) && token.life != stands.life;
     if is_ahead {
+        moment::check_place(&token, scope::life(&cursor.org)?)?;
         cursor.move_to(acknowledged)?;
     }
     Ok(is_ahead)

@@ -29,8 +29,6 @@ thread_local! {
              OR EXISTS (SELECT FROM tailstream.unplaced_batches($1, $2 - interval '24 hours') b
                         WHERE (b.last_event_at, (b.batch_id << 16) + b.event_count - 1) > ($2, $3) AND b.first_event_at < $4)",
         &[TEXTOID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID]) };
-    static PLACED_AT: Statement = const { Statement::new(
-        "looking for a boundary", "SELECT p.placed_at FROM tailstream.positions p WHERE p.seq = $1", &[INT8OID]) };
     static OLDEST: Statement = const { Statement::new(
         LOOKING, "SELECT p.seq FROM tailstream.positions p ORDER BY p.seq LIMIT 1", &[]) };
 }
@@ -53,7 +51,7 @@ fn may_be_lost(scope: &Scope<'_>, (time, id): (i64, i64), to: i64) -> Result<boo
         arg(timestamp(time)?),
         arg(id),
         arg(timestamp(to)?),
-        arg(scope.boundary.unwrap_or(i64::MAX)),
+        arg(scope.last_position()),
     ];
     Spi::connect(|client| {
         let row = MAY_BE_LOST.with(|statement| statement.read(client, &arguments))?.first();
@@ -63,18 +61,6 @@ fn may_be_lost(scope: &Scope<'_>, (time, id): (i64, i64), to: i64) -> Result<boo
 
 fn timestamp(time: i64) -> Result<TimestampWithTimeZone> {
     TimestampWithTimeZone::try_from(in_range(time)).map_err(|_| Error::Internal("a time out of range"))
-}
-
-/// When a position was given, or long before if that is not known any more.
-pub fn placed_at(seq: i64) -> Result<i64> {
-    Spi::connect(|client| {
-        let found = PLACED_AT.with(|statement| statement.read(client, &[arg(seq)]))?;
-        if found.is_empty() {
-            return Ok(ALWAYS);
-        }
-        let time = found.first().get::<TimestampWithTimeZone>(1).map_err(spi(LOOKING))?;
-        Ok(time.map_or(ALWAYS, pg_sys::TimestampTz::from))
-    })
 }
 
 /// The first position from this one on that is known: those before it were purged, with all that was known of their batches.

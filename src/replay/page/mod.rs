@@ -4,6 +4,7 @@ mod arguments;
 pub mod arrival;
 mod copy;
 pub mod loss;
+pub mod moment;
 mod positions;
 pub mod rows;
 pub mod scope;
@@ -52,12 +53,15 @@ unsafe fn page(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
             start: start.filter(|start| *start != ALWAYS).map_or(ALWAYS, scope::in_range),
             end: end.filter(|end| *end != FOREVER).map_or(FOREVER, scope::in_range),
             boundary: after.and_then(|token| token.boundary),
-            boundary_at: after.and_then(|token| token.boundary).map(loss::placed_at).transpose()?,
+            boundary_at: after.and_then(|token| token.boundary).map(moment::placed_at).transpose()?,
             reach: after.and_then(|token| token.reach).unwrap_or(ALWAYS),
             // From there on the reader follows the stream.
             complete: after.is_some_and(|token| token.boundary.is_some()),
             ..Scope::of(org, &filter)?
         };
+        if let Some(token) = &after {
+            moment::check_place(token, scope.life)?;
+        }
         metrics::count(Counter::ReplayPages, 1);
         let mut rows = Rows::new(fcinfo, org, signer);
         fill(&mut scope, after, backward, limit, &mut rows)

@@ -73,7 +73,7 @@ fn in_stretch(
     let values = [
         Some(datum(scope.org)?),
         Some(seq.into()),
-        Some(scope.boundary.unwrap_or(i64::MAX).into()),
+        Some(scope.last_position().into()),
         Some(from.into()),
         Some(end.into()),
         Some(((most - found.len()) as i64).into()),

@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 use crate::replay::filter::{Filter, Values};
-use crate::replay::token::{Course, Place, Refusal, Signer, Token};
+use crate::replay::token::{Boundary, Course, Place, Refusal, Signer, Token};
 use crate::tier::cache;
 
 /// The earliest and the latest time there is, for a range without such an end.
@@ -28,7 +28,7 @@ pub struct Scope<'a> {
     /// The same goes only for what has a position before this one.
     pub reach_seq: i64,
     /// Only what has a position up to this one.
-    pub boundary: Option<i64>,
+    pub boundary: Option<Boundary>,
     /// When that was placed: PostgreSQL's microseconds.
     pub boundary_at: Option<i64>,
     /// What is not found will be taken for not there: no position that is committed may be missing, not even one whose
@@ -78,6 +78,11 @@ impl<'a> Scope<'a> {
             Place::Arrival { .. } => None,
         };
         Token { boundary: self.boundary, reach, course: self.course, ..Token::at(place, self.life) }
+    }
+
+    /// What has a position behind this one is left out.
+    pub fn last_position(&self) -> i64 {
+        self.boundary.map_or(i64::MAX, |boundary| boundary.seq)
     }
 
     /// A loss before this time was told.

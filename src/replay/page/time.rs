@@ -163,7 +163,7 @@ impl Page<'_, '_> {
             Some(at.0.into()),
             Some(at.1.into()),
             Some((limit as i64).into()),
-            self.scope.boundary.map(pg_sys::Datum::from),
+            Some(self.scope.last_position().into()),
             method,
             host,
             path,

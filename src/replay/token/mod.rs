@@ -14,6 +14,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub use key::signer;
 
+use crate::tier::to_unix_time;
+
 const VERSION: u8 = 1;
 const SEAL: usize = 16;
 /// More than any token has, in bytes.
@@ -31,6 +33,9 @@ const KNOWN: u8 = ARRIVAL | BACKWARD | BOUNDARY | COURSE | CLOCK | REACH;
 
 /// Offsets in a batch take so many bits, the end of the largest one included.
 const OFFSET_BITS: u32 = 17;
+/// What of a boundary's time is kept. The other bits are for 8.7 trillion positions: at 10,000 a second those of 27 years.
+const MOMENT_BITS: u32 = 20;
+const MOMENT: i64 = (1 << MOMENT_BITS) - 1;
 
 /// Between two events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +44,34 @@ pub enum Place {
     Time { created_at: i64, id: i64, backward: bool },
     /// Before an event in the order of arrival: the position of its batch, and its offset there.
     Arrival { seq: i64, offset: i32, placed_ms: i64 },
+}
+
+/// The last position that is read, and when it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boundary {
+    pub seq: i64,
+    /// The lowest bits of the milliseconds since the Unix epoch: enough to tell it from one that was given again.
+    moment: i64,
+}
+
+impl Boundary {
+    /// `ms`: milliseconds since the Unix epoch.
+    pub fn new(seq: i64, ms: i64) -> Self {
+        Self { seq, moment: ms & MOMENT }
+    }
+
+    /// Whether its position was given then: PostgreSQL's microseconds.
+    pub fn is_of(self, placed_at: i64) -> bool {
+        to_unix_time(placed_at).div_euclid(1_000) & MOMENT == self.moment
+    }
+
+    fn pack(self) -> i64 {
+        self.seq << MOMENT_BITS | self.moment
+    }
+
+    fn unpack(packed: i64) -> Self {
+        Self { seq: packed >> MOMENT_BITS, moment: packed & MOMENT }
+    }
 }
 
 /// The durable cursor that a token was fetched from, and which of its courses that was on: a seek begins another.
@@ -62,7 +95,7 @@ pub struct Token {
     /// Tells the org from one of the same name before it was erased; 0 if it was not registered.
     pub life: u32,
     /// Only what has a position up to this one.
-    pub boundary: Option<i64>,
+    pub boundary: Option<Boundary>,
     /// What was lost before this time was told: PostgreSQL's microseconds.
     pub reach: Option<i64>,
     pub course: Option<Course>,
@@ -124,7 +157,7 @@ impl Signer {
         put(&first.to_be_bytes());
         put(&second.to_be_bytes());
         if let Some(boundary) = token.boundary {
-            put(&boundary.to_be_bytes());
+            put(&boundary.pack().to_be_bytes());
         }
         if let Some(reach) = token.reach {
             put(&reach.to_be_bytes());
@@ -196,7 +229,7 @@ fn parse(content: &[u8]) -> Option<([u8; 8], Token)> {
     };
     let mut token = Token::at(place, life);
     if flags & BOUNDARY != 0 {
-        token.boundary = Some(number(&mut rest)?);
+        token.boundary = Some(Boundary::unpack(number(&mut rest)?));
     }
     if flags & REACH != 0 {
         token.reach = Some(number(&mut rest)?);

@@ -28,7 +28,8 @@ fn tokens() -> impl Strategy<Value = Token> {
         course.prop_map(|course| (Some(course), None)),
         clock.prop_map(|clock| (None, Some(clock))),
     ];
-    let times = (any::<Option<i64>>(), any::<Option<i64>>());
+    let boundary = (0..1_i64 << 43, any::<i64>()).prop_map(|(seq, ms)| Boundary::new(seq, ms));
+    let times = (prop::option::of(boundary), any::<Option<i64>>());
     (places(), any::<u32>(), times, extra).prop_map(|(place, life, (boundary, reach), (course, clock))| {
         Token { place, life, boundary, reach, course, clock }
     })

@@ -16,6 +16,7 @@ pub mod positions;
 pub mod random;
 pub mod refusal;
 pub mod server;
+pub mod standby;
 pub mod stream;
 
 pub use database::{Database, Ingested};
@@ -23,6 +24,7 @@ pub use mirror::{Mirror, Sides};
 pub use random::{Random, budget};
 pub use refusal::{refused, sqlstate};
 pub use server::Server;
+pub use standby::Standby;
 
 use std::time::{Duration, Instant};
 

@@ -16,7 +16,7 @@ use tailstream_e2e::{Random, Server, budget, eventually};
 
 use crate::{LONG, ORDERS, create};
 
-fn server(name: &str) -> Cluster {
+pub fn server(name: &str) -> Cluster {
     let cluster =
         Server::create(name, |builder| builder.preload(&PRELOAD).setting("tailstream.databases", "app"));
     cluster.create_database("app").expect("a database");
@@ -24,7 +24,7 @@ fn server(name: &str) -> Cluster {
     cluster
 }
 
-fn connect(cluster: &Cluster) -> Client {
+pub fn connect(cluster: &Cluster) -> Client {
     config(cluster, "app", SUPERUSER).connect(NoTls).expect("a connection")
 }
 

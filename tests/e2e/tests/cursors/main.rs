@@ -16,6 +16,7 @@ mod lifecycle;
 mod locks;
 mod order;
 mod refusals;
+mod rewound;
 mod size;
 mod starts;
 mod tiers;
@@ -44,8 +45,8 @@ fn database(name: &str) -> Database {
     const NAMES: &str = "abandoned, abroad, all_lost, bound, bystanders, cancelled, columns, consumers, \
                          crowd, downgraded, empty_wait, erased, expiring, filter_wait, filtered, \
                          for_ever, forgotten, grants, had, held_up, home, huge, impatient, in_flight, \
-                         in_use, lag, late, late_by_time, latecomers, leaves, lengthened, let_in, live, \
-                         many, moments, not_granted, old_snapshots, one_by_one, other_orgs, \
+                         in_use, lag, late, late_by_time, latecomers, left_alone, leaves, lengthened, let_in, live, \
+                         many, moments, not_granted, newer, old_snapshots, one_by_one, other_orgs, \
                          others_tokens, out_of_reach, overtaken, part, partly, passed, polled, positions, \
                          purged_wait, quiet, refused, renewed, replaced, rescued, rescuing, resumed, \
                          reused, savepoints, scattered, seeks, sequencer_gone, several, snapshots, \
