@@ -3,13 +3,14 @@
 -- the zone must be ones in which that comes to the same.
 CREATE FUNCTION tailstream.chunk_range(
     chunk oid, time_column text, OUT tier smallint, OUT range_start timestamptz, OUT range_end timestamptz)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET timezone = 'UTC' AS $body$
-    SELECT max(substring(d.definition FROM '\(tier >= ''?(-?\d+)')::smallint),
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET timezone = 'UTC'
+    SET quote_all_identifiers = off AS $body$
+    SELECT max(substring(d.definition FROM '[(]tier >= ''?(-?[0-9]+)')::smallint),
            max(substring(d.definition FROM time_column || ' >= ''([^'']+)''')::timestamptz),
            min(substring(d.definition FROM time_column || ' < ''([^'']+)''')::timestamptz)
     FROM pg_constraint c
     CROSS JOIN LATERAL pg_get_constraintdef(c.oid) AS d(definition)
-    WHERE c.conrelid = chunk AND c.contype = 'c' AND c.conname ~ '^constraint_\d+$'
+    WHERE c.conrelid = chunk AND c.contype = 'c' AND c.conname ~ '^constraint_[0-9]+$'
 $body$;
 
 -- The chunks of one of our hypertables.
@@ -187,6 +188,7 @@ DECLARE
     tally    jsonb := '{}';
     patience interval;
     give_up  timestamptz;
+    held_up  regclass[] := '{}';
 BEGIN
     -- The first call of a C function loads the library, and with it the settings.
     PERFORM tailstream.require_unbound();
@@ -221,9 +223,14 @@ BEGIN
             ON CONFLICT ON CONSTRAINT purges_pkey DO UPDATE SET until = greatest(g.until, excluded.until);
         END IF;
     END LOOP;
-    FOR victim IN SELECT l.chunk FROM tailstream.expired_bookkeeping() l LOOP
+    -- Oldest first, and of each table only up to a chunk in use: readers tell by the oldest position what they have lost.
+    FOR victim IN SELECT * FROM tailstream.expired_bookkeeping() l ORDER BY l.range_end LOOP
         EXIT WHEN give_up < clock_timestamp() AND tailstream.somebody_waits();
-        PERFORM tailstream.purge_chunk(victim.chunk, NULL, NULL, coalesce(give_up - clock_timestamp(), patience));
+        CONTINUE WHEN victim.hypertable = ANY (held_up);
+        outcome := tailstream.purge_chunk(victim.chunk, NULL, NULL, coalesce(give_up - clock_timestamp(), patience));
+        IF NOT outcome.dropped THEN
+            held_up := held_up || victim.hypertable;
+        END IF;
         give_up := coalesce(give_up, clock_timestamp() + patience);
     END LOOP;
     PERFORM tailstream.drop_expired_cursors();
@@ -267,16 +274,26 @@ $body$;
 CREATE FUNCTION tailstream.try_lock_cursor(cursor_id bigint) RETURNS boolean
 LANGUAGE c VOLATILE STRICT COST 10000 AS 'MODULE_PATHNAME', 'try_lock_cursor_wrapper';
 
--- Removes cursors that nobody used for longer than tailstream.cursor_ttl, but for those in use at this moment.
+-- Removes cursors that nobody used for longer than tailstream.cursor_ttl, but for those in use at this moment. Some at a
+-- time: each takes a lock until the purge's commit, and the server has room for so many.
 CREATE FUNCTION tailstream.drop_expired_cursors() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
 DECLARE
-    kept interval := current_setting('tailstream.cursor_ttl')::interval;
+    kept    interval := current_setting('tailstream.cursor_ttl')::interval;
+    expired bigint;
 BEGIN
-    IF kept > interval '0' THEN
-        DELETE FROM tailstream.durable_cursors c
-        WHERE c.last_active < clock_timestamp() - kept AND tailstream.try_lock_cursor(c.cursor_id);
+    IF kept = interval '0' THEN
+        RETURN;
     END IF;
+    FOR expired IN SELECT c.cursor_id FROM tailstream.durable_cursors c
+                   WHERE c.last_active < clock_timestamp() - kept ORDER BY c.last_active LIMIT 500
+    LOOP
+        DELETE FROM tailstream.durable_cursors c
+        WHERE c.cursor_id = expired AND tailstream.try_lock_cursor(expired) AND c.last_active < clock_timestamp() - kept;
+    END LOOP;
+EXCEPTION WHEN OTHERS THEN
+    -- What keeps cursors must not keep chunks.
+    RAISE WARNING 'expired cursors are left for the next purge: %', SQLERRM;
 END
 $body$;
 
@@ -300,22 +317,25 @@ $body$;
 -- more, positions two days past the longest retention (they tell readers of event times what they have lost, and an event
 -- may be a day ahead of its position) but for the last, and rejected events past theirs. Without a sequencer
 -- the ledger is kept as long as the events.
-CREATE FUNCTION tailstream.expired_bookkeeping() RETURNS TABLE (chunk regclass)
+CREATE FUNCTION tailstream.expired_bookkeeping() RETURNS TABLE (hypertable regclass, chunk regclass, range_end timestamptz)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
     WITH kept AS (
         SELECT max(t.retention) AS retention,
                greatest(max(t.stream_age), current_setting('tailstream.idempotency_window')::interval) AS ledger
         FROM tailstream.tiers t
     )
-    SELECT c.chunk FROM kept k CROSS JOIN tailstream.chunks('tailstream.batches', 'received_at') c
+    SELECT 'tailstream.batches'::regclass, c.chunk, c.range_end
+    FROM kept k CROSS JOIN tailstream.chunks('tailstream.batches', 'received_at') c
     WHERE c.range_end <= clock_timestamp() - k.ledger
       AND (c.range_end <= clock_timestamp() - k.retention OR tailstream.is_sequenced(c.chunk))
     UNION ALL
-    SELECT c.chunk FROM kept k CROSS JOIN tailstream.chunks('tailstream.positions', 'placed_at') c
+    SELECT 'tailstream.positions'::regclass, c.chunk, c.range_end
+    FROM kept k CROSS JOIN tailstream.chunks('tailstream.positions', 'placed_at') c
     WHERE c.range_end <= clock_timestamp() - greatest(k.retention, k.ledger) - interval '48 hours'
       AND c.range_end <= (SELECT p.placed_at FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1)
     UNION ALL
-    SELECT c.chunk FROM tailstream.chunks('tailstream.rejected_events', 'received_at') c
+    SELECT 'tailstream.rejected_events'::regclass, c.chunk, c.range_end
+    FROM tailstream.chunks('tailstream.rejected_events', 'received_at') c
     WHERE c.range_end <= clock_timestamp() - current_setting('tailstream.rejected_retention')::interval
 $body$;
 

@@ -173,3 +173,26 @@ fn parallel_plans_read_the_same() {
     assert_eq!(one::<i64>(&mut client, REPLAY), 150);
     assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM tailstream.log_events"), 150);
 }
+
+#[test]
+fn a_purge_finds_its_chunks_whatever_the_session_has_set() {
+    let database = database("settings");
+    for (round, settings) in [
+        "SET quote_all_identifiers = on",
+        "SET standard_conforming_strings = off",
+        "SET datestyle = 'German, DMY'; SET timezone = 'America/St_Johns'; SET intervalstyle = 'sql_standard'",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = database.connect();
+        store_old(&mut client, 2);
+        client.batch_execute(settings).expect(settings);
+        let nowhere = "SELECT count(*) FROM tailstream.chunks('tailstream.events', 'created_at')
+                       WHERE tier IS NULL OR range_start IS NULL OR range_end IS NULL";
+        assert_eq!(one::<i64>(&mut client, nowhere), 0, "{settings}");
+        assert_eq!(purge(&mut client), 2, "{settings}");
+        let left = "SELECT count(*) FROM tailstream.events WHERE org_id = 'tin'";
+        assert_eq!(one::<i64>(&mut client, left), 0, "{settings}, round {round}");
+    }
+}

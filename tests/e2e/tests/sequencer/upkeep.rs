@@ -108,6 +108,27 @@ fn old_ledger_and_positions_go_and_what_is_needed_stays() {
 }
 
 #[test]
+fn positions_behind_a_chunk_in_use_stay_until_it_goes() {
+    let database = crate::database("in_order");
+    let (mut client, mut reader) = (database.connect(), database.connect());
+    let now = ingest(&mut client, "acme", &some_events(1), None).expect("ingest").batch_id;
+    soon_placed(&mut client, now);
+    // Chunks are not made in their order.
+    for (seq, age) in [(-2, "11 days"), (-3, "12 days"), (-1, "10 days")] {
+        old_position(&mut client, seq, age);
+    }
+    let chunk: String =
+        one(&mut client, "SELECT tableoid::regclass::text FROM tailstream.positions WHERE seq = -2");
+    reader.batch_execute(&format!("BEGIN; SELECT FROM {chunk}")).expect("a reader");
+    purge(&mut client);
+    let positions = "SELECT seq FROM tailstream.positions WHERE seq < 0 ORDER BY seq";
+    assert_eq!(numbers(&mut client, positions), [-2, -1], "the oldest ones go");
+    reader.batch_execute("COMMIT").expect("commit");
+    purge(&mut client);
+    assert_eq!(numbers(&mut client, positions), [0; 0]);
+}
+
+#[test]
 fn a_ledger_without_places_is_kept_until_it_has_them() {
     let database = crate::database("unplaced");
     let (mut client, mut lock) = (database.connect(), database.connect());
