@@ -23,6 +23,7 @@ GRANT EXECUTE ON FUNCTION
     ts_ingest(text, json, text, text),
     ts_ingest_ndjson(text, text, text, text),
     ts_event(record),
+    tailstream.event_json(record),
     tailstream.bound_org()
 TO tailstream_writer;
 GRANT INSERT ON tailstream.log_events TO tailstream_writer;

@@ -2,18 +2,22 @@
 CREATE FUNCTION ts_ingest(
     org text, events json, idempotency_key text DEFAULT NULL, on_invalid text DEFAULT 'error',
     OUT batch_id bigint, OUT accepted integer, OUT rejected integer, OUT expired integer, OUT duplicate boolean)
-LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET default_tablespace = ''
 AS 'MODULE_PATHNAME', 'ts_ingest_wrapper';
 
 -- ts_ingest_ndjson: the same for newline-delimited JSON.
 CREATE FUNCTION ts_ingest_ndjson(
     org text, events text, idempotency_key text DEFAULT NULL, on_invalid text DEFAULT 'error',
     OUT batch_id bigint, OUT accepted integer, OUT rejected integer, OUT expired integer, OUT duplicate boolean)
-LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET default_tablespace = ''
 AS 'MODULE_PATHNAME', 'ts_ingest_ndjson_wrapper';
 
 -- ts_event: an event as the JSON it came in as. Takes a row of tailstream.events, tailstream.log_events or ts_replay().
 CREATE FUNCTION ts_event(event record) RETURNS json
+LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ts_event_wrapper';
+
+-- The same, where nobody else can put a function for a row of some type, which would fit better.
+CREATE FUNCTION tailstream.event_json(event record) RETURNS json
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ts_event_wrapper';
 
 -- INSERT INTO tailstream.log_events is ts_ingest with one event, for ORMs: the row that RETURNING
@@ -32,7 +36,9 @@ BEGIN
     NEW.method := coalesce(NEW.method, 'GET');
     NEW.path := coalesce(NEW.path, '/');
     NEW.status := coalesce(NEW.status, 200);
-    SELECT * INTO outcome FROM @extschema@.ts_ingest(NEW.org_id, @extschema@.ts_event(NEW));
+    -- With all arguments in their types: nothing that somebody else puts beside it fits better.
+    SELECT * INTO outcome
+    FROM @extschema@.ts_ingest(NEW.org_id::text, tailstream.event_json(NEW), NULL::text, 'error'::text);
     IF outcome.accepted OPERATOR(pg_catalog.=) 0 THEN
         RETURN NULL;
     END IF;

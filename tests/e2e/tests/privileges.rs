@@ -6,7 +6,14 @@ use postgres::Client;
 use tailstream_e2e::database::{column, one};
 use tailstream_e2e::{Database, Server, refused};
 
-const WRITER: [&str; 5] = ["tailstream.bound_org", "ts_event", "ts_ingest", "ts_ingest_ndjson", "ts_version"];
+const WRITER: [&str; 6] = [
+    "tailstream.bound_org",
+    "tailstream.event_json",
+    "ts_event",
+    "ts_ingest",
+    "ts_ingest_ndjson",
+    "ts_version",
+];
 const READER: [&str; 23] = [
     "tailstream.bound_org",
     "tailstream.is_retained",
@@ -331,4 +338,46 @@ fn a_search_path_full_of_traps_changes_nothing() {
     let caught: Vec<String> =
         column(&mut client, "SELECT DISTINCT who FROM trap.caught WHERE who = 'postgres'");
     assert!(caught.is_empty(), "somebody's function ran with the owner's rights");
+}
+
+#[test]
+fn functions_beside_ours_are_not_called_by_an_insert() {
+    let scene = Scene::new("beside");
+    let mut client = scene.database.connect();
+    client.batch_execute(&format!("GRANT CREATE ON SCHEMA public TO {}", scene.writer)).expect("a grant");
+    scene
+        .database
+        .connect_as(&scene.writer)
+        .batch_execute(
+            "CREATE FUNCTION public.ts_event(tailstream.log_events) RETURNS json LANGUAGE plpgsql
+                 AS 'BEGIN RAISE EXCEPTION ''taken over''; END';
+             CREATE FUNCTION public.ts_ingest(text, json) RETURNS void LANGUAGE plpgsql
+                 AS 'BEGIN RAISE EXCEPTION ''taken over''; END'",
+        )
+        .expect("functions of somebody else");
+    for (org, path) in [("acme", "/a"), ("other", "/b")] {
+        let sql = format!(
+            "INSERT INTO tailstream.log_events (org_id, path) VALUES ('{org}', '{path}') RETURNING path"
+        );
+        assert_eq!(one::<String>(&mut client, &sql), path);
+    }
+}
+
+#[test]
+fn a_writers_settings_do_not_say_where_chunks_are_made() {
+    let scene = Scene::new("elsewhere");
+    let mut client = scene.database.connect();
+    let elsewhere = format!("{}_disk", scene.database.name);
+    client.batch_execute("SET allow_in_place_tablespaces = on").expect("a setting");
+    client.batch_execute(&format!("CREATE TABLESPACE {elsewhere} LOCATION ''")).expect("a tablespace");
+    let mut writer = scene.database.connect_as(&scene.writer);
+    writer.batch_execute(&format!("SET default_tablespace = {elsewhere}")).expect("a setting");
+    let ingest = "SELECT ts_ingest('acme', json_build_object('ts', now() - interval '2 hours')),
+                         ts_ingest_ndjson('acme', json_build_object('ts', now() - interval '1 hour')::text)";
+    let sql = "SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+               WHERE i.inhparent = 'tailstream.events'::regclass";
+    let before: i64 = one(&mut client, sql);
+    writer.batch_execute(ingest).expect("events of other hours");
+    assert!(one::<i64>(&mut client, sql) > before, "chunks are made");
+    assert_eq!(one::<i64>(&mut client, &format!("{sql} AND c.reltablespace <> 0")), 0);
 }
