@@ -16,6 +16,9 @@ enum Subject {
     Cursor = 4,
 }
 
+/// Of the lock's last field.
+const SUBJECT_BITS: u32 = 3;
+
 /// What became of the wish for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
@@ -53,19 +56,20 @@ pub fn keeping_purge_away() -> Result<()> {
 
 /// Makes this transaction the only one that uses this durable cursor; waits for it unless told not to.
 pub fn cursor(id: i64, only_if_free: bool) -> Result<Taken> {
-    acquire(Subject::Cursor, id as u32, pg_sys::ExclusiveLock, only_if_free)
+    acquire(Subject::Cursor, id as u64, pg_sys::ExclusiveLock, only_if_free)
 }
 
-/// An object lock as PostgreSQL's own, on table orgs as if it were a catalog: no SQL command makes that tag.
-fn acquire(subject: Subject, key: u32, mode: u32, only_if_free: bool) -> Result<Taken> {
+/// An object lock as PostgreSQL's own, on table orgs as if it were a catalog: no SQL command makes that tag. It has room for
+/// the lowest 45 bits of the key.
+fn acquire(subject: Subject, key: u64, mode: u32, only_if_free: bool) -> Result<Taken> {
     let orgs = lookup::relation(lookup::schema()?, c"orgs")?;
     // SAFETY: reads one variable; the tag lives through the call.
     unsafe {
         let tag = pg_sys::LOCKTAG {
             locktag_field1: pg_sys::MyDatabaseId.to_u32(),
             locktag_field2: orgs.to_u32(),
-            locktag_field3: key,
-            locktag_field4: subject as u16,
+            locktag_field3: key as u32,
+            locktag_field4: subject as u16 | ((key >> 32) as u16) << SUBJECT_BITS,
             locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
             locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
         };
@@ -78,8 +82,11 @@ fn acquire(subject: Subject, key: u32, mode: u32, only_if_free: bool) -> Result<
     }
 }
 
-/// FNV-1a: the same in every build. Two that collide wait for each other, no more.
-fn hash(parts: &[&str]) -> u32 {
-    let bytes = parts.iter().flat_map(|part| part.bytes());
-    bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+/// Two that collide wait for each other, no more; it takes years to find one that collides with another org's.
+fn hash(parts: &[&str]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(part.as_bytes());
+    }
+    u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().unwrap_or(&[0; 8]))
 }
