@@ -76,8 +76,8 @@ struct Player {
     clock: Clock,
     /// When the last event happened; `None` before the first one of all.
     last: Option<i64>,
-    /// The rows of a page, and where they are kept.
-    rows: std::vec::IntoIter<pg_sys::Datum>,
+    /// The rows of a page, and where they are kept. What is stored apart from its row is not fetched before it is returned.
+    rows: std::vec::IntoIter<pg_sys::HeapTuple>,
     /// A part of the player's own memory, which goes with all its parts.
     memory: ManuallyDrop<PgMemoryContexts>,
     is_last: bool,
@@ -126,7 +126,8 @@ impl Player {
     fn next(&mut self) -> Result<Option<pg_sys::Datum>> {
         loop {
             if let Some(row) = self.rows.next() {
-                return Ok(Some(row));
+                // SAFETY: a row of this descriptor, in the page's memory; what is fetched belongs to the caller's.
+                return Ok(Some(unsafe { pg_sys::HeapTupleHeaderGetDatum((*row).t_data) }));
             }
             if self.is_last {
                 return Ok(None);
@@ -161,7 +162,7 @@ impl Player {
     }
 
     /// A row of a page with the moment to show it and the clock in its token.
-    fn row(&mut self, row: &RawRow<'_>, is_event: bool) -> Result<pg_sys::Datum> {
+    fn row(&mut self, row: &RawRow<'_>, is_event: bool) -> Result<pg_sys::HeapTuple> {
         if is_event {
             let created_at = row.int8(CREATED_AT).unwrap_or_default();
             if let Some(before) = self.last {
@@ -187,10 +188,9 @@ impl Player {
             let mut nulls = values.map(|value| value.is_none());
             let mut values = values.map(|value| value.unwrap_or(pg_sys::Datum::null()));
             let tuple = pg_sys::heap_form_tuple(self.descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-            let datum = pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data);
             pg_sys::MemoryContextSwitchTo(before);
             self.after = Some(text);
-            Ok(datum)
+            Ok(tuple)
         }
     }
 }

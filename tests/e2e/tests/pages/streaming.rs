@@ -122,3 +122,34 @@ fn a_database_cursor_over_a_schedule_gives_what_it_has() {
         transaction.batch_execute("CLOSE replay").expect("CLOSE");
     }
 }
+
+/// The most memory that a session's process ever had, in kB.
+fn peak_memory(client: &mut Client) -> i64 {
+    let pid: i32 = one(client, "SELECT pg_backend_pid()");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the session's process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
+fn large_events_are_fetched_when_their_turn_comes() {
+    let database = crate::database("large_events");
+    let sql = format!(
+        "INSERT INTO tailstream.events (id, created_at, org_id, tier, path, metadata)
+         SELECT n, now() - n * interval '1 second', 'acme', 1, '/' || n,
+                jsonb_build_object('x', (SELECT string_agg(md5(n || '-' || part), '') FROM generate_series(1, 2000) part))
+         FROM generate_series(1, {PAGE}) n"
+    );
+    database.connect().batch_execute(&sql).expect("64 MB of events");
+    let mut client = database.connect();
+    let mut first = |wanted: usize| {
+        let sql = format!(
+            "SELECT length(metadata ->> 'x') FROM ts_replay_schedule('acme', NULL, NULL) LIMIT {wanted}"
+        );
+        assert_eq!(column::<i32>(&mut client, &sql), vec![64_000; wanted]);
+        peak_memory(&mut client)
+    };
+    let before = first(1);
+    assert!(first(5) - before < 8_000, "{before} kB before");
+    assert!(before < 50_000, "{before} kB for one event");
+}
