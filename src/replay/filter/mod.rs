@@ -6,6 +6,7 @@ mod values;
 use pgrx::pg_sys;
 
 use crate::statement::raw::RawRow;
+pub use parse::MAX_LENGTH;
 pub use values::Values;
 
 /// Columns of `ingest::COLUMNS`.

@@ -8,16 +8,20 @@ use serde_json::value::RawValue;
 use super::Filter;
 use crate::error::{Error, Result};
 
-/// Bytes of a filter.
-const MAX_LENGTH: usize = 64 * 1024;
+/// Bytes of a filter's text.
+pub const MAX_LENGTH: usize = 64 * 1024;
 /// Values that one key may list.
 const MAX_VALUES: usize = 100;
 
 impl Filter {
+    pub fn too_long(bytes: usize) -> Error {
+        refuse(format!("{bytes} bytes are too many"))
+    }
+
     /// From the text of a JSON value; `null` and an empty object want everything.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() > MAX_LENGTH {
-            return Err(refuse(format!("{} bytes are too many", text.len())));
+            return Err(Self::too_long(text.len()));
         }
         let fields = serde_json::from_str::<Option<BTreeMap<String, &RawValue>>>(text)
             .map_err(|_| refuse(format!("expected an object, got {}", shortened(text))))?

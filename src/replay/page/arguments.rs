@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
-use crate::replay::filter::Filter;
+use crate::replay::filter::{Filter, MAX_LENGTH};
 
 /// Events that one call returns at the most.
 const MAX_PAGE: i32 = 100_000;
@@ -19,14 +19,28 @@ pub fn page_size(what: &'static str, value: Option<i32>) -> Result<usize> {
     }
 }
 
+/// Bytes that a jsonb may have whose text has as many as a filter's may: every character a number of its own.
+const MAX_FILTER: usize = 16 * MAX_LENGTH;
+
 /// The filter that a jsonb argument is.
 ///
 /// # Safety
 /// `fcinfo` must come from PostgreSQL, for a function whose argument `index` is a jsonb.
 pub unsafe fn filter_argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Result<Filter> {
     // SAFETY: the caller's promise.
-    let text = unsafe { pgrx::fcinfo::pg_getarg_datum(fcinfo, index).and_then(|value| json_text(value)) };
-    text.map_or(Ok(Filter::default()), |text| Filter::parse(&text))
+    unsafe {
+        let Some(value) = pgrx::fcinfo::pg_getarg_datum(fcinfo, index) else { return Ok(Filter::default()) };
+        // Before it is made larger: what PostgreSQL cannot allocate is an error, what Rust cannot ends the server.
+        let size = pg_sys::toast_raw_datum_size(value);
+        if size > MAX_FILTER {
+            return Err(Filter::too_long(size));
+        }
+        let text = json(value).map_or(&b"null"[..], CStr::to_bytes);
+        if text.len() > MAX_LENGTH {
+            return Err(Filter::too_long(text.len()));
+        }
+        Filter::parse(&String::from_utf8_lossy(text))
+    }
 }
 
 /// A jsonb as text.
@@ -34,9 +48,15 @@ pub unsafe fn filter_argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) ->
 /// # Safety
 /// The value must be a jsonb.
 pub unsafe fn json_text(value: pg_sys::Datum) -> Option<String> {
+    // SAFETY: the caller's promise.
+    unsafe { json(value) }.map(|text| text.to_string_lossy().into_owned())
+}
+
+/// # Safety
+/// As above; it lives as long as the current memory context.
+unsafe fn json<'a>(value: pg_sys::Datum) -> Option<&'a CStr> {
     // SAFETY: the caller's promise; jsonb_out returns a C string.
-    let text = unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(value)]) };
-    text.map(|text| text.to_string_lossy().into_owned())
+    unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(value)]) }
 }
 
 /// A value for a message, cut to a length that fits one.

@@ -2,6 +2,7 @@
 
 use postgres::Client;
 use serde_json::{Value, json};
+use tailstream_e2e::refused;
 
 use crate::page::{Direction, Request, places};
 
@@ -84,5 +85,21 @@ fn metadata_is_compared_to_the_last_digit() {
         let found = client.query(sql, &[value]).unwrap_or_else(|error| panic!("{value}: {error:?}"));
         let ids: Vec<i64> = found.iter().map(|row| row.get(0)).collect();
         assert_eq!(ids, [number as i64], "{value}");
+    }
+}
+
+#[test]
+fn a_filter_that_is_far_too_long_is_refused_before_it_is_unfolded() {
+    let database = crate::database("long_filters");
+    let mut client = database.connect();
+    for filter in [
+        "jsonb_build_object('path', repeat('x', 65536))",
+        "jsonb_build_object('path', repeat('x', 50000000))",
+        // A few bytes each, and more than a hundred thousand digits.
+        "jsonb_build_object('status', (SELECT jsonb_agg(('1e131000')::jsonb) FROM generate_series(1, 50)))",
+    ] {
+        let sql = format!("SELECT * FROM ts_replay_page('acme', NULL, NULL, filter => {filter})");
+        let error = refused(filter, client.execute(&sql, &[]), &["22023"]);
+        assert!(error.message().contains("bytes are too many"), "{filter}: {}", error.message());
     }
 }
