@@ -51,6 +51,8 @@ pub enum Error {
     ExpiredCursor(String),
     #[error("cursor \"{name}\" of org \"{org}\" exists already")]
     CursorExists { name: String, org: String },
+    #[error("org \"{org}\" has {most} cursors")]
+    TooManyCursors { org: String, most: i64 },
     #[error("several orgs have a cursor \"{0}\"")]
     AmbiguousCursor(String),
     #[error("cursor \"{0}\" is in use")]
@@ -104,6 +106,7 @@ impl Error {
             | Self::OtherCursor(_) => ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NoCursor(_) | Self::ExpiredCursor(_) => ERRCODE_UNDEFINED_OBJECT,
             Self::CursorExists { .. } => ERRCODE_DUPLICATE_OBJECT,
+            Self::TooManyCursors { .. } => ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             Self::CursorInUse(_) => ERRCODE_LOCK_NOT_AVAILABLE,
             Self::CannotWait(_) => ERRCODE_INVALID_TRANSACTION_STATE,
             Self::OnStandby => ERRCODE_READ_ONLY_SQL_TRANSACTION,
@@ -166,6 +169,9 @@ impl Error {
             Self::OtherOrder(_) => Some("A cursor goes on in the order it was made in.".into()),
             Self::NoCursor(_) | Self::ExpiredCursor(_) => Some("ts_cursor_create() makes one.".into()),
             Self::CursorExists { .. } => Some("ts_cursor_seek() moves a cursor, ts_cursor_drop() removes it.".into()),
+            Self::TooManyCursors { .. } => {
+                Some("Drop some with ts_cursor_drop(), or have tailstream.max_cursors_per_org raised.".into())
+            }
             Self::AmbiguousCursor(_) => Some("Name the org: org => '…'.".into()),
             Self::UnknownMoment => {
                 Some("It was restored to an earlier moment, or a failover lost its last commits: fetch again, or begin anew.".into())

@@ -239,6 +239,8 @@ BEGIN
             UNIQUE (name, org_id),
             CONSTRAINT durable_cursors_name_length CHECK (length(name) BETWEEN 1 AND 255)
         ) WITH (fillfactor = 20);
+        -- How many an org has.
+        CREATE INDEX durable_cursors_org_id_idx ON tailstream.durable_cursors (org_id);
     END IF;
 
     -- 47 bits: the id of an event is batch_id << 16 | offset in a bigint.

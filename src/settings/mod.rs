@@ -49,6 +49,9 @@ static PURGE_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(100);
 /// tiers there are from the beginning.
 static CURSOR_TTL: GucSetting<i32> = GucSetting::<i32>::new(7 * 24 * 3600);
 
+/// 0 to 2,147,483,647, 0 for no limit, default 10,000: more consumers than an org has, fewer than would fill a disk.
+static MAX_CURSORS_PER_ORG: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+
 /// Names separated by commas, default none: a worker in a database nobody named would only be in the way there.
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
@@ -113,6 +116,16 @@ pub fn init() {
         10 * 365 * 24 * 3600,
         GucContext::Suset,
         GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"tailstream.max_cursors_per_org",
+        c"How many durable cursors an org may have.",
+        c"0 for any number. Expired ones do not count.",
+        &MAX_CURSORS_PER_ORG,
+        0,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::default(),
     );
     GucRegistry::define_int_guc(
         c"tailstream.purge_lock_timeout",
@@ -271,6 +284,11 @@ pub fn idempotency_window() -> i64 {
 /// In microseconds; 0 for ever.
 pub fn cursor_ttl() -> i64 {
     i64::from(CURSOR_TTL.get()) * 1_000_000
+}
+
+/// 0 for any number.
+pub fn max_cursors_per_org() -> i64 {
+    MAX_CURSORS_PER_ORG.get().into()
 }
 
 pub fn auto_register_orgs() -> bool {

@@ -119,7 +119,7 @@ fn one(
 /// Whatever was lost since the token was made is a loss.
 fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<Standing> {
     let token = scope::read_token(&token::signer(org)?, text)?;
-    moment::check_place(&token, scope::life(org)?)?;
+    moment::check_place(&token)?;
     let place = match (token.place, token.boundary) {
         (Place::Time { backward: true, .. }, _) => return Err(Error::OtherDirection("backward")),
         (Place::Time { .. }, _) if !by_arrival => token.place,

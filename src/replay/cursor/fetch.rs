@@ -46,11 +46,10 @@ unsafe fn fetch(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
         let cursor = store::acquire(name, text_argument(fcinfo, 5), nowait)?;
         metrics::count(Counter::CursorFetches, 1);
         let patience = Patience::new(&cursor.org, timeout)?;
-        let use_again = Use::of(&cursor)?;
         let mut rows = Rows::new(fcinfo, &cursor.org, token::signer(&cursor.org)?);
-        let read = read(&cursor, limit, patience, use_again.head.is_some(), &mut rows)?;
+        let read = read(&cursor, limit, patience, &mut rows)?;
         metrics::count(Counter::CursorEvents, read.events as u64);
-        use_again.settle(&cursor, &read, auto_ack, rows.is_empty())
+        settle(&cursor, &read, auto_ack, rows.is_empty())
     }
 }
 
@@ -61,26 +60,30 @@ struct Read {
     seen: u64,
     /// Behind all of them.
     stands: Standing,
+    /// It has to be written down that the cursor is in use.
+    is_due: bool,
+    /// Everything before this place was there to be read; by arrival, if it is due.
+    head: Option<Place>,
 }
 
 /// Reads on, and waits as long as there is nothing.
-fn read(
-    cursor: &Cursor,
-    limit: usize,
-    mut patience: Patience,
-    complete: bool,
-    rows: &mut Rows,
-) -> Result<Read> {
+fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) -> Result<Read> {
     let filter = filter_of(cursor)?;
     let values = Values::of(&filter)?;
-    let mut read = Read { events: 0, seen: 0, stands: cursor.stands };
+    let mut read = Read { events: 0, seen: 0, stands: cursor.stands, is_due: false, head: None };
     loop {
         patience.listen();
+        read.is_due = is_due(cursor);
         let mut memory = PgMemoryContexts::new("tailstream fetch");
         // SAFETY: what a round leaves in memory is used by none; rows are copied.
         unsafe {
             memory.switch_to(|_| {
                 let round = |read: &mut Read, rows: &mut Rows| {
+                    read.head = (read.is_due && cursor.by_arrival)
+                        .then(beginning::head)
+                        .transpose()?
+                        .map(Next::place);
+                    let complete = read.head.is_some();
                     let scope = Scope { complete, ..Scope::with(&cursor.org, &filter, values)? };
                     round(cursor, scope, limit, read, rows)
                 };
@@ -91,7 +94,11 @@ fn read(
                 subtransaction::run(|| round(&mut read, rows).map(|()| ((), !rows.is_empty())))
             })?;
         }
-        if !rows.is_empty() || !patience.wait() {
+        if !rows.is_empty() {
+            return Ok(read);
+        }
+        // It may have become due while it waited: then it looks once more.
+        if !patience.wait() && (read.is_due || !is_due(cursor)) {
             return Ok(read);
         }
         cursor.check()?;
@@ -131,37 +138,24 @@ fn round(
     Ok(())
 }
 
-/// What has to be known before reading, to write down afterwards that a cursor is in use.
-struct Use {
-    /// Everything before this place was there to be read.
-    head: Option<Place>,
-}
-
-impl Use {
-    fn of(cursor: &Cursor) -> Result<Self> {
-        let head = (is_due(cursor) && cursor.by_arrival).then(beginning::head).transpose()?;
-        Ok(Self { head: head.map(Next::place) })
+/// Moves the cursor if that is wanted, or if nothing is skipped by it.
+fn settle(cursor: &Cursor, read: &Read, auto_ack: bool, nothing: bool) -> Result<()> {
+    let mut stands = if auto_ack || nothing { read.stands } else { cursor.stands };
+    if nothing
+        && let Some(head) = read.head
+        && order(head) > order(stands.place)
+    {
+        // A cursor of a quiet org must not fall behind the positions that are kept.
+        stands.place = head;
     }
-
-    /// Moves the cursor if that is wanted, or if nothing is skipped by it.
-    fn settle(&self, cursor: &Cursor, read: &Read, auto_ack: bool, nothing: bool) -> Result<()> {
-        let mut stands = if auto_ack || nothing { read.stands } else { cursor.stands };
-        if nothing
-            && let Some(head) = self.head
-            && order(head) > order(stands.place)
-        {
-            // A cursor of a quiet org must not fall behind the positions that are kept.
-            stands.place = head;
-        }
-        // SAFETY: reads one variable.
-        let may_write = !unsafe { pg_sys::XactReadOnly };
-        let moves = auto_ack && !nothing;
-        // What was passed over without a row need not be written down every time; it is passed over again.
-        if moves || may_write && (is_due(cursor) || nothing && read.seen > FORGETTABLE) {
-            cursor.move_to(stands)?;
-        }
-        Ok(())
+    // SAFETY: reads one variable.
+    let may_write = !unsafe { pg_sys::XactReadOnly };
+    let moves = auto_ack && !nothing;
+    // What was passed over without a row need not be written down every time; it is passed over again.
+    if moves || may_write && (read.is_due || nothing && read.seen > FORGETTABLE) {
+        cursor.move_to(stands)?;
     }
+    Ok(())
 }
 
 /// Whether it was not written down for a while that the cursor is in use.

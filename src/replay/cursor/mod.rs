@@ -16,6 +16,7 @@ use crate::replay::page::{filter_argument, quoted};
 use crate::replay::page::{moment, scope};
 use crate::replay::token::{self, Place};
 use crate::session::binding;
+use crate::settings;
 use beginning::Start;
 use store::Standing;
 
@@ -133,9 +134,19 @@ unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &Start<'_>) -> Result<
     }
     let begins = start.find(org, by_arrival)?;
     match store::peek(name, org)? {
-        Some(old) if old.has_expired() => store::acquire_any(name, Some(org))?.drop()?,
+        Some(old) if old.has_expired() => match store::acquire_any(name, Some(org)) {
+            // Somebody may have used it, dropped it or made another one, while this waited.
+            Ok(old) if old.has_expired() => old.drop()?,
+            Ok(_) => return Err(exists(name, org)),
+            Err(Error::NoCursor(_)) => {}
+            Err(error) => return Err(error),
+        },
         Some(_) => return Err(exists(name, org)),
         None => {}
+    }
+    let most = settings::max_cursors_per_org();
+    if most > 0 && store::count(org, most)? >= most {
+        return Err(Error::TooManyCursors { org: org.to_owned(), most });
     }
     if store::create(name, org, by_arrival, filter.text(), begins)? { Ok(()) } else { Err(exists(name, org)) }
 }
@@ -171,7 +182,7 @@ fn ack(name: Option<&str>, token: Option<&str>, org: Option<&str>) -> Result<boo
     let is_ahead = (order(token.place), reach) > (order(stands.place), stands.reach)
         || order(token.place) == order(stands.place) && token.life != stands.life;
     if is_ahead {
-        moment::check_place(&token, scope::life(&cursor.org)?)?;
+        moment::check_place(&token)?;
         cursor.move_to(acknowledged)?;
     }
     Ok(is_ahead)

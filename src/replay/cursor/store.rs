@@ -45,6 +45,10 @@ thread_local! {
         "INSERT INTO tailstream.durable_cursors (name, org_id, by_arrival, filter, place_at, place_id, place_offset, reach, reach_seq, life)
          VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING cursor_id",
         &[TEXTOID, TEXTOID, BOOLOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
+    static COUNT: Statement = const { Statement::new(
+        "counting cursors",
+        "SELECT count(*) FROM (SELECT FROM tailstream.durable_cursors c WHERE c.org_id = $1 AND c.last_active >= $2 LIMIT $3) c",
+        &[TEXTOID, TIMESTAMPTZOID, INT8OID]) };
     static DROP: Statement = const { Statement::new(
         "dropping a cursor", "DELETE FROM tailstream.durable_cursors WHERE cursor_id = $1", &[INT8OID]) };
     static MOVE: Statement = const { Statement::new(
@@ -240,11 +244,26 @@ pub fn create(
     Spi::connect_mut(|client| Ok(!CREATE.with(|create| create.run(client, &arguments))?.is_empty()))
 }
 
+/// How many cursors an org has, up to so many.
+pub fn count(org: &str, most: i64) -> Result<i64> {
+    let arguments = [arg(org.to_owned()), arg(time(expired_before())?), arg(most)];
+    let found = COUNT.with(|count| count.first_numbers::<1>(&arguments))?;
+    Ok(found.map_or(0, |[count]| count))
+}
+
+/// Cursors that were last used before this time have expired.
+fn expired_before() -> i64 {
+    // SAFETY: reads the clock.
+    let now = unsafe { pg_sys::GetCurrentTimestamp() };
+    match settings::cursor_ttl() {
+        0 => i64::MIN,
+        kept => now - kept,
+    }
+}
+
 impl Cursor {
     pub fn has_expired(&self) -> bool {
-        let kept = settings::cursor_ttl();
-        // SAFETY: reads the clock.
-        kept > 0 && self.last_active < unsafe { pg_sys::GetCurrentTimestamp() } - kept
+        self.last_active < expired_before()
     }
 
     pub fn move_to(&self, standing: Standing) -> Result<()> {

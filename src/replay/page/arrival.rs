@@ -7,13 +7,12 @@ use pgrx::{PgMemoryContexts, pg_sys};
 use super::loss::{self, from_ms};
 use super::positions;
 use super::rows::{Formed, Gap, Reason, Rows};
-use super::scope::Scope;
+use super::scope::{self, Scope};
 use crate::batch::{self, Position, Sink};
 use crate::error::Result;
 use crate::ingest;
 use crate::replay::token::{Place, Token};
 use crate::statement::raw::RawRow;
-use crate::statement::snapshot;
 
 /// Positions read at first, and then twice as many each time: one may have all the events that are wanted.
 const FIRST_PAGE: usize = 4;
@@ -58,7 +57,7 @@ pub fn read(scope: &Scope<'_>, from: Next, limit: usize, rows: &mut Rows) -> Res
     loop {
         for position in &positions {
             // A newer snapshot than that of the calling query, which need not show what has a position by now.
-            snapshot::current(|| reader.batch(position))?;
+            scope.with_snapshot(|| reader.batch(position))?;
             if reader.read.events >= limit {
                 return Ok(reader.finish());
             }
@@ -90,8 +89,11 @@ impl Reader<'_, '_> {
         }
         let first = loss::first_known_position(next.seq)?;
         if first > next.seq {
-            let from = from_ms(next.placed_ms).max(self.scope.reach).max(self.scope.start);
-            let to = self.scope.floor;
+            // They came behind the place, and may have happened as long before as they are kept.
+            let kept = crate::replay::retention_of(self.scope.org)?;
+            let from =
+                from_ms(next.placed_ms).saturating_sub(kept).max(self.scope.reach).max(self.scope.start);
+            let to = self.scope.lost_before;
             self.lose(Gap { from: from.min(to), to, reason: Reason::Retention });
             self.read.next = Next { seq: first, offset: 0, ..next };
         }
@@ -137,23 +139,27 @@ impl Reader<'_, '_> {
             scratch: PgMemoryContexts::new("tailstream row"),
         };
         batch::read(scope.org, position, start..end, &mut window)?;
-        Ok(window.finish(end))
+        window.finish(end)
     }
 
     /// An event that is not in the table any more.
-    fn lose_missing(&mut self, position: &Position) {
+    fn lose_missing(&mut self, position: &Position) -> Result<()> {
         let scope = self.scope;
         let (first, last) = (batch::micros(position.first), batch::micros(position.last));
         if self.is_excused(position, last) {
-            return;
+            return Ok(());
         }
         let from = first.max(scope.start).max(scope.reach).min(last);
-        let (to, reason) = if first < scope.lost_before {
-            (if first < scope.floor { scope.floor } else { scope.lost_before }, Reason::Retention)
+        // A purge may have gone on while this page was read.
+        let floor = scope::floor(scope.org)?;
+        let lost_before = scope.lost_before.max(floor);
+        let (to, reason) = if first < lost_before {
+            (if first < floor { floor } else { lost_before }, Reason::Retention)
         } else {
             (last.saturating_add(1), Reason::Deleted)
         };
         self.lose(Gap { from: from.min(to), to, reason });
+        Ok(())
     }
 
     /// Whether an event of this time in this batch was never within reach.
@@ -298,14 +304,14 @@ impl Window<'_, '_, '_> {
     }
 
     /// No more will come: what is missing is lost. Returns up to which offset it came.
-    fn finish(mut self, end: i32) -> i32 {
+    fn finish(mut self, end: i32) -> Result<i32> {
         self.deliver_early();
         while self.next < end && !self.is_full() {
-            self.reader.lose_missing(self.position);
+            self.reader.lose_missing(self.position)?;
             self.step();
             self.deliver_early();
         }
-        self.next
+        Ok(self.next)
     }
 }
 

@@ -60,7 +60,7 @@ unsafe fn page(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
             ..Scope::of(org, &filter)?
         };
         if let Some(token) = &after {
-            moment::check_place(token, scope.life)?;
+            moment::check_place(token)?;
         }
         metrics::count(Counter::ReplayPages, 1);
         let mut rows = Rows::new(fcinfo, org, signer);

@@ -32,15 +32,11 @@ thread_local! {
     static BOUNDARY: LatestQuery = const { LatestQuery::new(PLACED_AT, &[INT8OID]) };
 }
 
-/// Error if the database went back to before the place of a token, or is a standby that has not come to it. `life` is
-/// that of the org now.
-pub fn check_place(token: &Token, life: u32) -> Result<()> {
+/// Error if the database went back to before the place of a token, or is a standby that has not come to it.
+pub fn check_place(token: &Token) -> Result<()> {
     match token.place {
-        // The positions of an org that was erased are gone, and readers are told of it.
-        Place::Arrival { seq, offset, placed_ms } if [0, life].contains(&token.life) => {
-            check_arrival(seq, offset, from_ms(placed_ms))
-        }
-        _ => Ok(()),
+        Place::Arrival { seq, offset, placed_ms } => check_arrival(seq, offset, from_ms(placed_ms)),
+        Place::Time { .. } => Ok(()),
     }
 }
 
@@ -69,9 +65,13 @@ fn check_arrival(seq: i64, offset: i32, placed_at: i64) -> Result<()> {
     if first(plan, values)?.is_some() || now(&query, values)?.is_some() {
         return Ok(());
     }
-    // Purged, or of another org that was erased; else somebody else has it.
-    let is_gone = placed_at_now(at)?.is_none() && was_given(at)?;
-    if is_gone { Ok(()) } else { Err(unknown()) }
+    let is_gone = |seq: i64| Ok(placed_at_now(seq)?.is_none() && was_given(seq)?);
+    // Purged, or erased with its org; else it is another batch's by now. Positions are given in the order of time.
+    let is_known = match placed_at_now(at)? {
+        Some(before) => offset == 0 && before < placed_at && is_gone(seq)?,
+        None => was_given(at)?,
+    };
+    if is_known { Ok(()) } else { Err(unknown()) }
 }
 
 fn placed_at_now(seq: i64) -> Result<Option<i64>> {

@@ -11,7 +11,7 @@ use crate::batch::{Position, position_columns};
 use crate::error::Result;
 use crate::statement::raw::View;
 use crate::statement::stretch::{PLACEHOLDER, StretchPlans, border};
-use crate::statement::{snapshot, subtransaction};
+use crate::statement::subtransaction;
 
 /// What positions are read first, and then four times as much each time: microseconds. A chunk of them has as much unless it
 /// was changed.
@@ -37,7 +37,7 @@ pub fn next(scope: &Scope<'_>, from: Next, most: usize) -> Result<Vec<Position>>
     // With one snapshot: what a later one shows may come behind something that an earlier one did not show. The sequencer
     // makes chunk after chunk, so what the snapshot shows behind a chunk means that others were told of that chunk.
     subtransaction::again_without_dropped_chunks(|| {
-        snapshot::current(|| {
+        scope.with_snapshot(|| {
             // SAFETY: inside a transaction.
             unsafe { pg_sys::AcceptInvalidationMessages() };
             shown(scope, from, most)

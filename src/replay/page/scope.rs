@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 use crate::error::{Error, Result};
 use crate::replay::filter::{Filter, Values};
 use crate::replay::token::{Boundary, Course, Place, Refusal, Signer, Token};
+use crate::statement::snapshot;
 use crate::tier::cache;
 
 /// The earliest and the latest time there is, for a range without such an end.
@@ -78,6 +79,12 @@ impl<'a> Scope<'a> {
             Place::Arrival { .. } => None,
         };
         Token { boundary: self.boundary, reach, course: self.course, ..Token::at(place, self.life) }
+    }
+
+    /// With a snapshot for what has positions: that of the transaction, but up to a boundary the latest, for from there on
+    /// the reader follows the stream.
+    pub fn with_snapshot<T>(&self, body: impl FnOnce() -> T) -> T {
+        if self.boundary.is_some() { snapshot::latest(body) } else { snapshot::current(body) }
     }
 
     /// What has a position behind this one is left out.

@@ -76,7 +76,9 @@ pub fn forward(scope: &mut Scope<'_>, start: Start, limit: usize, rows: &mut Row
 
 /// Adds the events before a place, newest first, and behind them what was lost there.
 pub fn backward(scope: &mut Scope<'_>, start: Start, limit: usize, rows: &mut Rows) -> Result<usize> {
-    let (from, to) = (scope.start.max(scope.floor), scope.end.min(start.at.0.saturating_add(1)));
+    // A gap's place is before all events of its time.
+    let before = if start.at.1 == i64::MIN { start.at.0 } else { start.at.0.saturating_add(1) };
+    let (from, to) = (scope.start.max(scope.floor), scope.end.min(before));
     let (found, end) = read(scope, (from, to), start.at, true, limit, rows)?;
     let is_end = found < limit;
     let end = end.unwrap_or(place(start.at, true));

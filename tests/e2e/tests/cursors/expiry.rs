@@ -7,7 +7,9 @@ use tailstream_e2e::cursor::{ack, fetch, fetched, labels};
 use tailstream_e2e::database::{column, one};
 use tailstream_e2e::refused;
 
-use crate::{ORDERS, age, create, cursor_table, database, pid, run, store_placed, wait_until_idle};
+use crate::{
+    ORDERS, age, create, cursor_table, database, pid, run, store_placed, wait_until_blocked, wait_until_idle,
+};
 
 fn rows(client: &mut Client) -> i64 {
     let table = cursor_table(client);
@@ -156,4 +158,74 @@ fn a_cursor_at_which_somebody_waits_does_not_expire() {
     });
     assert_eq!(labels(&rows), ["a"]);
     assert_eq!(fetched(&mut client, "'c'"), []);
+}
+
+#[test]
+fn a_consumer_that_waits_and_waits_does_not_fall_behind() {
+    let database = database("patient");
+    let mut client = database.connect();
+    // That it is in use is then written down once a second.
+    let sql = format!("ALTER DATABASE {} SET tailstream.cursor_ttl = '10s'", database.name);
+    client.batch_execute(&sql).expect("the setting");
+    let mut client = database.connect();
+    create(&mut client, "'c', 'quiet', 'now'");
+    let mut heads = Vec::new();
+    // The second never ends between two waits.
+    for round in 0..9 {
+        store_placed(&mut client, "busy", &[("x", 0)]);
+        heads.push(one::<i64>(&mut client, "SELECT max(seq) FROM tailstream.positions"));
+        assert_eq!(fetched(&mut client, "'c', timeout => '400 ms'"), [], "round {round}");
+    }
+    let place: i64 = one(&mut client, "SELECT position_id FROM tailstream.cursors");
+    assert!(place > heads[2], "it stands at {place}, and the positions came by as {heads:?}");
+    store_placed(&mut client, "quiet", &[("a", 0)]);
+    assert_eq!(labels(&fetched(&mut client, "'c', timeout => '1 s'")), ["a"]);
+}
+
+#[test]
+fn the_purge_removes_any_number_of_expired_cursors_some_at_a_time() {
+    let database = database("hoarding");
+    let mut client = database.connect();
+    let sql = "SELECT ts_cursor_create('c' || n, 'acme') FROM generate_series(1, 1100) n";
+    assert_eq!(client.execute(sql, &[]).expect("cursors"), 1_100);
+    create(&mut client, "'fresh', 'acme'");
+    let table = cursor_table(&mut client);
+    let sql = format!("UPDATE {table} SET last_active = now() - interval '8 days' WHERE name <> 'fresh'");
+    assert_eq!(client.execute(&sql, &[]).expect("older cursors"), 1_100);
+    for left in [601, 101, 1, 1] {
+        purge(&mut client);
+        assert_eq!(rows(&mut client), left);
+    }
+    assert_eq!(listed(&mut client), ["fresh"]);
+    client.batch_execute("SET tailstream.max_cursors_per_org = 3").expect("the setting");
+    create(&mut client, "'second', 'acme'");
+    create(&mut client, "'third', 'acme'");
+    let one_more = client.execute("SELECT ts_cursor_create('fourth', 'acme')", &[]);
+    refused("one cursor more than an org may have", one_more, &["53400"]);
+    create(&mut client, "'first', 'other'");
+    age(&mut client, "second", "8 days");
+    create(&mut client, "'fourth', 'acme'");
+    client.batch_execute("SET tailstream.max_cursors_per_org = 0").expect("the setting");
+    create(&mut client, "'fifth', 'acme'");
+}
+
+#[test]
+fn a_cursor_that_comes_back_to_life_is_not_replaced() {
+    let database = database("revived");
+    let (mut client, mut holder, mut maker) = (database.connect(), database.connect(), database.connect());
+    store_placed(&mut client, "acme", &[("a", 10), ("b", 5)]);
+    create(&mut client, "'c', 'acme'");
+    holder.batch_execute("BEGIN").expect("begin");
+    let token = fetched(&mut holder, "'c', 1")[0].cursor.clone();
+    age(&mut client, "c", "8 days");
+    let (waiting, holding) = (pid(&mut maker), pid(&mut holder));
+    let made = thread::scope(|scope| {
+        let made = scope.spawn(move || maker.execute("SELECT ts_cursor_create('c', 'acme')", &[]));
+        wait_until_blocked(&mut client, waiting, holding);
+        assert!(ack(&mut holder, "c", &token).expect("an acknowledgement"));
+        holder.batch_execute("COMMIT").expect("commit");
+        made.join().expect("who makes it")
+    });
+    refused("a cursor of that name", made, &["42710"]);
+    assert_eq!(labels(&fetched(&mut client, "'c'")), ["b"]);
 }

@@ -262,3 +262,34 @@ fn a_cursor_behind_the_positions_that_are_kept_says_so() {
     let events = page(&mut client, "'acme', NULL, NULL");
     assert_eq!(labels(&events), ["c"], "a page without a token begins at what is there");
 }
+
+#[test]
+fn the_gap_behind_forgotten_positions_spans_what_was_lost() {
+    let database = database("spanned");
+    let mut client = database.connect();
+    let first = store_placed(&mut client, "acme", &[("a", OLD)]);
+    let lost: i64 = one(
+        &mut client,
+        "SELECT (extract(epoch FROM created_at) * 1000000)::bigint FROM tailstream.events WHERE org_id = 'acme'",
+    );
+    for name in ["short", "long"] {
+        create(&mut client, &format!("'{name}', 'acme'"));
+    }
+    shorten(&mut client);
+    let forget = "DELETE FROM tailstream.positions WHERE batch_id <= $1";
+    assert!(client.execute(forget, &[&first]).expect("positions gone") >= 1);
+    // One that stood before the event's time, and one that stood behind it: what comes late has an earlier time.
+    let table = cursor_table(&mut client);
+    for (name, age) in [("long", "8 days"), ("short", "2 hours")] {
+        let stood = format!("UPDATE {table} SET place_at = now() - interval '{age}' WHERE name = '{name}'");
+        assert_eq!(client.execute(&stood, &[]).expect("an older place"), 1);
+    }
+    store_placed(&mut client, "acme", &[("c", 10)]);
+    run(&mut client, "ts_alter_tier('standard', '30 days')");
+    for name in ["short", "long"] {
+        let rows = fetched(&mut client, &format!("'{name}'"));
+        assert_eq!(labels(&rows), [GAP, "c"], "{name}");
+        let gap = rows[0].gap.clone().expect("a gap");
+        assert!(gap.from <= Some(lost) && gap.to > Some(lost), "{name}: {gap:?} is not about {lost}");
+    }
+}

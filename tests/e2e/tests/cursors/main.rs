@@ -42,14 +42,14 @@ const ORDERS: [&str; 2] = ["arrival", "event_time"];
 
 /// A database with a sequencer; every test's is named here.
 fn database(name: &str) -> Database {
-    const NAMES: &str = "abandoned, abroad, all_lost, bound, bystanders, cancelled, columns, consumers, \
-                         crowd, downgraded, empty_wait, erased, expiring, filter_wait, filtered, \
-                         for_ever, forgotten, grants, had, held_up, home, huge, impatient, in_flight, \
+    const NAMES: &str = "abandoned, abroad, all_lost, behind_gap, bound, bystanders, cancelled, columns, consumers, \
+                         crowd, downgraded, empty_wait, erased, expiring, filter_wait, filtered, first_batches, \
+                         for_ever, forgotten, hoarding, grants, had, held_up, home, huge, impatient, in_flight, \
                          in_use, lag, late, late_by_time, latecomers, left_alone, leaves, lengthened, let_in, live, \
                          many, moments, not_granted, newer, old_snapshots, one_by_one, other_orgs, \
                          others_tokens, out_of_reach, overtaken, part, partly, passed, polled, positions, \
-                         purged_wait, quiet, refused, renewed, replaced, rescued, rescuing, resumed, \
-                         reused, savepoints, scattered, seeks, sequencer_gone, several, snapshots, \
+                         purged_wait, patient, quiet, refused, renewed, revived, replaced, rescued, rescuing, resumed, \
+                         reused, savepoints, scattered, seeks, sequencer_gone, several, snapshots, spanned, \
                          started, ties, timed, tokens, two_phases, undone, undone_parts, unfinished, \
                          unmissed, viewed, waited_for, waiting, waits";
     assert!(NAMES.split(", ").any(|known| known == name), "{name} has no sequencer");

@@ -40,6 +40,10 @@ const OF_ARRIVAL: [&str; 4] = [
     "ts_cursor_create('another', 'acme', start => '$')",
     "ts_replay_page('acme', NULL, NULL, after => '$')",
 ];
+const OF_NEWCOMER: [&str; 2] = [
+    "ts_cursor_create('another', 'newcomer', start => '$')",
+    "ts_replay_page('newcomer', NULL, NULL, after => '$')",
+];
 const OF_LIVE: [&str; 3] = [
     "ts_cursor_seek('reader', '$')",
     "ts_replay_page('acme', NULL, NULL, after => '$')",
@@ -59,6 +63,10 @@ fn tokens_of_commits_that_a_failover_lost_are_refused_and_nothing_is_skipped() {
     let rows = fetched(&mut client, "'reader', 10");
     assert_eq!(labels(&rows), ["a", "b", "c"]);
     let [kept, lost @ ..] = rows.as_slice() else { panic!("no rows") };
+    store_placed(&mut client, "newcomer", &[("n", 20), ("m", 10)]);
+    create(&mut client, "'newcomer', 'newcomer'");
+    let newcomer = fetched(&mut client, "'newcomer', 10");
+    assert_eq!(labels(&newcomer), ["n", "m"]);
     let lost_live: String = one(&mut client, LIVE);
     // It cannot reach the primary any more, and has what was copied.
     cluster.kill9().expect("kill -9");
@@ -70,11 +78,15 @@ fn tokens_of_commits_that_a_failover_lost_are_refused_and_nothing_is_skipped() {
         for row in lost {
             unknown(client, &format!("{} {when}", row.label()), &row.cursor, &OF_ARRIVAL);
         }
+        for row in &newcomer {
+            unknown(client, &format!("{} {when}", row.label()), &row.cursor, &OF_NEWCOMER);
+        }
         unknown(client, when, &lost_live, &OF_LIVE);
     };
     refuse(&mut client, "before its position is given again");
     let batch = store(&mut client, "acme", &[("d", 20), ("e", 10)]);
     soon_placed(&mut client, batch);
+    store_placed(&mut client, "newcomer", &[("o", 5), ("p", 0)]);
     refuse(&mut client, "when its position is another's");
 
     let history = page(&mut client, &format!("'acme', NULL, NULL, after => '{kept_live}'"));
@@ -128,8 +140,11 @@ fn a_token_that_is_newer_than_the_transactions_snapshot_is_accepted() {
     store_placed(&mut client, "acme", &[("b", 40), ("c", 30)]);
     let rows = fetched(&mut client, "'reader', 2");
     let live: String = one(&mut client, LIVE);
-    // In order of arrival it reads what its snapshot shows.
-    for (token, expected) in [(&rows[1].cursor, [].as_slice()), (&live, &["a", "b", "c"])] {
+    // In order of arrival it reads what its snapshot shows, but all up to a boundary.
+    let by_arrival: String =
+        one(&mut client, "SELECT cursor FROM ts_replay_live('acme', resume_after => '0-1')");
+    let all = ["a", "b", "c"].as_slice();
+    for (token, expected) in [(&rows[1].cursor, [].as_slice()), (&live, all), (&by_arrival, all)] {
         let rows = page(&mut old, &format!("'acme', NULL, NULL, after => '{token}'"));
         assert_eq!(labels(&rows), expected);
     }
@@ -149,4 +164,24 @@ fn a_token_stays_good_when_the_batch_before_its_place_is_gone() {
     assert_eq!(labels(&next), ["b"]);
     assert!(ack(&mut client, "reader", &rows[0].cursor).expect("an acknowledgement"));
     assert_eq!(labels(&fetched(&mut client, "'reader', 10")), ["b"]);
+}
+
+#[test]
+fn the_token_of_a_gap_stays_good_when_the_batch_behind_it_was_erased_with_its_org() {
+    let database = database("behind_gap");
+    let mut client = database.connect();
+    store_placed(&mut client, "other", &[("x", 50)]);
+    // Placed in one look, and not as its last batch: such a position goes without a trace.
+    client.batch_execute("BEGIN").expect("begin");
+    store(&mut client, "acme", &[("a", 40), ("b", 30)]);
+    let last = store(&mut client, "other", &[("y", 20)]);
+    client.batch_execute("COMMIT").expect("commit");
+    soon_placed(&mut client, last);
+    let before: String = one(&mut client, "SELECT cursor FROM ts_replay_live('acme', resume_after => '0-1')");
+    let after = |token: &str| format!("'acme', NULL, NULL, after => '{token}'");
+    assert_eq!(labels(&page(&mut client, &after(&before))), ["a", "b"]);
+    client.execute("SELECT ts_erase_org('acme')", &[]).expect("an erasure");
+    let rows = page(&mut client, &after(&before));
+    assert_eq!(labels(&rows), ["gap erased"]);
+    assert_eq!(page(&mut client, &after(&rows[0].cursor)), []);
 }

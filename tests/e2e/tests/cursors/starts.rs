@@ -1,10 +1,13 @@
 //! Where a cursor begins: the same forms for a new one and for a seek.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use postgres::Client;
 use tailstream_e2e::cursor::{arrival_order, fetched, ids, labels, page, store};
 use tailstream_e2e::database::{column, one};
 use tailstream_e2e::positions::soon_placed;
-use tailstream_e2e::refused;
+use tailstream_e2e::{Random, budget, refused};
 
 use crate::{create, database, run, store_placed};
 
@@ -188,5 +191,29 @@ fn what_is_under_way_comes_after_now() {
     assert!(soon_placed(&mut client, under_way) > soon_placed(&mut client, before));
     for name in ["c", "sent"] {
         assert_eq!(labels(&fetched(&mut client, &format!("'{name}'"))), ["under way", "old"]);
+    }
+}
+
+#[test]
+fn a_cursor_that_is_made_while_the_first_batch_gets_its_position_shows_it() {
+    let database = database("first_batches");
+    let mut random = Random::new("first batches");
+    let (mut writer, mut client) = (database.connect(), database.connect());
+    let until = Instant::now() + budget(4.0);
+    let mut round = 0;
+    while Instant::now() < until {
+        let org = format!("org {round}");
+        let pause = Duration::from_micros(random.below(5_000) as u64);
+        let batch = thread::scope(|scope| {
+            let batch = scope.spawn(|| store(&mut writer, &org, &[("first", 0)]));
+            // Not a synchronisation: it shall come at any moment.
+            thread::sleep(pause);
+            create(&mut client, &format!("'cursor', '{org}'"));
+            batch.join().expect("the writer")
+        });
+        soon_placed(&mut client, batch);
+        let rows = fetched(&mut client, &format!("'cursor', org => '{org}'"));
+        assert_eq!(labels(&rows), ["first"], "round {round}, made after {pause:?}");
+        round += 1;
     }
 }
