@@ -293,3 +293,26 @@ fn the_gap_behind_forgotten_positions_spans_what_was_lost() {
         assert!(gap.from <= Some(lost) && gap.to > Some(lost), "{name}: {gap:?} is not about {lost}");
     }
 }
+
+#[test]
+fn a_backward_replay_tells_its_last_gap_once() {
+    let database = database("told_once");
+    let mut client = database.connect();
+    // The batch spans the beginning of the range.
+    store_placed(&mut client, "acme", &[("a", OLD), ("b", OLD - 1_000)]);
+    store_placed(&mut client, "acme", &[("c", 10)]);
+    let start = format!("(SELECT now() - interval '{} seconds')", OLD - 500);
+    let start: String = one(&mut client, &format!("SELECT {start}::text"));
+    let mut next = |after: &str| {
+        page(
+            &mut client,
+            &format!("'acme', '{start}', NULL, after => {after}, page_size => 1, direction => 'backward'"),
+        )
+    };
+    let first = next("NULL");
+    assert_eq!(labels(&first), ["c"]);
+    shorten(&mut database.connect());
+    let gap = next(&format!("'{}'", first[0].cursor));
+    assert_eq!(labels(&gap), [GAP]);
+    assert_eq!(next(&format!("'{}'", gap[0].cursor)), []);
+}

@@ -50,7 +50,7 @@ fn database(name: &str) -> Database {
                          others_tokens, out_of_reach, overtaken, part, partly, passed, polled, positions, \
                          purged_wait, patient, quiet, refused, renewed, revived, replaced, rescued, rescuing, resumed, \
                          reused, savepoints, scattered, seeks, sequencer_gone, several, snapshots, spanned, \
-                         started, ties, timed, tokens, two_phases, undone, undone_parts, unfinished, \
+                         started, ties, timed, told_once, tokens, two_phases, undone, undone_parts, unfinished, \
                          unmissed, viewed, waited_for, waiting, waits";
     assert!(NAMES.split(", ").any(|known| known == name), "{name} has no sequencer");
     let server = Server::shared_with("cursors", |builder| {
