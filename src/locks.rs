@@ -76,7 +76,11 @@ fn acquire(subject: Subject, key: u64, mode: u32, only_if_free: bool) -> Result<
         use pg_sys::LockAcquireResult::{LOCKACQUIRE_NOT_AVAIL, LOCKACQUIRE_OK};
         Ok(match pg_sys::LockAcquire(&tag, mode as i32, false, only_if_free) {
             LOCKACQUIRE_NOT_AVAIL => Taken::No,
-            LOCKACQUIRE_OK => Taken::Now,
+            LOCKACQUIRE_OK => {
+                // Who had it may have changed what this session remembers: PostgreSQL does the same for a table's lock.
+                pg_sys::AcceptInvalidationMessages();
+                Taken::Now
+            }
             _ => Taken::Before,
         })
     }
