@@ -8,9 +8,11 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
 $body$;
 
 -- ts_set_mirror: whether an org's events go to its Redis Stream, from the next commit on. Switched on again the stream
--- begins anew with new events; with `backfill` it is made again with what was committed since so long ago.
+-- is made anew with new events; with `backfill` it is made again with what was committed since so long ago.
 CREATE FUNCTION ts_set_mirror(org text, mirrored boolean, backfill interval DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
+DECLARE
+    changed boolean;
 BEGIN
     PERFORM tailstream.require_unbound();
     PERFORM tailstream.permitted_org(org);
@@ -30,8 +32,12 @@ BEGIN
         mirror_snapshot = CASE WHEN excluded.mirrored AND NOT o.mirrored THEN pg_current_snapshot() ELSE o.mirror_snapshot END,
         mirror_from = CASE WHEN excluded.mirrored AND NOT o.mirrored THEN NULL ELSE o.mirror_from END
     WHERE o.mirrored <> excluded.mirrored;
+    changed := FOUND;
     IF backfill IS NOT NULL THEN
         UPDATE tailstream.orgs o SET mirror_snapshot = NULL, mirror_from = clock_timestamp() - backfill WHERE o.org_id = org;
+    END IF;
+    -- Until this commits the mirror takes the org for switched off, and passes over what the snapshot does not show.
+    IF backfill IS NOT NULL OR mirrored AND changed THEN
         PERFORM tailstream.request_rebuild(org, 'backfill');
     END IF;
 END

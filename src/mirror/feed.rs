@@ -146,6 +146,10 @@ pub fn next_of(
     let Some(mirrored) = source.orgs.get(org)?.filter(Mirrored::is_on) else { return Ok(part) };
     loop {
         let positions = of_org(org, cursor.seq, before, PAGE)?;
+        if !clear && !positions.is_empty() {
+            // What has grown too old since the last part was passed over, and what came before it is older still.
+            part.trim(org, &key, ingest::now() / 1_000 - mirrored.stream_age, 0);
+        }
         for position in &positions {
             let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
             let stopped_at = add(&mut part, org, &key, &mirrored, position, from)?;

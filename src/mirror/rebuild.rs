@@ -71,6 +71,13 @@ impl Rebuilds {
     pub fn failed(&mut self, org: &str, now: Instant, random: u64) {
         if let Some(rebuild) = self.by_org.get_mut(org) {
             rebuild.cursor = None;
+        }
+        self.later(org, now, random);
+    }
+
+    /// Has it go on after a pause.
+    pub fn later(&mut self, org: &str, now: Instant, random: u64) {
+        if let Some(rebuild) = self.by_org.get_mut(org) {
             rebuild.retry_at = Some(now + rebuild.backoff.next(random));
         }
         self.current = None;

@@ -51,7 +51,10 @@ thread_local! {
         "asking for a stream to be made again", "SELECT tailstream.request_rebuild($1, $2)", &[TEXTOID, TEXTOID]) };
     static REBUILT: Statement = const { Statement::new(
         "noting that a stream was made again",
-        "DELETE FROM tailstream.mirror_rebuilds WHERE org_id = $1 AND request = $2 RETURNING request", &[TEXTOID, INT8OID]) };
+        // Somebody who asks again and has not committed yet must not hold up all other orgs.
+        "DELETE FROM tailstream.mirror_rebuilds r
+         USING (SELECT l.org_id FROM tailstream.mirror_rebuilds l WHERE l.org_id = $1 AND l.request = $2 FOR UPDATE SKIP LOCKED) l
+         WHERE r.org_id = l.org_id AND r.request = $2 RETURNING r.request", &[TEXTOID, INT8OID]) };
     /// Nothing is lost with such a commit but the knowledge that something need not be done again.
     static NO_HURRY: Statement = const { Statement::new(
         "setting a transaction up", "SELECT set_config('synchronous_commit', 'off', true)", &[]) };

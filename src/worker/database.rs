@@ -5,7 +5,7 @@
 //! still there after it. COMMIT PREPARED passes here too: it makes rows visible without telling anybody.
 
 use core::ffi::{CStr, c_char};
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use pgrx::{is_a, pg_guard, pg_sys};
@@ -17,8 +17,8 @@ use crate::metrics::shared::{self, Role, Slot};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 thread_local! {
-    /// The database whose workers this session keeps away.
-    static PAUSED: Cell<Option<&'static Slot>> = const { Cell::new(None) };
+    /// The databases whose workers this transaction keeps away.
+    static PAUSED: RefCell<Vec<&'static Slot>> = const { RefCell::new(Vec::new()) };
 }
 
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
@@ -72,6 +72,7 @@ unsafe extern "C-unwind" fn process_utility(
         next(statement, text, read_only_tree, context, parameters, environment, destination, completion);
         if commits_prepared {
             commit::wake_sequencer();
+            commit::wake_mirror();
         }
     }
 }
@@ -144,7 +145,7 @@ fn pause(name: *const c_char) {
     }
     let Some(slot) = shared::find(database) else { return };
     slot.set_paused(true);
-    PAUSED.set(Some(slot));
+    PAUSED.with_borrow_mut(|paused| paused.push(slot));
     let began = Instant::now();
     while Role::ALL.iter().any(|role| dismiss(slot, *role)) && began.elapsed() < PATIENCE {
         let wake_up = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
@@ -169,11 +170,13 @@ fn dismiss(slot: &Slot, role: Role) -> bool {
 
 /// The transaction has ended, be it that the session has: workers may come back.
 pub fn transaction_ended() {
-    if let Some(slot) = PAUSED.take() {
-        slot.set_paused(false);
-        if let Some(launcher) = shared::launcher() {
-            launcher.wake();
-        }
+    let paused = PAUSED.take();
+    if paused.is_empty() {
+        return;
+    }
+    paused.iter().for_each(|slot| slot.set_paused(false));
+    if let Some(launcher) = shared::launcher() {
+        launcher.wake();
     }
 }
 

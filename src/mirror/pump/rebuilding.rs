@@ -113,7 +113,14 @@ impl Pump {
         })?;
         match again {
             None => self.rebuilds.finished(&request.org),
-            Some(requests) => self.rebuilds.update(requests),
+            Some(requests) => {
+                self.rebuilds.update(requests);
+                // The same request still, for somebody is about to ask again: by then there is more to send.
+                if self.rebuilds.get(&request.org).is_some_and(|rebuild| rebuild.request == *request) {
+                    self.rebuilds.later(&request.org, Instant::now(), process::random());
+                    return Ok(());
+                }
+            }
         }
         self.slot.count(Counter::MirrorRebuilds, 1);
         Ok(())

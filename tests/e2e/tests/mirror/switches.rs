@@ -77,6 +77,25 @@ fn what_counts_is_whether_the_commit_was_before_the_call() {
 }
 
 #[test]
+fn what_commits_between_the_call_and_its_commit_is_in_the_stream() {
+    let (database, mut sides) = database("undecided");
+    let mut admin = database.connect();
+    sides.ingest("acme", 1);
+    switch(&mut sides, "acme", false);
+    sides.ingest("acme", 1);
+    drain(&mut sides);
+    admin.batch_execute("BEGIN; SELECT ts_set_mirror('acme', true)").expect("a switch");
+    let between = sides.ingest("acme", 2);
+    // The mirror passes it over, for it is still switched off.
+    drain(&mut sides);
+    admin.batch_execute("COMMIT").expect("commit");
+    let after = sides.ingest("acme", 3);
+    drain(&mut sides);
+    assert_eq!(batches(&mut sides, "acme"), [between, after]);
+    assert_eq!(sides.verify("acme").len(), 1);
+}
+
+#[test]
 fn a_backfill_brings_back_what_is_younger_than_its_interval() {
     let (_database, mut sides) = database("backfilled");
     let mut all = Vec::new();

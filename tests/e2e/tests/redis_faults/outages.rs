@@ -1,7 +1,10 @@
 //! Redis is not there, does not answer, or comes back with less than it had.
 
-use tailstream_e2e::Mirror;
+use std::time::{Duration, Instant};
+
 use tailstream_e2e::database::one;
+use tailstream_e2e::mirror::PATIENCE;
+use tailstream_e2e::{Mirror, eventually};
 
 use crate::{check_log, command, endure};
 
@@ -23,6 +26,30 @@ fn a_redis_that_is_down_from_the_start_gets_everything_when_it_comes() {
     sides.redis = mirror.redis.connect().expect("a connection");
     sides.settle(&ORGS);
     check_log(&mirror, 2);
+}
+
+#[test]
+fn who_asks_again_for_a_stream_and_does_not_commit_holds_up_nobody() {
+    let mirror = Mirror::new("asked-again");
+    let (mut sides, mut admin) = (mirror.sides(), mirror.connect());
+    sides.ingest("acme", 20);
+    sides.settle(&["acme"]);
+    mirror.redis.pause().expect("SIGSTOP");
+    let again = "SELECT ts_set_mirror('acme', true, '1 hour')";
+    admin.batch_execute(again).expect("a backfill");
+    admin.batch_execute(&format!("BEGIN; {again}")).expect("the same again");
+    mirror.redis.resume().expect("SIGCONT");
+    // The stream is made, and that it was cannot be written down.
+    let (began, mut sent) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(2) {
+        sides.ingest("globex", 3);
+        sent += 3;
+        eventually("another org's events", PATIENCE, || (sides.length("globex") == sent).then_some(()));
+    }
+    assert_eq!(sides.length("acme"), 20);
+    admin.batch_execute("COMMIT").expect("commit");
+    sides.ingest("acme", 1);
+    sides.settle(&ORGS);
 }
 
 #[test]
