@@ -130,10 +130,10 @@ BEGIN
     RETURN made;
 EXCEPTION
     WHEN lock_not_available OR deadlock_detected OR undefined_table THEN
-        RETURN true;
+        RETURN NULL;
     WHEN OTHERS THEN
         RAISE WARNING 'chunk % was not purged: %', chunk, SQLERRM USING ERRCODE = SQLSTATE;
-        RETURN true;
+        RETURN NULL;
 END
 $body$;
 
@@ -155,6 +155,10 @@ BEGIN
         rescued := tailstream.rescue_events(chunk, tier, retention);
     END IF;
     EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', chunk);
+    -- While this waited a batch may have been committed into it that has no position yet.
+    IF tier IS NULL AND NOT EXISTS (SELECT FROM tailstream.expired_bookkeeping() l WHERE l.chunk = purge_chunk.chunk) THEN
+        RETURN;
+    END IF;
     SELECT greatest(pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, rescued) - rescued, pg_total_relation_size(c.oid)
     INTO events, bytes FROM pg_class c WHERE c.oid = chunk;
     PERFORM _timescaledb_functions.drop_chunk(chunk);
@@ -188,6 +192,7 @@ DECLARE
     tally    jsonb := '{}';
     patience interval;
     give_up  timestamptz;
+    made     boolean;
     held_up  regclass[] := '{}';
 BEGIN
     -- The first call of a C function loads the library, and with it the settings.
@@ -207,11 +212,13 @@ BEGIN
         FROM tailstream.expired_chunks() x ORDER BY rescue DESC, x.range_end, x.tier
     LOOP
         CONTINUE WHEN victim.rescue AND give_up IS NOT NULL;
-        IF victim.rescue
-           AND tailstream.make_rescue_chunks(victim.chunk, victim.tier, victim.retention, victim.range_start, patience) THEN
-            -- Making a chunk keeps others from making any until commit.
-            give_up := clock_timestamp() + patience;
-            CONTINUE;
+        IF victim.rescue THEN
+            made := tailstream.make_rescue_chunks(victim.chunk, victim.tier, victim.retention, victim.range_start, patience);
+            IF made THEN
+                -- Making a chunk keeps others from making any until commit.
+                give_up := clock_timestamp() + patience;
+            END IF;
+            CONTINUE WHEN made IS NOT FALSE;
         END IF;
         EXIT WHEN give_up < clock_timestamp() AND tailstream.somebody_waits();
         outcome := tailstream.purge_chunk(
@@ -385,6 +392,8 @@ BEGIN
     DELETE FROM tailstream.orgs o WHERE o.org_id = org;
     DELETE FROM tailstream.batches b WHERE b.org_id = org;
     GET DIAGNOSTICS batches = ROW_COUNT;
+    -- Most of it before the lock, for that holds up every org's.
+    DELETE FROM tailstream.positions p WHERE p.org_id = org AND p.snapshot IS NULL;
     -- What the sequencer placed up to here goes as well; from here on it waits, and then sees nothing to place.
     LOCK TABLE ONLY tailstream.positions IN SHARE ROW EXCLUSIVE MODE;
     -- Rows that say what the sequencer has seen stay, without a name.

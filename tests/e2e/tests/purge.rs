@@ -196,3 +196,27 @@ fn a_purge_finds_its_chunks_whatever_the_session_has_set() {
         assert_eq!(one::<i64>(&mut client, left), 0, "{settings}, round {round}");
     }
 }
+
+#[test]
+fn what_cannot_be_rescued_keeps_nothing_else_from_it() {
+    let database = database("unrescued");
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "INSERT INTO tailstream.events (id, created_at, org_id, tier, path)
+             SELECT 1, now() - hours * interval '1 hour', org, 1, '/' FROM (VALUES ('stuck', 9), ('gold', 6)) o(org, hours);
+             SELECT ts_set_org_tier('stuck', 'premium'), ts_set_org_tier('gold', 'premium');
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''refused''; END';
+             CREATE TRIGGER refuse BEFORE INSERT ON tailstream.events FOR EACH ROW WHEN (NEW.org_id = 'stuck')
+                 EXECUTE FUNCTION refuse()",
+        )
+        .expect("events to rescue");
+    // One call makes the chunk, the next one goes on.
+    let twice = |client: &mut Client| [(); 2].map(|()| purge(client));
+    twice(&mut client);
+    let tiers = "SELECT org_id || ' ' || tier FROM tailstream.events ORDER BY 1";
+    assert_eq!(column::<String>(&mut client, tiers), ["gold 2", "stuck 1"]);
+    client.batch_execute("DROP TRIGGER refuse ON tailstream.events").expect("no trigger");
+    twice(&mut client);
+    assert_eq!(column::<String>(&mut client, tiers), ["gold 2", "stuck 2"]);
+}

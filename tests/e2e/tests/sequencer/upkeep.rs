@@ -1,5 +1,6 @@
 //! Ledger and positions stay small and clean.
 
+use std::thread;
 use std::time::Duration;
 
 use postgres::Client;
@@ -188,4 +189,66 @@ fn an_erased_org_leaves_no_place_with_its_name_and_the_order_goes_on() {
     let named = "SELECT count(*) FROM tailstream.positions WHERE org_id = 'gone'";
     assert_eq!(one::<i64>(&mut client, named), 0);
     assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM tailstream.positions WHERE event_count > 0"), 4);
+}
+
+/// Waits until a session waits for another one.
+fn wait_until_blocked(client: &mut Client, waiter: i32, holder: i32) {
+    let sql = format!("SELECT {holder} = ANY (pg_blocking_pids({waiter}))");
+    eventually(&format!("session {waiter} to wait for {holder}"), LONG, || {
+        one::<bool>(client, &sql).then_some(())
+    });
+}
+
+fn pid(client: &mut Client) -> i32 {
+    one(client, "SELECT pg_backend_pid()")
+}
+
+#[test]
+fn who_waited_for_an_erasure_registers_the_org_anew() {
+    let database = crate::database("anew");
+    let (mut client, mut eraser, mut writer) = (database.connect(), database.connect(), database.connect());
+    // The session knows the org from before.
+    ingest(&mut writer, "acme", &some_events(1), None).expect("ingest");
+    client.execute("SELECT ts_set_org_tier('acme', 'premium')", &[]).expect("an upgrade");
+    ingest(&mut writer, "acme", &some_events(1), None).expect("ingest");
+    eraser.batch_execute("BEGIN; SELECT ts_erase_org('acme')").expect("an erasure");
+    let (waiting, holding) = (pid(&mut writer), pid(&mut eraser));
+    let batch = thread::scope(|scope| {
+        let batch = scope.spawn(move || ingest(&mut writer, "acme", &some_events(1), None));
+        wait_until_blocked(&mut client, waiting, holding);
+        eraser.batch_execute("COMMIT").expect("commit");
+        batch.join().expect("the writer").expect("ingest").batch_id
+    });
+    let tier = "SELECT t.name FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier WHERE o.org_id = 'acme'";
+    assert_eq!(column::<String>(&mut client, tier), ["standard"]);
+    let stored = "SELECT tier::integer FROM tailstream.events WHERE org_id = 'acme'";
+    assert_eq!(column::<i32>(&mut client, stored), [1]);
+    soon_placed(&mut client, batch);
+}
+
+#[test]
+fn a_batch_that_commits_while_the_purge_waits_for_its_ledger_gets_its_place() {
+    let database = crate::database("waited_for");
+    let [mut client, mut lock, mut writer, mut purger] = [(); 4].map(|()| database.connect());
+    old_batch(&mut client, -1, "2 days", "'3'");
+    let first = ingest(&mut client, "acme", &some_events(1), None).expect("ingest").batch_id;
+    soon_placed(&mut client, first);
+    lock.batch_execute("BEGIN; LOCK TABLE ONLY tailstream.positions IN SHARE ROW EXCLUSIVE MODE")
+        .expect("a sequencer that has to wait");
+    writer.batch_execute("BEGIN").expect("begin");
+    old_batch(&mut writer, 7, "2 days", "pg_current_xact_id()");
+    purger.batch_execute("SET tailstream.purge_lock_timeout = '30s'").expect("patience");
+    let (waiting, holding) = (pid(&mut purger), pid(&mut writer));
+    thread::scope(|scope| {
+        let purging = scope.spawn(move || purge(&mut purger));
+        wait_until_blocked(&mut client, waiting, holding);
+        writer.batch_execute("COMMIT").expect("commit");
+        purging.join().expect("the purge");
+    });
+    let there = "SELECT count(*) FROM tailstream.batches WHERE batch_id = 7";
+    assert_eq!(one::<i64>(&mut client, there), 1, "it has no place yet");
+    lock.batch_execute("COMMIT").expect("commit");
+    soon_placed(&mut client, 7);
+    purge(&mut client);
+    assert_eq!(one::<i64>(&mut client, there), 0, "it has its place");
 }
