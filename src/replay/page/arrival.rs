@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pgrx::{PgMemoryContexts, pg_sys};
 
-use super::loss::{self, from_ms};
+use super::loss;
 use super::positions;
 use super::rows::{Formed, Gap, Reason, Rows};
 use super::scope::{self, Scope};
@@ -87,15 +87,13 @@ impl Reader<'_, '_> {
         if next.placed_ms >= ingest::now() / 1_000 - KEPT {
             return Ok(());
         }
-        let first = loss::first_known_position(next.seq)?;
-        if first > next.seq {
-            // They came behind the place, and may have happened as long before as they are kept.
-            let kept = crate::replay::retention_of(self.scope.org)?;
-            let from =
-                from_ms(next.placed_ms).saturating_sub(kept).max(self.scope.reach).max(self.scope.start);
+        let known = loss::first_known_position(next.seq)?;
+        if known > next.seq {
+            let first = loss::first_behind(self.scope.org, next.placed_ms)?;
+            let from = first.max(self.scope.reach).max(self.scope.start);
             let to = self.scope.lost_before;
             self.lose(Gap { from: from.min(to), to, reason: Reason::Retention });
-            self.read.next = Next { seq: first, offset: 0, ..next };
+            self.read.next = Next { seq: known, offset: 0, ..next };
         }
         Ok(())
     }

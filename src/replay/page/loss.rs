@@ -80,11 +80,16 @@ pub fn by_erasure(scope: &Scope<'_>, place: Place, life: u32) -> Result<Option<G
     let from = match place {
         Place::Time { created_at, backward: false, .. } => created_at,
         Place::Time { .. } => scope.start,
-        Place::Arrival { placed_ms, .. } => from_ms(placed_ms),
+        Place::Arrival { placed_ms, .. } => first_behind(scope.org, placed_ms)?,
     };
     // A range without beginning begins with what is shown.
     let from = if from == ALWAYS { scope.floor } else { from };
     Ok(Some(Gap { from: from.min(until), to: until, reason: Reason::Erased }))
+}
+
+/// The earliest time of what an org may have been given a position for since: it comes as late as it is kept.
+pub fn first_behind(org: &str, placed_ms: i64) -> Result<i64> {
+    Ok(from_ms(placed_ms).saturating_sub(crate::replay::retention_of(org)?))
 }
 
 /// Milliseconds since the Unix epoch as PostgreSQL's microseconds.
