@@ -80,6 +80,8 @@ fn a_stream_that_aged_to_nothing_has_lost_nothing() {
         .batch_execute("SELECT ts_create_tier('brief', '1 hour'); SELECT ts_set_org_tier('acme', 'brief')")
         .expect("a tier");
     sides.ingest(ORG, 300);
+    // What has no position yet when the reader opens comes by the stream.
+    sides.wait_until_placed();
     let mut reader = Reader::open(&source, None);
     reader.read_pages();
     let missed = sides.ingest(ORG, 300) << 16 | 299;
