@@ -16,7 +16,7 @@ use tailstream_e2e::{Database, Server, Sides};
 
 /// The databases of tests that share a server and a Redis.
 const NAMES: &str = "documents, orgs, commits, large, blocked, by_count, by_age, limits, retiered, upgraded, requests, switched, \
-                     backfilled, open, reported, found, erased, tidy, twin_a, twin_b, undecided";
+                     backfilled, open, reported, found, erased, tidy, twin_a, twin_b, undecided, prepared";
 const KEYS: &str = "m:{database}:{{org}}";
 
 /// The shared server's Redis.
@@ -31,6 +31,7 @@ fn database(name: &str) -> (Database, Sides) {
             .preload(&PRELOAD)
             // What waits for ever shall fail; it is not meant for workers.
             .setting("statement_timeout", "60s")
+            .setting("max_prepared_transactions", "5")
             .setting("tailstream.databases", NAMES)
             .setting("tailstream.redis_url", &redis().url())
             .setting("tailstream.stream_key", KEYS)

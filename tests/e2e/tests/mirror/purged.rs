@@ -76,3 +76,19 @@ fn an_erased_org_has_no_stream_and_may_begin_anew() {
     sides.settle(&["gone", "stays"]);
     assert_eq!(sides.stream("gone").iter().map(|entry| entry.event_id >> 16).collect::<Vec<_>>(), [last]);
 }
+
+#[test]
+fn an_erasure_in_two_phases_removes_the_stream_at_its_second() {
+    let (_database, mut sides) = database("prepared");
+    for round in 0..5 {
+        let org = format!("gone-{round}");
+        sides.ingest(&org, 5);
+        sides.settle(&[org.as_str()]);
+        let erase = format!("BEGIN; SELECT ts_erase_org('{org}'); PREPARE TRANSACTION 'erasure'");
+        sides.client.batch_execute(&erase).expect("the first phase");
+        assert_eq!(sides.length(&org), 5);
+        sides.client.batch_execute("COMMIT PREPARED 'erasure'").expect("the second phase");
+        // Nothing else happens that would wake the mirror.
+        eventually("the stream to be removed", PATIENCE, || (sides.length(&org) == 0).then_some(()));
+    }
+}

@@ -64,6 +64,13 @@ fn a_database_is_copied_at_once_and_what_fails_leaves_the_workers() {
     client.batch_execute("DROP DATABASE renamed").expect_err("somebody is connected");
     drop(inside);
     wait_for_workers(&mut client, "renamed");
+    // Both come back, also if the transaction changes its mind.
+    at_once(
+        &mut client,
+        "BEGIN; ALTER DATABASE original RENAME TO unknown; ALTER DATABASE renamed RENAME TO copied; ROLLBACK",
+    );
+    wait_for_workers(&mut client, "original");
+    wait_for_workers(&mut client, "renamed");
     at_once(&mut client, "DROP DATABASE renamed");
 }
 
