@@ -10,6 +10,7 @@ use pgrx::pg_sys::BuiltinOid::{INT8OID, TIMESTAMPTZOID};
 use pgrx::{PgBuiltInOids, Spi, pg_sys};
 
 use super::loss::from_ms;
+use super::positions::STRETCH;
 use super::scope::ALWAYS;
 use crate::error::{Error, Result};
 use crate::replay::token::{Boundary, Place, Token};
@@ -17,8 +18,6 @@ use crate::statement::raw::{RawPlan, View};
 use crate::statement::stretch::{PLACEHOLDER, StretchPlans};
 use crate::statement::{LatestQuery, snapshot, subtransaction};
 
-/// How much of the positions one plan serves: microseconds.
-const STRETCH: i64 = 6 * 3_600 * 1_000_000;
 /// The first and the last position that may be meant, and when it was given.
 const ARGUMENTS: [PgBuiltInOids; 3] = [INT8OID, INT8OID, TIMESTAMPTZOID];
 

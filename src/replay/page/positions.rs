@@ -15,7 +15,7 @@ use crate::statement::subtransaction;
 
 /// What positions are read first, and then four times as much each time: microseconds. A chunk of them has as much unless it
 /// was changed.
-const STRETCH: i64 = 6 * 3_600 * 1_000_000;
+pub const STRETCH: i64 = 6 * 3_600 * 1_000_000;
 const ARGUMENTS: [PgBuiltInOids; 6] = [TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
 
 thread_local! {

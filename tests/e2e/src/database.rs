@@ -7,7 +7,7 @@ use postgres::{Client, Config, GenericClient, NoTls};
 use tailstream_devkit::Cluster;
 use tailstream_devkit::cluster::SUPERUSER;
 
-use crate::Server;
+use crate::{Server, eventually};
 
 /// What `ts_ingest` says of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,4 +141,18 @@ pub fn column<T: for<'a> postgres::types::FromSql<'a>>(client: &mut impl Generic
         Ok(rows) => rows.iter().map(|row| row.get(0)).collect(),
         Err(error) => panic!("{sql}: {error:?}"),
     }
+}
+
+/// The process of a session.
+pub fn pid(client: &mut Client) -> i32 {
+    one(client, "SELECT pg_backend_pid()")
+}
+
+/// Waits until a session waits for another one.
+#[track_caller]
+pub fn wait_until_blocked(client: &mut Client, waiter: i32, holder: i32) {
+    let sql = format!("SELECT {holder} = ANY (pg_blocking_pids({waiter}))");
+    eventually(&format!("session {waiter} to wait for {holder}"), Duration::from_secs(30), || {
+        one::<bool>(client, &sql).then_some(())
+    });
 }

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use postgres::Client;
 use tailstream_e2e::cursor::store;
-use tailstream_e2e::database::{column, one};
+use tailstream_e2e::database::{column, one, pid, wait_until_blocked};
 use tailstream_e2e::mirror::make_chunks;
 use tailstream_e2e::positions::soon_placed;
 use tailstream_e2e::server::PRELOAD;
@@ -88,19 +88,6 @@ fn create(client: &mut Client, arguments: &str) {
 #[track_caller]
 fn run(client: &mut Client, call: &str) {
     client.batch_execute(&format!("SELECT {call}")).unwrap_or_else(|error| panic!("{call}: {error:?}"));
-}
-
-fn pid(client: &mut Client) -> i32 {
-    one(client, "SELECT pg_backend_pid()")
-}
-
-/// Waits until a session waits for another one.
-#[track_caller]
-fn wait_until_blocked(client: &mut Client, waiter: i32, holder: i32) {
-    let sql = format!("SELECT {holder} = ANY (pg_blocking_pids({waiter}))");
-    eventually(&format!("session {waiter} to wait for {holder}"), LONG, || {
-        one::<bool>(client, &sql).then_some(())
-    });
 }
 
 /// Waits until a session waits inside a fetch, for events and not for a lock.

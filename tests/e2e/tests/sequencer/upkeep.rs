@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use postgres::Client;
-use tailstream_e2e::database::{column, ingest, one};
+use tailstream_e2e::database::{column, ingest, one, pid, wait_until_blocked};
 use tailstream_e2e::eventually;
 use tailstream_e2e::mirror::some_events;
 use tailstream_e2e::positions::{check_positions, position, soon_placed, wait_until_all_placed};
@@ -189,18 +189,6 @@ fn an_erased_org_leaves_no_place_with_its_name_and_the_order_goes_on() {
     let named = "SELECT count(*) FROM tailstream.positions WHERE org_id = 'gone'";
     assert_eq!(one::<i64>(&mut client, named), 0);
     assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM tailstream.positions WHERE event_count > 0"), 4);
-}
-
-/// Waits until a session waits for another one.
-fn wait_until_blocked(client: &mut Client, waiter: i32, holder: i32) {
-    let sql = format!("SELECT {holder} = ANY (pg_blocking_pids({waiter}))");
-    eventually(&format!("session {waiter} to wait for {holder}"), LONG, || {
-        one::<bool>(client, &sql).then_some(())
-    });
-}
-
-fn pid(client: &mut Client) -> i32 {
-    one(client, "SELECT pg_backend_pid()")
 }
 
 #[test]
