@@ -153,3 +153,11 @@ proptest! {
         prop_assert_eq!(event, expected);
     }
 }
+
+#[test]
+fn a_character_takes_no_more_bytes_than_its_shortest_escape() {
+    let text: String = (0_u8..128).map(char::from).chain("é\u{2028}😀".chars()).collect();
+    let path = encode(&EventColumns { path: Some(&text), ..EventColumns::default() });
+    let theirs = serde_json::to_string(&text).unwrap();
+    assert!(path.contains(&theirs), "{path}");
+}

@@ -96,7 +96,8 @@ fn unicode(escape: &str) -> Result<(char, usize), Problem> {
     }
 }
 
-/// Appends `text` as a JSON string.
+/// Appends `text` as a JSON string, with the shortest escape of each character: what came in as two bytes must not come
+/// out as six.
 pub(in super::super) fn write_string(out: &mut String, text: &str) {
     out.push('"');
     let mut from = 0;
@@ -110,6 +111,8 @@ pub(in super::super) fn write_string(out: &mut String, text: &str) {
             Some(b'\n') => out.write_str("\\n"),
             Some(b'\r') => out.write_str("\\r"),
             Some(b'\t') => out.write_str("\\t"),
+            Some(8) => out.write_str("\\b"),
+            Some(12) => out.write_str("\\f"),
             Some(control) => write!(out, "\\u{control:04x}"),
         };
         debug_assert!(written.is_ok(), "writing to a string cannot fail");
