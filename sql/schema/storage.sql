@@ -159,6 +159,12 @@ BEGIN
             -- Also in Redis: if it is not the same there, Redis is not what it was.
             epoch      text NOT NULL,
             stream_key text NOT NULL,
+            -- The marker's key in Redis, and those it had before the database came to this server.
+            marker_key         text NOT NULL DEFAULT '',
+            former_marker_keys text[] NOT NULL DEFAULT '{}',
+            -- Resyncs are numbered: Redis has at least those up to the first number, and was never given one beyond the second.
+            resyncs_done       bigint NOT NULL DEFAULT 0,
+            resyncs_reserved   bigint NOT NULL DEFAULT 0,
             -- The mirror was switched off for all orgs up to this position.
             after_seq  bigint NOT NULL DEFAULT 0,
             paused     boolean NOT NULL DEFAULT false

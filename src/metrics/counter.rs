@@ -25,13 +25,14 @@ pub enum Counter {
     MirrorEntries,
     MirrorResent,
     MirrorExpired,
+    MirrorOversized,
     MirrorPipelines,
     MirrorRetries,
     MirrorRebuilds,
 }
 
 impl Counter {
-    pub const COUNT: usize = 22;
+    pub const COUNT: usize = 23;
     pub const ALL: [Self; Self::COUNT] = [
         Self::IngestBatches,
         Self::IngestEvents,
@@ -52,6 +53,7 @@ impl Counter {
         Self::MirrorEntries,
         Self::MirrorResent,
         Self::MirrorExpired,
+        Self::MirrorOversized,
         Self::MirrorPipelines,
         Self::MirrorRetries,
         Self::MirrorRebuilds,
@@ -109,6 +111,10 @@ impl Counter {
             Self::MirrorExpired => (
                 "tailstream_mirror_expired_events_total",
                 "Events not sent because they were older than their stream's age limit.",
+            ),
+            Self::MirrorOversized => (
+                "tailstream_mirror_oversized_events_total",
+                "Events not sent because Redis takes no entry so large.",
             ),
             Self::MirrorPipelines => {
                 ("tailstream_mirror_pipelines_total", "Transactions that Redis has confirmed.")

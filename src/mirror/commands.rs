@@ -62,9 +62,11 @@ impl Commands {
         self.bytes.len()
     }
 
-    /// Adds other commands behind these.
-    pub fn append(&mut self, other: &Self) {
-        self.bytes.extend_from_slice(&other.bytes);
+    /// Adds other commands behind these, without a copy of theirs where there is room.
+    pub fn append(&mut self, other: Self) {
+        let mut bytes = other.bytes;
+        bytes.splice(0..0, std::mem::take(&mut self.bytes));
+        self.bytes = bytes;
         self.count += other.count;
     }
 

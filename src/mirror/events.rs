@@ -5,7 +5,8 @@ use core::ffi::CStr;
 use pgrx::pg_sys;
 use pgrx::spi::Spi;
 
-use super::part::{Entry, MAX_BYTES};
+use super::part::Entry;
+use super::server::MAX_BYTES;
 use crate::batch::{self, Position, Sink};
 use crate::error::Result;
 use crate::event::{EventColumns, Inet, encode};
@@ -17,24 +18,35 @@ use crate::tier::to_unix_time;
 const MAX_GATHERED: usize = 4 * MAX_BYTES;
 
 /// The entries for the events of a batch from `offset` on, in their order, up to `end`; moves `end` down where they would
-/// be too large together. Those that are gone are left out.
-pub fn read(org: &str, position: &Position, offset: i32, end: &mut i32) -> Result<Vec<Entry>> {
+/// be too large together. Those that are gone are left out, and those whose JSON has more than `most` bytes.
+pub fn read(org: &str, position: &Position, offset: i32, end: &mut i32, most: usize) -> Result<Entries> {
     loop {
-        let mut gathered = Gathered { position, entries: Vec::new(), single: *end - offset <= 1, bytes: 0 };
+        let entries = Entries::default();
+        let mut gathered = Gathered { position, entries, most, single: *end - offset <= 1, bytes: 0 };
         batch::read(org, position, offset..*end, &mut gathered)?;
         if !gathered.is_too_large() {
             let mut entries = gathered.entries;
-            entries.sort_unstable_by_key(|entry| entry.event_id);
+            entries.entries.sort_unstable_by_key(|entry| entry.event_id);
             return Ok(entries);
         }
         *end = offset + (*end - offset) / 2;
     }
 }
 
+/// The entries of some events.
+#[derive(Default)]
+pub struct Entries {
+    pub entries: Vec<Entry>,
+    /// Ids of events that are too large to be one, and how large.
+    pub oversized: Vec<(i64, usize)>,
+}
+
 /// Entries as they are read.
 struct Gathered<'a> {
     position: &'a Position,
-    entries: Vec<Entry>,
+    entries: Entries,
+    /// Bytes of an entry's JSON.
+    most: usize,
     /// A single event is never too large.
     single: bool,
     bytes: usize,
@@ -50,12 +62,16 @@ impl Sink for Gathered<'_> {
     fn take(&mut self, row: &RawRow<'_>) -> bool {
         let entry = entry(row, self.position);
         self.bytes += entry.data.len();
-        self.entries.push(entry);
+        if entry.data.len() > self.most {
+            self.entries.oversized.push((entry.event_id, entry.data.len()));
+        } else {
+            self.entries.entries.push(entry);
+        }
         !self.is_too_large()
     }
 
     fn clear(&mut self) {
-        self.entries.clear();
+        self.entries = Entries::default();
         self.bytes = 0;
     }
 }

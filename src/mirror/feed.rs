@@ -6,11 +6,12 @@ use std::ops::Range;
 use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 
-use super::events;
+use super::events::{self, Entries};
 use super::key::Template;
 use super::marker::Cursor;
 use super::orgs::{Mirrored, Orgs, mirrored_positions};
-use super::part::{Entry, MAX_EVENTS, Part};
+use super::part::{Entry, Part};
+use super::server::{Limits, MAX_EVENTS};
 use crate::batch::{POSITION_COLUMNS, Position, position_columns};
 use crate::error::{Error, Result, spi};
 use crate::ingest;
@@ -58,6 +59,9 @@ pub struct Source<'a> {
     pub rebuilding: &'a dyn Fn(&str) -> bool,
     /// Everything up to this position is left out.
     pub after_seq: i64,
+    /// The key of the registry of streams.
+    pub registry: &'a str,
+    pub limits: Limits,
 }
 
 /// The org that could not be read, after an error.
@@ -73,7 +77,7 @@ pub fn next(source: &mut Source<'_>, reading: &mut Reading) -> Result<(Part, boo
         let positions = positions(reading)?;
         for (position, org, xid) in &positions {
             take(&mut part, source, reading, (position, org, *xid), now_ms)?;
-            if reading.inside.is_some() || part.is_full() {
+            if reading.inside.is_some() || part.is_full(&source.limits) {
                 part.end = reading.clone();
                 return Ok((part, true));
             }
@@ -117,7 +121,7 @@ fn take(
             if let Some((ms, seq)) = source.orgs.begins(org, &mirrored, source.after_seq)? {
                 part.trim(org, &key, ms, seq);
             }
-            stopped_at = add(part, org, &key, &mirrored, position, from)?;
+            stopped_at = add(part, source, (org, &key), &mirrored, (position, from))?;
         }
     }
     reading.placed_ms = position.ms;
@@ -129,69 +133,73 @@ fn take(
     Ok(())
 }
 
-/// The next part of one org's stream made again, from the cursor up to, not including, a position.
-/// A part without commands means that there is nothing left.
+/// The next part of one org's stream made again, from the cursor up to, not including, a position; and whether nothing
+/// is left behind it.
 pub fn next_of(
     org: &str,
     source: &mut Source<'_>,
     cursor: &mut Cursor,
     before: i64,
     clear: bool,
-) -> Result<Part> {
+) -> Result<(Part, bool)> {
     let mut part = Part::default();
     let key = source.template.key(org);
     if clear {
-        part.clear(org, &key);
+        source.orgs.unregister(org);
+        part.clear(org, &key, source.registry);
     }
-    let Some(mirrored) = source.orgs.get(org)?.filter(Mirrored::is_on) else { return Ok(part) };
-    loop {
+    let Some(mirrored) = source.orgs.get(org)?.filter(Mirrored::is_on) else { return Ok((part, true)) };
+    if !clear {
+        // What has grown too old since the last part was passed over, and what came before it is older still.
+        part.trim(org, &key, ingest::now() / 1_000 - mirrored.stream_age, 0);
+    }
+    for _ in 0..MAX_POSITIONS / PAGE {
         let positions = of_org(org, cursor.seq, before, PAGE)?;
-        if !clear && !positions.is_empty() {
-            // What has grown too old since the last part was passed over, and what came before it is older still.
-            part.trim(org, &key, ingest::now() / 1_000 - mirrored.stream_age, 0);
-        }
         for position in &positions {
             let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
-            let stopped_at = add(&mut part, org, &key, &mirrored, position, from)?;
+            let stopped_at = add(&mut part, source, (org, &key), &mirrored, (position, from))?;
             *cursor = match stopped_at {
                 Some(offset) => Cursor { seq: position.seq, offset },
                 None => Cursor::before(position.seq + 1),
             };
-            if stopped_at.is_some() || part.is_full() {
-                return Ok(part);
+            if stopped_at.is_some() || part.is_full(&source.limits) {
+                return Ok((part, false));
             }
         }
-        // Of a page whose events are all gone nothing would be sent, and that means the end.
-        if positions.is_empty() || !part.is_empty() {
-            return Ok(part);
+        if (positions.len() as i64) < PAGE {
+            return Ok((part, true));
         }
     }
+    Ok((part, false))
 }
 
 /// Adds a batch's events from an offset on, as many as there is room for; returns where it stopped if not at the end.
 fn add(
     part: &mut Part,
-    org: &str,
-    key: &str,
+    source: &mut Source<'_>,
+    (org, key): (&str, &str),
     mirrored: &Mirrored,
-    position: &Position,
-    from: i32,
+    (position, from): (&Position, i32),
 ) -> Result<Option<i32>> {
-    let room = MAX_EVENTS.saturating_sub(part.entries).max(1) as i32;
+    let room = source.limits.events.saturating_sub(part.entries).max(1) as i32;
     let mut end = position.events.min(from.saturating_add(room));
     READING.set(Some(org.to_owned()));
-    let entries = events::read(org, position, from, &mut end)?;
+    let Entries { entries, oversized } = events::read(org, position, from, &mut end, source.limits.entry)?;
     READING.set(None);
     if !entries.is_empty() {
+        if source.orgs.register(org) {
+            part.register(key, org, source.registry);
+        }
         part.add(org, key, &entries, mirrored.stream_entries);
     }
+    part.oversized.extend(oversized.into_iter().map(|(id, bytes)| (org.to_owned(), id, bytes)));
     if let Some(offset) = last_missing(&entries, position, from..end) {
         part.trim(org, key, position.ms, position.stream_seq + i64::from(offset) + 1);
     }
     Ok((end < position.events).then_some(end))
 }
 
-/// The last of these offsets that has no entry: an event that was purged before it could be sent.
+/// The last of these offsets that has no entry: an event that was purged before it could be sent, or is too large.
 fn last_missing(entries: &[Entry], position: &Position, offsets: Range<i32>) -> Option<i32> {
     let base = position.batch_id << 16;
     let mut present = entries.iter().rev().map(|entry| (entry.event_id - base) as i32).peekable();
@@ -237,7 +245,7 @@ pub fn expected(
     cursor: &mut Cursor,
     before: i64,
     sent: Cursor,
-    hole: &mut (i64, i64),
+    (hole, limits): (&mut (i64, i64), &Limits),
 ) -> Result<Vec<Entry>> {
     let mut all = Vec::new();
     while all.len() < MAX_EVENTS {
@@ -245,7 +253,7 @@ pub fn expected(
         let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
         let last = if position.seq == sent.seq { sent.offset } else { position.events };
         let mut end = last.min(from + MAX_EVENTS as i32);
-        let entries = events::read(org, &position, from, &mut end)?;
+        let entries = events::read(org, &position, from, &mut end, limits.entry)?.entries;
         if let Some(offset) = last_missing(&entries, &position, from..end) {
             *hole = (position.ms, position.stream_seq + i64::from(offset));
         }

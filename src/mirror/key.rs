@@ -32,9 +32,27 @@ impl Template {
     }
 }
 
-/// The key under which Redis knows how far this database's mirror has come.
-pub fn marker(system_identifier: u64, database: u32) -> String {
-    format!("tailstream:mirror:{system_identifier}:{database}")
+/// The keys that the mirror of a database has for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnKeys {
+    /// How far it has come.
+    pub marker: String,
+    /// A hash of all streams it has made: key of the stream → org id. It is written in the same transactions as the
+    /// streams, so whatever age of data Redis comes back with, it lists the streams of that age, those of orgs that were
+    /// erased since among them. The field without a name holds the epoch.
+    pub registry: String,
+}
+
+impl OwnKeys {
+    pub fn new(system_identifier: u64, database: u32) -> Self {
+        Self::beside(format!("tailstream:mirror:{system_identifier}:{database}"))
+    }
+
+    /// Those that go with a marker's key.
+    pub fn beside(marker: String) -> Self {
+        let registry = format!("{marker}:streams");
+        Self { marker, registry }
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod orgs;
 mod part;
 mod pump;
 mod rebuild;
+mod server;
 mod state;
 mod status;
 mod verify;
@@ -48,6 +49,9 @@ pub extern "C-unwind" fn tailstream_mirror_main(argument: pg_sys::Datum) {
     loop {
         let pause = match pump.step() {
             Ok(turn) => {
+                if turn.recovered {
+                    reporter.recovered();
+                }
                 if turn.settled {
                     reporter.succeeded(turn.state);
                 } else if slot.worker(Role::Mirror).state() != State::Failing {
@@ -57,6 +61,7 @@ pub extern "C-unwind" fn tailstream_mirror_main(argument: pg_sys::Datum) {
             }
             Err(Error::StorageMissing) => {
                 pump.forget();
+                reporter.recovered();
                 reporter.succeeded(State::Off);
                 INTERVAL
             }
@@ -69,7 +74,7 @@ pub extern "C-unwind" fn tailstream_mirror_main(argument: pg_sys::Datum) {
         let reloaded = if pause.is_zero() { process::serve_interrupts() } else { process::wait(pause) };
         if reloaded {
             pump.reloaded();
-            reporter.reloaded();
+            reporter.recovered();
         }
     }
 }

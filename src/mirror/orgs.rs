@@ -77,6 +77,8 @@ pub struct Orgs {
     known: HashMap<String, Option<Mirrored>>,
     /// Orgs in whose streams there is no hole: nothing from before the mirror was switched off and on again.
     whole: HashSet<String>,
+    /// Orgs whose streams are in the registry, or will be with what was made ready.
+    registered: HashSet<String>,
 }
 
 impl Orgs {
@@ -96,6 +98,17 @@ impl Orgs {
     pub fn forget(&mut self) {
         self.known.clear();
         self.whole.clear();
+        self.registered.clear();
+    }
+
+    /// Whether the registry has yet to be told of the org's stream; from now on it is.
+    pub fn register(&mut self, org: &str) -> bool {
+        !self.registered.contains(org) && self.registered.insert(org.to_owned())
+    }
+
+    /// The registry loses the org's stream.
+    pub fn unregister(&mut self, org: &str) {
+        self.registered.remove(org);
     }
 
     /// Where the org's stream has to begin now: there may be entries before what was left out while the mirror was

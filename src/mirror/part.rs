@@ -1,19 +1,16 @@
-//! A part of the backlog, as one Redis transaction.
+//! A part of the backlog, or anything else that is written to Redis, as one Redis transaction.
 //!
-//! MULTI … EXEC makes it all or nothing, and the marker goes with it. The marker is watched from the last answer
-//! on: if anything touched it meanwhile (another mirror that was believed dead, FLUSHALL), nothing is written.
+//! MULTI … EXEC makes it all or nothing, and the marker goes with it. The marker and the registry of streams are watched
+//! from the last answer on: if anything touched one of them meanwhile (another mirror that was believed dead, FLUSHALL,
+//! bytes of a lost connection that arrive late), nothing is written. Nothing is written outside of such a transaction.
 
 use redis::{ServerError, Value};
 
 use super::commands::Commands;
 use super::feed::Reading;
-use super::marker::Marker;
+use super::key::OwnKeys;
+use super::server::Limits;
 use crate::error::Error;
-
-/// Events in one transaction: Redis serves nobody else while it runs.
-pub const MAX_EVENTS: usize = 1_000;
-/// Bytes after which a transaction is full; one event may be larger.
-pub const MAX_BYTES: usize = 1 << 20;
 
 /// One event on its way.
 pub struct Entry {
@@ -41,6 +38,8 @@ const TIME_FIRST: &str = "{\"created_at\":";
 enum Owner {
     Org(usize),
     Mirror,
+    /// Nobody's: if it fails for its key's own reason, that is no harm.
+    Nobody,
 }
 
 /// Commands of one transaction.
@@ -54,11 +53,13 @@ pub struct Part {
     pub end: Reading,
     /// Events passed over because they were too old.
     pub expired: u64,
+    /// Events passed over because Redis takes none so large: org, id and bytes.
+    pub oversized: Vec<(String, i64, usize)>,
 }
 
 impl Part {
-    pub fn is_full(&self) -> bool {
-        self.entries >= MAX_EVENTS || self.commands.len() >= MAX_BYTES
+    pub fn is_full(&self, limits: &Limits) -> bool {
+        self.entries >= limits.events || self.commands.len() >= limits.bytes
     }
 
     pub fn is_empty(&self) -> bool {
@@ -78,18 +79,51 @@ impl Part {
         }))
     }
 
-    /// Removes what is under the key.
-    pub fn clear(&mut self, org: &str, key: &str) {
+    /// The orgs that it has commands for.
+    pub fn orgs(&self) -> &[String] {
+        &self.orgs
+    }
+
+    /// Removes what is under the key, and its line in the registry.
+    pub fn clear(&mut self, org: &str, key: &str, registry: &str) {
         let owner = self.owner(org);
         self.commands.command(&["DEL", key]);
         self.owners.push(owner);
+        self.unregister(key, registry);
+    }
+
+    /// The same for a stream that is no org's.
+    pub fn remove(&mut self, key: &str, registry: &str) {
+        self.commands.command(&["DEL", key]);
+        self.owners.push(Owner::Nobody);
+        self.unregister(key, registry);
+    }
+
+    /// Notes that the mirror has made this stream.
+    pub fn register(&mut self, key: &str, org: &str, registry: &str) {
+        self.commands.command(&["HSET", registry, key, org]);
+        self.owners.push(Owner::Mirror);
+    }
+
+    pub fn unregister(&mut self, key: &str, registry: &str) {
+        self.commands.command(&["HDEL", registry, key]);
+        self.owners.push(Owner::Mirror);
     }
 
     /// Removes what has a smaller id.
     pub fn trim(&mut self, org: &str, key: &str, ms: i64, seq: i64) {
         let owner = self.owner(org);
+        // A stream may be kept for longer than there are ids.
+        let (ms, seq) = if ms < 0 { (0, 0) } else { (ms, seq) };
         self.commands.begin(5).word("XTRIM").word(key).word("MINID").word("=").stream_id(ms, seq);
         self.owners.push(owner);
+    }
+
+    /// Trims a stream to what its tier keeps, roughly: by whole nodes.
+    pub fn limit(&mut self, key: &str, entries: i64, oldest_ms: i64) {
+        self.commands.begin(5).word("XTRIM").word(key).word("MAXLEN").word("~").number(entries);
+        self.commands.begin(5).word("XTRIM").word(key).word("MINID").word("~").number(oldest_ms.max(0));
+        self.owners.extend([Owner::Nobody; 2]);
     }
 
     /// Adds entries of one org in their order; the last one trims the stream to so many.
@@ -108,17 +142,17 @@ impl Part {
         }
     }
 
-    /// The commands to send.
-    pub fn pack(&self, key: &str, marker: &Marker) -> Commands {
+    /// The commands to send, with the text that the marker's key will hold. They leave the part: they may be large.
+    pub fn pack(&mut self, keys: &OwnKeys, marker: &str) -> Commands {
         let mut all = Commands::default();
-        all.command(&["MULTI"]).append(&self.commands);
-        all.command(&["SET", key, &marker.to_string()]).command(&["EXEC"]);
-        all.command(&["WATCH", key]).command(&["GET", key]);
+        all.command(&["MULTI"]).append(std::mem::take(&mut self.commands));
+        all.command(&["SET", &keys.marker, marker]).command(&["EXEC"]);
+        all.command(&["WATCH", &keys.marker, &keys.registry]).command(&["GET", &keys.marker]);
         all
     }
 
     /// What the replies to `pack` mean.
-    pub fn outcome(&self, replies: &[Value], marker: &Marker) -> Outcome {
+    pub fn outcome(&self, replies: &[Value], marker: &str) -> Outcome {
         let [multi, queued @ .., set, exec, _watch, now] = replies else {
             return Outcome::Refused("an answer that fits no question".into());
         };
@@ -134,7 +168,7 @@ impl Part {
             (Value::Nil, _) => Outcome::Overtaken,
             (Value::Array(results), _) => match self.failures(results.iter().zip(owners)) {
                 Err(message) => Outcome::Refused(message),
-                Ok(_) if text(now).as_deref() != Some(&*marker.to_string()) => Outcome::Overtaken,
+                Ok(_) if text(now).as_deref() != Some(marker) => Outcome::Overtaken,
                 Ok(failed) => Outcome::Done(failed),
             },
             (Value::ServerError(error), _) => Outcome::Refused(words(error)),
@@ -157,6 +191,7 @@ impl Part {
                         failed.push((org.clone(), words(error)));
                     }
                 }
+                Owner::Nobody if is_of_key(error.code(), error.details()) => {}
                 _ => return Err(words(error)),
             }
         }
@@ -191,11 +226,14 @@ pub fn first_error(replies: &[Value]) -> Result<(), Error> {
     error.map_or(Ok(()), Err)
 }
 
-/// Whether an error is about the key in question and not about the server.
+/// Whether an error is about the key in question and not about the server. A command that the server does not know, or
+/// the user may not give, fails for every org alike.
 fn is_of_key(code: &str, details: Option<&str>) -> bool {
+    let says = |text: &str| details.is_some_and(|details| details.contains(text));
     match code {
-        "WRONGTYPE" | "NOPERM" => true,
-        "ERR" => details.is_some_and(|details| details.contains("XADD") || details.contains("stream")),
+        "WRONGTYPE" => true,
+        "NOPERM" => !says("command"),
+        "ERR" => !says("unknown command") && (says("XADD") || says("stream")),
         _ => false,
     }
 }

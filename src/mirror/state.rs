@@ -1,7 +1,12 @@
-//! What the mirror keeps in tables: the epoch, where it was switched off, and which streams are to be made again.
+//! What the mirror keeps in tables: the epoch, the resyncs in it, where it was switched off, and which streams are to be
+//! made again.
 
+use std::collections::HashSet;
+use std::thread::LocalKey;
+
+use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
-use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTOID};
+use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTARRAYOID, TEXTOID};
 use pgrx::prelude::*;
 
 use super::marker::{Cursor, Marker};
@@ -14,7 +19,9 @@ thread_local! {
         "reading the mirror's state",
         "SELECT (SELECT m.epoch FROM tailstream.mirror m), coalesce((SELECT m.stream_key FROM tailstream.mirror m), ''),
                 coalesce((SELECT m.after_seq FROM tailstream.mirror m), 0),
-                coalesce((SELECT p.seq FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1), 0)",
+                coalesce((SELECT p.seq FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1), 0),
+                coalesce((SELECT m.resyncs_done FROM tailstream.mirror m), 0),
+                coalesce((SELECT m.resyncs_reserved FROM tailstream.mirror m), 0)",
         &[]) };
     static PAUSE: Statement = const { Statement::new(
         "switching the mirror off",
@@ -55,6 +62,12 @@ thread_local! {
         "DELETE FROM tailstream.mirror_rebuilds r
          USING (SELECT l.org_id FROM tailstream.mirror_rebuilds l WHERE l.org_id = $1 AND l.request = $2 FOR UPDATE SKIP LOCKED) l
          WHERE r.org_id = l.org_id AND r.request = $2 RETURNING r.request", &[TEXTOID, INT8OID]) };
+    static DONE: Statement = const { Statement::new(
+        "noting that a stream was made again",
+        "UPDATE tailstream.mirror SET resyncs_done = greatest(resyncs_done, $1)", &[INT8OID]) };
+    static RESERVE: Statement = const { Statement::new(
+        "reserving numbers of resyncs",
+        "UPDATE tailstream.mirror SET resyncs_reserved = resyncs_reserved + $1 RETURNING resyncs_reserved", &[INT8OID]) };
     /// Nothing is lost with such a commit but the knowledge that something need not be done again.
     static NO_HURRY: Statement = const { Statement::new(
         "setting a transaction up", "SELECT set_config('synchronous_commit', 'off', true)", &[]) };
@@ -73,6 +86,15 @@ thread_local! {
          FROM tailstream.positions
          WHERE seq > $1 - 1100 AND (seq < $1 OR seq = $1 AND $2 > 0) AND event_count > 0 ORDER BY org_id, seq DESC",
         &[INT8OID, INT4OID]) };
+    static OWN_KEYS: Statement = const { Statement::new(
+        "noting the mirror's own keys",
+        "UPDATE tailstream.mirror SET marker_key = $1,
+                former_marker_keys = CASE WHEN marker_key = '' THEN former_marker_keys ELSE array_append(former_marker_keys, marker_key) END
+         WHERE marker_key <> $1", &[TEXTOID]) };
+    static FORMER_KEYS: Statement = const { Statement::new(
+        "reading the mirror's former keys", "SELECT unnest(former_marker_keys) FROM tailstream.mirror", &[]) };
+    static KNOWN: Statement = const { Statement::new(
+        "looking for orgs", "SELECT o.org_id FROM tailstream.orgs o WHERE o.org_id = ANY ($1)", &[TEXTARRAYOID]) };
     static WITHOUT_REBUILD: Statement = const { Statement::new(
         "listing orgs",
         "SELECT o.org_id FROM tailstream.orgs o
@@ -96,6 +118,10 @@ pub struct Durable {
     pub stream_key: String,
     pub after_seq: i64,
     pub last_seq: i64,
+    /// Redis has at least the resyncs up to this number.
+    pub resyncs_done: i64,
+    /// No number beyond was ever given to Redis.
+    pub resyncs_reserved: i64,
 }
 
 /// A stream to be made again.
@@ -132,6 +158,8 @@ pub fn load() -> Result<Durable> {
             stream_key: row.get(2).map_err(reading())?.unwrap_or_default(),
             after_seq: row.get(3).map_err(reading())?.unwrap_or_default(),
             last_seq: row.get(4).map_err(reading())?.unwrap_or_default(),
+            resyncs_done: row.get(5).map_err(reading())?.unwrap_or_default(),
+            resyncs_reserved: row.get(6).map_err(reading())?.unwrap_or_default(),
         })
     })
 }
@@ -150,15 +178,44 @@ pub fn resume() -> Result<()> {
 }
 
 /// Begins a new epoch: all streams of the present are made again.
-pub fn begin_epoch(stream_key: &str) -> Result<Marker> {
+pub fn begin_epoch(stream_key: &str, marker_key: &str) -> Result<Marker> {
     // First: what is placed from here on comes by the flow, whether its org is listed or not.
     let last_seq = load()?.last_seq;
     Spi::connect_mut(|client| {
         ADOPT.with(|adopt| adopt.run(client, &[arg(stream_key.to_owned())]).map(drop))?;
+        OWN_KEYS.with(|own_keys| own_keys.run(client, &[arg(marker_key.to_owned())]).map(drop))?;
         LOST.with(|lost| lost.run(client, &[]).map(drop))
     })?;
-    let epoch = load()?.epoch.ok_or(Error::Internal("an epoch that was just begun is not there"))?;
-    Ok(Marker { epoch, timeline: timeline(), cursor: Cursor::before(last_seq + 1) })
+    let durable = load()?;
+    let epoch = durable.epoch.ok_or(Error::Internal("an epoch that was just begun is not there"))?;
+    let (timeline, resyncs) = (timeline(), durable.resyncs_done);
+    Ok(Marker { epoch, timeline, resyncs, cursor: Cursor::before(last_seq + 1) })
+}
+
+/// Reserves so many numbers of resyncs; returns the last of them.
+pub fn reserve_resyncs(count: i64) -> Result<i64> {
+    Spi::connect_mut(|client| {
+        let row = RESERVE.with(|reserve| reserve.run(client, &[arg(count)]))?.first();
+        let last = row.get::<i64>(1).map_err(spi("reserving numbers of resyncs"))?;
+        last.ok_or(Error::Internal("no row in tailstream.mirror"))
+    })
+}
+
+/// The keys of markers that this database's mirror had on other servers, or before it was restored.
+pub fn former_marker_keys() -> Result<Vec<String>> {
+    texts(&FORMER_KEYS, &[])
+}
+
+/// Those of these orgs that there are.
+pub fn known_orgs(orgs: Vec<String>) -> Result<HashSet<String>> {
+    texts(&KNOWN, &[arg(orgs)]).map(|found| found.into_iter().collect())
+}
+
+fn texts(statement: &'static LocalKey<Statement>, arguments: &[DatumWithOid<'_>]) -> Result<Vec<String>> {
+    Spi::connect_mut(|client| {
+        let rows = statement.with(|statement| statement.run(client, arguments))?;
+        rows.map(|row| Ok(row.get(1).map_err(spi("reading texts"))?.unwrap_or_default())).collect()
+    })
 }
 
 /// The server's timeline.
@@ -187,12 +244,18 @@ pub fn request_rebuild(org: &str, reason: &str) -> Result<()> {
     Spi::connect_mut(|client| REQUEST.with(|request| request.run(client, &arguments).map(drop)))
 }
 
-/// The stream follows the others again, unless it was asked for once more: then false.
-pub fn rebuilt(request: &Request) -> Result<bool> {
+/// The stream follows the others again, unless it was asked for once more: then false. Redis has it, and says so by the
+/// number of the resync.
+pub fn rebuilt(request: &Request, resync: i64) -> Result<bool> {
     let arguments = [arg(request.org.clone()), arg(request.number)];
     Spi::connect_mut(|client| {
         NO_HURRY.with(|no_hurry| no_hurry.run(client, &[]).map(drop))?;
-        REBUILT.with(|rebuilt| rebuilt.run(client, &arguments)).map(|deleted| !deleted.is_empty())
+        let deleted =
+            REBUILT.with(|rebuilt| rebuilt.run(client, &arguments)).map(|deleted| !deleted.is_empty())?;
+        if deleted {
+            DONE.with(|done| done.run(client, &[arg(resync)]).map(drop))?;
+        }
+        Ok(deleted)
     })
 }
 
@@ -231,10 +294,7 @@ pub fn tail(cursor: Cursor) -> Result<Vec<LastEntry>> {
 
 /// The next mirrored orgs behind this one, in the order of their ids, whose streams are not to be made again.
 pub fn orgs_without_rebuild(after: &str) -> Result<Vec<String>> {
-    Spi::connect_mut(|client| {
-        let rows = WITHOUT_REBUILD.with(|orgs| orgs.run(client, &[arg(after.to_owned())]))?;
-        rows.map(|row| Ok(row.get(1).map_err(spi("listing orgs"))?.unwrap_or_default())).collect()
-    })
+    texts(&WITHOUT_REBUILD, &[arg(after.to_owned())])
 }
 
 /// How long an org's stream keeps entries, in milliseconds; 0 if there is no such org.

@@ -15,6 +15,7 @@ use super::feed;
 use super::link::{Link, Target};
 use super::marker::Cursor;
 use super::part::{self, Entry, text};
+use super::server::{self, Limits};
 use super::{state, status};
 use crate::error::{Error, Result, report};
 use crate::ingest;
@@ -87,6 +88,7 @@ fn verify(org: Option<&str>) -> Result<Findings> {
     let target = Target::from_settings().ok_or(Error::NoRedis)?;
     let key = status::template()?.key(org);
     let mut redis = Conversation::begin(target)?;
+    let limits = redis.limits()?;
     let mut findings = Findings::default();
     let (seq, offset) = slot.progress.cursor();
     let sent = Cursor { seq, offset };
@@ -99,7 +101,7 @@ fn verify(org: Option<&str>) -> Result<Findings> {
     if let Some(mut cursor) = state::stream_start(org, before)? {
         loop {
             pgrx::check_for_interrupts!();
-            let expected = feed::expected(org, &mut cursor, before, sent, &mut hole)?;
+            let expected = feed::expected(org, &mut cursor, before, sent, (&mut hole, &limits))?;
             let Some(until) = expected.last().map(id_of) else { break };
             let from = last.or_else(|| expected.first().map(|entry| before_id(id_of(entry))));
             let found = stream(&mut redis, &key, from.unwrap_or_default(), until)?;
@@ -183,6 +185,12 @@ impl Conversation {
         let mut redis = Self { link };
         redis.link.connect(target);
         redis.wait().map(|_| redis)
+    }
+
+    /// What the server takes at once: the mirror leaves larger events out.
+    fn limits(&mut self) -> Result<Limits> {
+        self.link.run(server::questions());
+        server::read(&self.wait()?)
     }
 
     /// The reply to one command.

@@ -67,6 +67,7 @@ pub extern "C-unwind" fn tailstream_sequencer_main(argument: pg_sys::Datum) {
         }
         let pause = match look(&mut order, slot) {
             Ok(look) => {
+                reporter.recovered();
                 reporter.succeeded(State::Running);
                 if look.placed > 0 {
                     slot.worker(Role::Mirror).wake();
@@ -79,6 +80,7 @@ pub extern "C-unwind" fn tailstream_sequencer_main(argument: pg_sys::Datum) {
             }
             Err(Error::StorageMissing) => {
                 order = None;
+                reporter.recovered();
                 reporter.succeeded(State::Off);
                 Some(INTERVAL)
             }

@@ -1,6 +1,6 @@
 //! What a worker says of itself: its state in shared memory, and one line in the log for each change of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::process;
@@ -13,28 +13,33 @@ pub struct Reporter {
     slot: &'static Slot,
     role: Role,
     backoff: Backoff,
+    /// The last failure, and how long the pause after it is.
+    failure: Option<(Instant, Duration)>,
     /// What the log was told last; empty while all is well.
     logged: String,
 }
 
 impl Reporter {
     pub fn new(slot: &'static Slot, role: Role) -> Self {
-        Self { slot, role, backoff: Backoff::default(), logged: String::new() }
+        Self { slot, role, backoff: Backoff::default(), failure: None, logged: String::new() }
     }
 
-    /// Something worked.
+    /// What failed before has worked: the next failure is a first one again.
+    pub fn recovered(&mut self) {
+        self.failure = None;
+        self.backoff.reset();
+    }
+
+    /// Something worked. It may have been something else than what failed before: then that has to last.
     pub fn succeeded(&mut self, state: State) {
         self.slot.worker(self.role).set_state(state);
-        self.backoff.reset();
+        if self.failure.is_some_and(|(at, pause)| at.elapsed() > pause * 2) {
+            self.recovered();
+        }
         if !self.logged.is_empty() {
             self.logged.clear();
             pgrx::log!("tailstream {} works again", self.role.name());
         }
-    }
-
-    /// The configuration was read again: the next failure is the first.
-    pub fn reloaded(&mut self) {
-        self.backoff.reset();
     }
 
     /// Something failed. Returns how long to wait before the next attempt.
@@ -45,6 +50,8 @@ impl Reporter {
             message.clone_into(&mut self.logged);
             pgrx::log!("tailstream {}: {message}", self.role.name());
         }
-        self.backoff.next(process::random())
+        let pause = self.backoff.next(process::random());
+        self.failure = Some((Instant::now(), pause));
+        pause
     }
 }

@@ -1,6 +1,6 @@
 //! What the replies of Redis are taken for.
 
-use super::super::marker::Cursor;
+use super::super::marker::{Cursor, Marker};
 use super::*;
 
 fn replies(text: &str) -> Vec<Value> {
@@ -10,7 +10,7 @@ fn replies(text: &str) -> Vec<Value> {
 }
 
 fn marker() -> Marker {
-    Marker { epoch: "e".into(), timeline: 1, cursor: Cursor { seq: 5, offset: 0 } }
+    Marker { epoch: "e".into(), timeline: 1, resyncs: 4, cursor: Cursor { seq: 5, offset: 0 } }
 }
 
 /// One entry each of two orgs.
@@ -23,15 +23,15 @@ fn part() -> Part {
 }
 
 fn outcome(text: &str) -> Outcome {
-    part().outcome(&replies(text), &marker())
+    part().outcome(&replies(text), &marker().to_string())
 }
 
 const QUEUED: &str = "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n";
-const MARKER: &str = "+OK\r\n$9\r\n1 e 1 5 0\r\n";
+const MARKER: &str = "+OK\r\n$11\r\n2 e 1 4 5 0\r\n";
 
 #[test]
 fn the_commands_are_as_many_as_the_replies() {
-    let commands = part().pack("m", &marker());
+    let commands = part().pack(&OwnKeys::beside("m".into()), &marker().to_string());
     let count = commands.count();
     let text = String::from_utf8(commands.into_bytes()).unwrap();
     assert_eq!(text.matches("\r\n*").count() + 1, count);
@@ -69,6 +69,8 @@ fn a_server_that_takes_nothing_refuses() {
         "MISCONF Redis is configured",
         "READONLY You can't write",
         "LOADING Redis is",
+        "NOPERM User default has no permissions to run the 'xadd' command",
+        "ERR unknown command 'XADD', with args beginning with: 'tailstream:stream:a'",
     ] {
         let text = format!(
             "+OK\r\n-{error}\r\n-{error}\r\n-{error}\r\n-EXECABORT Transaction discarded\r\n{MARKER}"
@@ -85,5 +87,27 @@ fn a_marker_that_changed_means_overtaken() {
     assert_eq!(outcome(&format!("{QUEUED}*-1\r\n{MARKER}")), Outcome::Overtaken);
     let flushed = format!("{QUEUED}*3\r\n$4\r\n10-0\r\n$4\r\n10-1\r\n+OK\r\n+OK\r\n$-1\r\n");
     assert_eq!(outcome(&flushed), Outcome::Overtaken);
-    assert!(matches!(part().outcome(&[], &marker()), Outcome::Refused(_)));
+    assert!(matches!(part().outcome(&[], &marker().to_string()), Outcome::Refused(_)));
+}
+
+#[test]
+fn what_is_nobodys_may_fail_for_its_keys_own_reason_only() {
+    let mut part = Part::default();
+    part.limit("s:a", 10, -5);
+    let text = |error: &str| {
+        format!("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n-{error}\r\n:0\r\n+OK\r\n{MARKER}")
+    };
+    let outcome = |error: &str| part.outcome(&replies(&text(error)), &marker().to_string());
+    assert_eq!(outcome("WRONGTYPE Operation against a key"), Outcome::Done(vec![]));
+    assert!(matches!(outcome("OOM command not allowed"), Outcome::Refused(_)));
+    let commands = String::from_utf8(part.pack(&OwnKeys::beside("m".into()), "x").into_bytes()).unwrap();
+    assert!(commands.contains("MINID\r\n$1\r\n~\r\n$1\r\n0\r\n"), "no id is negative: {commands}");
+}
+
+#[test]
+fn a_stream_that_is_kept_for_ever_is_not_trimmed_by_a_negative_id() {
+    let mut part = Part::default();
+    part.trim("a", "s:a", -1_000, 5);
+    let commands = String::from_utf8(part.pack(&OwnKeys::beside("m".into()), "x").into_bytes()).unwrap();
+    assert!(commands.contains("MINID\r\n$1\r\n=\r\n$3\r\n0-0\r\n"), "{commands}");
 }

@@ -1,71 +1,184 @@
-//! Before a new epoch: streams of orgs without events of the present are removed. They hold what another epoch left,
-//! and the next event would be added to that.
+//! Before a new epoch: streams that are not made again are removed. They hold what another epoch left, and the next
+//! event would be added to that; or they are of orgs that were erased since, and must not come back.
+//!
+//! First the marker makes room for the note that a reset is going on. So bytes of a lost connection that arrive late
+//! write nothing any more, and a reset that is interrupted begins again.
 
 use redis::Value;
 
 use super::super::commands::Commands;
+use super::super::key::OwnKeys;
 use super::super::marker::Marker;
-use super::super::part::{self, Part};
+use super::super::part::{self, Outcome, Part};
 use super::super::state;
 use super::{Awaited, Pump};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::statement::snapshot;
 use crate::worker::transaction::{self, Isolation};
 
-/// Orgs that are left to look at.
+/// Streams of a registry that are asked for at a time, roughly.
+const PAGE: &str = "500";
+
+/// A reset that is going on.
 pub struct Clearing {
     marker: Marker,
-    /// The last org that was looked at.
-    after: String,
-    /// The keys of this page.
-    keys: Vec<String>,
+    stage: Stage,
+    /// Keys that are to go, if they are streams, and the registry that lists each.
+    doomed: Vec<(String, String)>,
+}
+
+/// What is looked through. Registries are read page by page, from a cursor of Redis.
+enum Stage {
+    Registries {
+        left: Vec<String>,
+        cursor: String,
+    },
+    /// The orgs behind this one.
+    Orgs {
+        after: String,
+    },
+    /// The new marker is on its way.
+    Over,
 }
 
 impl Pump {
-    /// Looks at all orgs, and then writes the new marker.
+    /// Removes what has to go, and then writes the new marker.
     pub(super) fn begin_clearing(&mut self, marker: Marker) -> Result<()> {
-        self.clear_behind(Clearing { marker, after: String::new(), keys: Vec::new() })
+        let former =
+            transaction::run(Isolation::ReadCommitted, || snapshot::current(state::former_marker_keys))?;
+        let mut registries: Vec<String> =
+            former.into_iter().map(|marker| OwnKeys::beside(marker).registry).collect();
+        registries.push(self.keys.registry.clone());
+        let stage = Stage::Registries { left: registries, cursor: "0".to_owned() };
+        self.write_reset(Part::default(), Clearing { marker, stage, doomed: Vec::new() });
+        Ok(())
     }
 
-    /// Asks what is under the keys of the next orgs.
-    fn clear_behind(&mut self, mut clearing: Clearing) -> Result<()> {
+    fn write_reset(&mut self, mut part: Part, clearing: Clearing) {
+        let text = clearing.marker_text();
+        self.link.run(part.pack(&self.keys, &text));
+        self.awaited = Some(Awaited::Reset(clearing, part));
+    }
+
+    /// Goes on behind a transaction of the reset, unless Redis refused it: then the reset begins again, later.
+    pub(super) fn reset_written(&mut self, clearing: Clearing, part: &Part, replies: &[Value]) -> Result<()> {
+        match part.outcome(replies, &clearing.marker_text()) {
+            Outcome::Done(_) if matches!(clearing.stage, Stage::Over) => {
+                self.written(clearing.marker);
+                self.new_epoch = None;
+                self.start_sending();
+                Ok(())
+            }
+            Outcome::Done(_) => self.go_on_clearing(clearing),
+            Outcome::Overtaken | Outcome::Aborted(_) => {
+                self.forget_marker();
+                Ok(())
+            }
+            Outcome::Refused(message) => Err(Error::Redis(message)),
+        }
+    }
+
+    /// Asks for what is looked through next.
+    fn go_on_clearing(&mut self, mut clearing: Clearing) -> Result<()> {
+        match &mut clearing.stage {
+            Stage::Registries { left, cursor } => {
+                let registry = left.last().cloned().unwrap_or_default();
+                let mut commands = Commands::default();
+                commands.command(&["HSCAN", &registry, cursor, "COUNT", PAGE]);
+                self.ask(Awaited::Registered(clearing), commands);
+                Ok(())
+            }
+            Stage::Orgs { after } => {
+                let orgs = transaction::run(Isolation::ReadCommitted, || {
+                    snapshot::current(|| state::orgs_without_rebuild(after))
+                })?;
+                let Some(last) = orgs.last() else { return self.end_clearing(clearing) };
+                after.clone_from(last);
+                let keys = orgs.iter().filter_map(|org| Some(self.wish.as_ref()?.template.key(org)));
+                clearing.doomed = keys.map(|key| (key, self.keys.registry.clone())).collect();
+                self.ask_kinds(clearing);
+                Ok(())
+            }
+            Stage::Over => Ok(()),
+        }
+    }
+
+    fn end_clearing(&mut self, clearing: Clearing) -> Result<()> {
+        let mut part = Part::default();
+        part.register("", &clearing.marker.epoch, &self.keys.registry);
+        self.write_reset(part, Clearing { stage: Stage::Over, ..clearing });
+        Ok(())
+    }
+
+    /// Some streams of a registry are known: those go that are no org's, or no org's any more.
+    pub(super) fn streams_registered(&mut self, mut clearing: Clearing, replies: &[Value]) -> Result<()> {
+        part::first_error(replies)?;
+        let (next, streams) =
+            page(replies).ok_or_else(|| Error::Redis("an answer to HSCAN that is none".into()))?;
+        let Stage::Registries { left, cursor } = &mut clearing.stage else { return Ok(()) };
+        let Some(registry) = left.last().cloned() else { return Ok(()) };
+        let is_own = registry == self.keys.registry;
+        if next == "0" {
+            left.pop();
+        }
+        *cursor = next;
+        if left.is_empty() {
+            clearing.stage = Stage::Orgs { after: String::new() };
+        }
         let Some(wish) = &self.wish else { return Ok(()) };
-        let orgs = transaction::run(Isolation::ReadCommitted, || {
-            snapshot::current(|| state::orgs_without_rebuild(&clearing.after))
-        })?;
-        let Some(last) = orgs.last() else {
-            self.link.run(Part::default().pack(&self.marker_key, &clearing.marker));
-            self.awaited = Some(Awaited::NewEpoch(clearing.marker));
-            return Ok(());
+        let orgs = streams.iter().map(|(_, org)| org.clone()).collect();
+        let known =
+            transaction::run(Isolation::ReadCommitted, || snapshot::current(|| state::known_orgs(orgs)))?;
+        let is_doomed = |(key, org): &(String, String)| {
+            let is_key_of_today = *key == wish.template.key(org);
+            // What another server's registry has under other keys may belong to a database that this one is a copy of.
+            !key.is_empty() && (!known.contains(org) && is_key_of_today || is_own && !is_key_of_today)
         };
-        clearing.after.clone_from(last);
-        clearing.keys = orgs.iter().map(|org| wish.template.key(org)).collect();
+        let doomed = streams.into_iter().filter(is_doomed).map(|(key, _)| (key, registry.clone()));
+        clearing.doomed = doomed.collect();
+        if clearing.doomed.is_empty() {
+            return self.go_on_clearing(clearing);
+        }
+        self.ask_kinds(clearing);
+        Ok(())
+    }
+
+    fn ask_kinds(&mut self, clearing: Clearing) {
         let mut commands = Commands::default();
-        for key in &clearing.keys {
+        for (key, _) in &clearing.doomed {
             commands.command(&["TYPE", key]);
         }
         self.ask(Awaited::Kinds(clearing), commands);
-        Ok(())
     }
 
     /// Removes those that are streams, and no others.
-    pub(super) fn clear_streams(&mut self, clearing: Clearing, replies: &[Value]) -> Result<()> {
-        let mut commands = Commands::default();
-        for (key, kind) in clearing.keys.iter().zip(replies) {
-            if part::text(kind).as_deref() == Some("stream") {
-                commands.command(&["DEL", key]);
+    pub(super) fn clear_streams(&mut self, mut clearing: Clearing, replies: &[Value]) -> Result<()> {
+        let mut part = Part::default();
+        for ((key, registry), kind) in std::mem::take(&mut clearing.doomed).into_iter().zip(replies) {
+            match part::text(kind).as_deref() {
+                Some("stream") => part.remove(&key, &registry),
+                Some(_) => part.unregister(&key, &registry),
+                None => {}
             }
         }
-        if commands.count() == 0 {
-            return self.clear_behind(clearing);
+        if part.is_empty() {
+            return self.go_on_clearing(clearing);
         }
-        self.ask(Awaited::Cleared(clearing), commands);
+        self.write_reset(part, clearing);
         Ok(())
     }
+}
 
-    /// Goes on, unless Redis refused: then the epoch begins again, later.
-    pub(super) fn streams_cleared(&mut self, clearing: Clearing, replies: &[Value]) -> Result<()> {
-        part::first_error(replies)?;
-        self.clear_behind(clearing)
+impl Clearing {
+    fn marker_text(&self) -> String {
+        if matches!(self.stage, Stage::Over) { self.marker.to_string() } else { self.marker.resetting() }
     }
+}
+
+/// The next cursor and the fields and values of an answer to HSCAN.
+fn page(replies: &[Value]) -> Option<(String, Vec<(String, String)>)> {
+    let [Value::Array(answer)] = replies else { return None };
+    let [cursor, Value::Array(fields)] = answer.as_slice() else { return None };
+    let pairs = fields.chunks_exact(2).map(|pair| Some((part::text(&pair[0])?, part::text(&pair[1])?)));
+    Some((part::text(cursor)?, pairs.collect::<Option<_>>()?))
 }

@@ -6,28 +6,32 @@ mod clearing;
 mod rebuilding;
 mod resume;
 mod sending;
+mod suspect;
 mod upkeep;
 mod wish;
 
+use std::mem::{Discriminant, discriminant};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 use redis::Value;
 
 use self::clearing::Clearing;
+use self::suspect::Suspect;
 use self::wish::Wish;
 use super::commands::Commands;
 use super::feed::Reading;
-use super::key;
-use super::link::Link;
+use super::key::OwnKeys;
+use super::link::{Answer, Link};
 use super::marker::{Cursor, Marker};
 use super::orgs::Orgs;
 use super::part::{self, Part};
 use super::rebuild::Rebuilds;
+use super::server::{self, Limits};
 use super::state::{LastEntry, Request};
 use crate::error::{Error, Result};
-use crate::failpoint::failpoint;
-use crate::metrics::counter::{Counter, Timer};
+use crate::metrics::counter::Counter;
 use crate::metrics::shared::{Slot, State};
 use crate::{ingest, tier};
 
@@ -39,6 +43,8 @@ pub struct Turn {
     pub state: State,
     /// Something was achieved since the last failure.
     pub settled: bool,
+    /// What failed last has worked.
+    pub recovered: bool,
     /// How long to wait unless woken; `None` for as long as usual.
     pub pause: Option<Duration>,
 }
@@ -46,19 +52,32 @@ pub struct Turn {
 /// What the next answer is the answer to.
 enum Awaited {
     Connection,
+    /// What the server is, and how much it takes.
+    Server,
     /// Whether the marker is what it should be.
     Marker,
     /// Whether the last entries sent are there.
     Tail(Vec<LastEntry>),
-    NewEpoch(Marker),
-    /// What is under the keys of orgs without events of the present.
+    /// A transaction of a reset.
+    Reset(Clearing, Part),
+    /// Some of the streams that a registry lists.
+    Registered(Clearing),
+    /// What is under the keys of streams that are to go.
     Kinds(Clearing),
-    Cleared(Clearing),
     Part(Box<UnderWay>),
     /// What is under the key of a stream to be made again.
     Kind(Request),
-    Sweep,
+    /// Trimming of streams.
+    Sweep(Part, Marker),
     Heartbeat,
+}
+
+impl Awaited {
+    /// Tells steps apart that may fail by themselves.
+    fn kind(&self) -> (Discriminant<Self>, bool) {
+        let of_rebuild = matches!(self, Self::Part(under_way) if under_way.rebuild.is_some());
+        (discriminant(self), of_rebuild)
+    }
 }
 
 /// A part that Redis was given.
@@ -68,6 +87,8 @@ struct UnderWay {
     since: Instant,
     resent: bool,
     rebuild: Option<Request>,
+    /// It is the last part of its resync, which has this number.
+    resync: Option<i64>,
 }
 
 pub struct Pump {
@@ -78,7 +99,8 @@ pub struct Pump {
     awaited: Option<Awaited>,
     /// No attempt before.
     retry_at: Option<Instant>,
-    marker_key: String,
+    keys: OwnKeys,
+    limits: Limits,
     /// What Redis holds; `None` until that is known.
     marker: Option<Marker>,
     after_seq: i64,
@@ -101,8 +123,15 @@ pub struct Pump {
     /// Redis has taken something since the last failure.
     proven: bool,
     settled: bool,
+    recovered: bool,
+    /// The step that failed last, until it has worked.
+    failed: Option<(Discriminant<Awaited>, bool)>,
     /// An epoch that was begun here and not in Redis yet.
     new_epoch: Option<Marker>,
+    /// Numbers for the next resyncs. They are reserved anew with each connection: what was given to Redis on another one
+    /// may come back from there, and must not be taken for what has the number now.
+    resync_numbers: Range<i64>,
+    suspect: Option<Suspect>,
     /// It is noted in the table that the mirror is switched off.
     pause_noted: bool,
 }
@@ -119,7 +148,8 @@ impl Pump {
             connected: false,
             awaited: None,
             retry_at: None,
-            marker_key: key::marker(system, database.to_u32()),
+            keys: OwnKeys::new(system, database.to_u32()),
+            limits: Limits::default(),
             marker: None,
             after_seq: 0,
             positions: pg_sys::InvalidOid,
@@ -136,14 +166,18 @@ impl Pump {
             requests: 0,
             proven: false,
             settled: false,
+            recovered: false,
+            failed: None,
             new_epoch: None,
+            resync_numbers: 0..0,
+            suspect: None,
             pause_noted: false,
         })
     }
 
     /// Does what there is to do now, short of waiting.
     pub fn step(&mut self) -> Result<Turn> {
-        self.settled = false;
+        (self.settled, self.recovered) = (false, false);
         let waiting = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
         if let Some(pause) = waiting.filter(|pause| !pause.is_zero()) {
             return Ok(self.turn(Some(pause)));
@@ -161,18 +195,14 @@ impl Pump {
                 self.disconnect();
                 return Ok(self.turn(Some(Duration::ZERO)));
             }
-            match answer {
-                Ok(replies) => self.answered(awaited, replies)?,
-                Err(message) if awaited.is_some() => return Err(Error::Redis(message)),
-                Err(_) => {}
-            }
+            self.heard(awaited, answer)?;
         } else if wish != self.wish {
             self.disconnect();
             self.wish = wish;
             self.new_epoch = None;
         }
         if self.wish.is_none() {
-            return Ok(Turn { state: State::Off, settled: true, pause: None });
+            return Ok(Turn { state: State::Off, settled: true, recovered: true, pause: None });
         }
         if self.link.is_busy() {
             return Ok(self.turn(Some(Duration::ZERO)));
@@ -184,7 +214,25 @@ impl Pump {
 
     fn turn(&self, pause: Option<Duration>) -> Turn {
         let state = if self.marker.is_some() { State::Running } else { State::Connecting };
-        Turn { state, settled: self.settled, pause }
+        Turn { state, settled: self.settled, recovered: self.recovered, pause }
+    }
+
+    /// Takes an answer to what was awaited, if that still is.
+    fn heard(&mut self, awaited: Option<Awaited>, answer: Answer) -> Result<()> {
+        let Some(awaited) = awaited else { return Ok(()) };
+        let kind = awaited.kind();
+        let result = match (answer, awaited) {
+            (Ok(replies), awaited) => self.answered(awaited, replies),
+            (Err(message), Awaited::Part(under_way)) => Err(self.part_failed(&under_way, message)?),
+            (Err(message), _) => Err(Error::Redis(message)),
+        };
+        if result.is_err() {
+            self.failed = Some(kind);
+        } else if self.failed == Some(kind) {
+            self.failed = None;
+            self.recovered = true;
+        }
+        result
     }
 
     /// Waits that long before the next attempt, and then asks Redis again where it stands.
@@ -221,6 +269,7 @@ impl Pump {
         self.ready = None;
         self.orgs.forget();
         self.rebuilds.restart();
+        self.resync_numbers = 0..0;
     }
 
     /// Gives the next order, if there is anything to do. Returns how long to wait if not.
@@ -236,8 +285,9 @@ impl Pump {
             // A watch that was touched stays so until it is taken back.
             commands
                 .command(&["UNWATCH"])
-                .command(&["WATCH", &self.marker_key])
-                .command(&["GET", &self.marker_key]);
+                .command(&["WATCH", &self.keys.marker, &self.keys.registry])
+                .command(&["GET", &self.keys.marker])
+                .command(&["HGET", &self.keys.registry, ""]);
             self.ask(Awaited::Marker, commands);
             return Ok(None);
         }
@@ -252,7 +302,7 @@ impl Pump {
         }
         self.make_ready()?;
         if let Some(part) = self.ready.take_if(|part| !part.is_empty()) {
-            self.send(part, None);
+            self.send(part, None, None);
             // The next one is made ready while this one is on its way.
             return Ok(Some(Duration::ZERO));
         }
@@ -279,37 +329,27 @@ impl Pump {
         self.awaited = Some(awaited);
     }
 
-    fn answered(&mut self, awaited: Option<Awaited>, replies: Vec<Value>) -> Result<()> {
+    fn answered(&mut self, awaited: Awaited, replies: Vec<Value>) -> Result<()> {
         match awaited {
-            None => Ok(()),
-            Some(Awaited::Connection) => {
+            Awaited::Connection => {
+                self.ask(Awaited::Server, server::questions());
+                Ok(())
+            }
+            Awaited::Server => {
+                self.limits = server::read(&replies)?;
                 self.connected = true;
                 self.slot.progress.set_connected_since(tier::to_postgres_time(ingest::now()));
                 Ok(())
             }
-            Some(Awaited::Marker) => self.compare(&replies),
-            Some(Awaited::Tail(expected)) => self.check_tail(&expected, &replies),
-            Some(Awaited::NewEpoch(marker)) => {
-                self.settle(&Part::default(), &replies, marker, false)?;
-                if self.marker.is_some() {
-                    self.new_epoch = None;
-                    self.start_sending();
-                }
-                Ok(())
-            }
-            Some(Awaited::Part(under_way)) => {
-                let UnderWay { part, marker, since, resent, rebuild } = *under_way;
-                failpoint("mirror-answered");
-                self.slot.histogram(Timer::MirrorPipeline).observe(since.elapsed());
-                let failed = self.settle(&part, &replies, marker, rebuild.is_some())?;
-                self.count(&part, resent, rebuild.is_some());
-                self.part_done(part, rebuild.is_some(), failed)
-            }
-            Some(Awaited::Kind(request)) => self.rebuild(request, &replies),
-            Some(Awaited::Kinds(clearing)) => self.clear_streams(clearing, &replies),
-            Some(Awaited::Cleared(clearing)) => self.streams_cleared(clearing, &replies),
-            Some(Awaited::Sweep) => Ok(()),
-            Some(Awaited::Heartbeat) => {
+            Awaited::Marker => self.compare(&replies),
+            Awaited::Tail(expected) => self.check_tail(&expected, &replies),
+            Awaited::Part(under_way) => self.part_answered(*under_way, &replies),
+            Awaited::Kind(request) => self.rebuild(request, &replies),
+            Awaited::Reset(clearing, part) => self.reset_written(clearing, &part, &replies),
+            Awaited::Registered(clearing) => self.streams_registered(clearing, &replies),
+            Awaited::Kinds(clearing) => self.clear_streams(clearing, &replies),
+            Awaited::Sweep(part, marker) => self.settle(&part, &replies, marker, false).map(drop),
+            Awaited::Heartbeat => {
                 let held = replies.first().and_then(part::text);
                 if held == self.marker.as_ref().map(Marker::to_string) {
                     self.settled = true;

@@ -19,6 +19,9 @@ use crate::worker::process;
 use crate::worker::transaction::{self, Isolation};
 use crate::{ingest, tier};
 
+/// Numbers of resyncs that are reserved at a time.
+const RESERVED: i64 = 1_000;
+
 impl Pump {
     /// Begins or continues with a stream to be made again; returns whether that gave an order.
     pub(super) fn order_rebuild(&mut self, now: Instant) -> Result<bool> {
@@ -71,27 +74,32 @@ impl Pump {
                     template: &template,
                     rebuilding: &|_| false,
                     after_seq: 0,
+                    registry: &self.keys.registry,
+                    limits: self.limits,
                 };
-                let part = feed::next_of(org, &mut source, &mut next, before, cursor.is_none())?;
-                Ok(Some((part, next)))
+                let (part, is_last) = feed::next_of(org, &mut source, &mut next, before, cursor.is_none())?;
+                Ok(Some((part, next, is_last)))
             })
         });
         match read {
-            Ok(Some((part, next))) if !part.is_empty() => {
+            Ok(Some((part, next, is_last))) => {
+                // The position that is being read may be its own, and begun before it was set aside.
+                let is_last = is_last && self.reading.inside.as_deref() != Some(org);
+                if part.is_empty() && !is_last {
+                    self.more = true;
+                    self.make_ready()?;
+                    return Ok(false);
+                }
                 let org = org.to_owned();
-                let sent = self.send(part, Some(request));
+                let resync = if is_last { Some(self.next_resync()?) } else { None };
+                let sent = self.send(part, Some(request), resync);
                 if let Some(rebuild) = self.rebuilds.get(&org).filter(|_| sent) {
                     rebuild.cursor = Some(next);
                 }
                 Ok(sent)
             }
-            Ok(_) if self.reading.inside.as_deref() == Some(org) => {
-                // The position that is being read is its own, and was begun before it was set aside.
-                self.more = true;
-                self.make_ready()?;
-                Ok(false)
-            }
-            Ok(_) => self.finish(&request).map(|()| false),
+            // Switched off meanwhile: its stream is left as it is.
+            Ok(None) => self.finish(&request, 0).map(|()| false),
             Err(error) => match feed::take_failed() {
                 Some(org) => {
                     self.rebuild_failed(&org, &error.to_string());
@@ -102,11 +110,24 @@ impl Pump {
         }
     }
 
-    /// From the present position on the org follows the others again.
-    pub(super) fn finish(&mut self, request: &Request) -> Result<()> {
+    /// The number of the next resync. It is written down before Redis is given it.
+    fn next_resync(&mut self) -> Result<i64> {
+        if let Some(number) = self.resync_numbers.next() {
+            return Ok(number);
+        }
+        let last = transaction::run(Isolation::ReadCommitted, || {
+            snapshot::current(|| state::reserve_resyncs(RESERVED))
+        })?;
+        failpoint("mirror-reserved");
+        self.resync_numbers = last - RESERVED + 2..last + 1;
+        Ok(last - RESERVED + 1)
+    }
+
+    /// From the present position on the org follows the others again. Redis has what was done, under this number.
+    pub(super) fn finish(&mut self, request: &Request, resync: i64) -> Result<()> {
         failpoint("mirror-rebuilt");
         let again = transaction::run(Isolation::ReadCommitted, || {
-            snapshot::current(|| match state::rebuilt(request)? {
+            snapshot::current(|| match state::rebuilt(request, resync)? {
                 true => Ok(None),
                 false => state::rebuilds().map(Some),
             })

@@ -22,7 +22,9 @@ impl Pump {
     /// Sees where Redis stands.
     pub(super) fn compare(&mut self, replies: &[Value]) -> Result<()> {
         part::first_error(replies)?;
-        let held = replies.last().and_then(part::text).and_then(|text| text.parse::<Marker>().ok());
+        let [.., held, registered] = replies else { return Ok(()) };
+        let held = part::text(held).and_then(|text| text.parse::<Marker>().ok());
+        let registered = part::text(registered);
         let Some(template) = self.wish.as_ref().map(|wish| wish.template.clone()) else { return Ok(()) };
         failpoint("mirror-compared");
         let (positions, durable, requests) = transaction::run(Isolation::ReadCommitted, || {
@@ -37,7 +39,9 @@ impl Pump {
         self.rebuilds.update(requests);
         let trusted = held.filter(|held| {
             Some(&held.epoch) == durable.epoch.as_ref()
+                && Some(&held.epoch) == registered.as_ref()
                 && held.timeline == state::timeline()
+                && (durable.resyncs_done..=durable.resyncs_reserved).contains(&held.resyncs)
                 && durable.stream_key == template.text()
                 && held.cursor.seq <= durable.last_seq + 1
         });
@@ -120,7 +124,10 @@ impl Pump {
             Some(marker) if marker.timeline == state::timeline() => marker,
             _ => {
                 let (marker, requests) = transaction::run(Isolation::ReadCommitted, || {
-                    snapshot::current(|| Ok((state::begin_epoch(template.text())?, state::rebuilds()?)))
+                    snapshot::current(|| {
+                        let marker = state::begin_epoch(template.text(), &self.keys.marker)?;
+                        Ok((marker, state::rebuilds()?))
+                    })
                 })?;
                 failpoint("mirror-new-epoch");
                 pgrx::log!(

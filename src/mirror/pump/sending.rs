@@ -8,10 +8,12 @@ use super::super::feed::{self, Source};
 use super::super::marker::Marker;
 use super::super::part::{Outcome, Part};
 use super::super::state::{self, Request};
+use super::suspect::Suspect;
 use super::{Awaited, HEARTBEAT, Pump, UnderWay};
 use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::metrics::counter::{Counter, Timer};
+use crate::metrics::shared::{self, Role};
 use crate::statement::snapshot;
 use crate::worker::process;
 use crate::worker::transaction::{self, Isolation};
@@ -21,6 +23,10 @@ impl Pump {
     /// Reads the next part, unless one is ready or nothing was placed since.
     pub(super) fn make_ready(&mut self) -> Result<()> {
         if self.marker.is_none() || self.ready.as_ref().is_some_and(|part| !part.is_empty()) {
+            return Ok(());
+        }
+        if matches!(&self.awaited, Some(Awaited::Part(under_way)) if under_way.resync.is_some()) {
+            // An org is about to follow the others again, from the place that was read up to.
             return Ok(());
         }
         let requests = self.slot.progress.requests();
@@ -33,6 +39,13 @@ impl Pump {
         let Some(wish) = &self.wish else { return Ok(()) };
         let (template, after_seq, positions) = (wish.template.clone(), self.after_seq, self.positions);
         let mut reading = self.reading.clone();
+        let mut limits = self.limits;
+        if let Some(suspect) = &self.suspect {
+            match suspect.limit(reading.cursor) {
+                Some(events) => limits.events = limits.events.min(events),
+                None => self.suspect = None,
+            }
+        }
         let result = transaction::run(Isolation::ReadCommitted, || {
             if tier::lookup::positions()? != positions {
                 // Other tables than those that the cursor is of: as if there had been none in between.
@@ -50,6 +63,8 @@ impl Pump {
                     template: &template,
                     rebuilding: &|org| rebuilds.contains(org),
                     after_seq,
+                    registry: &self.keys.registry,
+                    limits,
                 };
                 feed::next(&mut source, &mut reading)
             })
@@ -82,21 +97,89 @@ impl Pump {
         self.slot.progress.set_cursor(cursor.seq, cursor.offset);
     }
 
-    /// Sends a part, unless nothing may be sent for now.
-    pub(super) fn send(&mut self, part: Part, rebuild: Option<Request>) -> bool {
+    /// Sends a part, unless nothing may be sent for now. `resync` is the number of the resync that it completes.
+    pub(super) fn send(&mut self, mut part: Part, rebuild: Option<Request>, resync: Option<i64>) -> bool {
         let Some(current) = &self.marker else { return false };
         let cursor = if rebuild.is_some() { current.cursor } else { part.end.cursor };
-        let marker = Marker { cursor, ..current.clone() };
+        let marker = Marker { cursor, resyncs: resync.unwrap_or(current.resyncs), ..current.clone() };
         let resent = rebuild.is_some() || part.end.cursor <= self.furthest;
         if rebuild.is_none() {
             self.furthest = self.furthest.max(part.end.cursor);
         }
+        self.tell_oversized(&part);
         failpoint("mirror-before-send");
-        self.link.run(part.pack(&self.marker_key, &marker));
+        self.link.run(part.pack(&self.keys, &marker.to_string()));
         failpoint("mirror-sent");
         let since = Instant::now();
-        self.awaited = Some(Awaited::Part(Box::new(UnderWay { part, marker, since, resent, rebuild })));
+        self.awaited =
+            Some(Awaited::Part(Box::new(UnderWay { part, marker, since, resent, rebuild, resync })));
         true
+    }
+
+    /// Names the events that are left out because Redis takes none so large.
+    fn tell_oversized(&self, part: &Part) {
+        for (org, id, bytes) in &part.oversized {
+            let message = format!(
+                "event {id} of org \"{org}\" is left out of its stream: it has {bytes} bytes as JSON, and Redis takes {}",
+                self.limits.entry
+            );
+            pgrx::log!("tailstream mirror: {message}");
+            shared::note_error(self.slot, Role::Mirror, tier::to_postgres_time(ingest::now()), &message);
+        }
+        self.slot.count(Counter::MirrorOversized, part.oversized.len() as u64);
+    }
+
+    /// Redis has answered what a part came to.
+    pub(super) fn part_answered(&mut self, under_way: UnderWay, replies: &[Value]) -> Result<()> {
+        let UnderWay { part, marker, since, resent, rebuild, resync } = under_way;
+        failpoint("mirror-answered");
+        self.slot.histogram(Timer::MirrorPipeline).observe(since.elapsed());
+        let settled = self.settle(&part, replies, marker, rebuild.is_some());
+        if let (Err(_), Some(request)) = (&settled, &rebuild) {
+            // Its first part may go through each time.
+            self.rebuilds.failed(&request.org, Instant::now(), process::random());
+        }
+        let failed = settled?;
+        self.count(&part, resent, rebuild.is_some());
+        match (&rebuild, resync) {
+            (Some(request), Some(resync)) if failed.is_empty() && self.marker.is_some() => {
+                self.finish(request, resync)
+            }
+            _ => self.part_done(part, rebuild.is_some(), failed),
+        }
+    }
+
+    /// The connection was lost, or timed out, while a part was on its way. Returns what to say of that.
+    pub(super) fn part_failed(&mut self, under_way: &UnderWay, message: String) -> Result<Error> {
+        let UnderWay { part, rebuild, .. } = under_way;
+        if let Some(request) = rebuild {
+            // It may be the org's own events: its next attempt waits, and the others go on.
+            self.rebuilds.failed(&request.org, Instant::now(), process::random());
+            let org = &request.org;
+            return Ok(Error::Redis(format!("{message}, while the stream of org \"{org}\" was made again")));
+        }
+        let Some(marker) = self.marker.as_ref().filter(|_| part.entries > 0) else {
+            return Ok(Error::Redis(message));
+        };
+        let (start, end) = (marker.cursor, part.end.cursor);
+        match &mut self.suspect {
+            None => self.suspect = Some(Suspect::new(start, end)),
+            Some(suspect) => {
+                if suspect.failed(start, end, part.entries) {
+                    let blamed = part.orgs().iter().map(|org| (org.clone(), message.clone())).collect();
+                    self.set_aside(blamed)?;
+                }
+            }
+        }
+        Ok(Error::Redis(message))
+    }
+
+    /// Redis holds this marker.
+    pub(super) fn written(&mut self, marker: Marker) {
+        self.marker = Some(marker);
+        (self.proven, self.settled) = (true, true);
+        self.heartbeat_at = Instant::now() + HEARTBEAT;
+        self.publish();
     }
 
     /// Takes over the marker of a part that was written. Returns the orgs it was not written for.
@@ -107,12 +190,9 @@ impl Pump {
         marker: Marker,
         rebuild: bool,
     ) -> Result<Vec<(String, String)>> {
-        match part.outcome(replies, &marker) {
+        match part.outcome(replies, &marker.to_string()) {
             Outcome::Done(failed) => {
-                self.marker = Some(marker);
-                (self.proven, self.settled) = (true, true);
-                self.heartbeat_at = Instant::now() + HEARTBEAT;
-                self.publish();
+                self.written(marker);
                 Ok(failed)
             }
             Outcome::Aborted(failed) => {

@@ -27,14 +27,14 @@ impl Pump {
             self.sweep_at = Instant::now() + SWEEP;
             return Ok(false);
         };
+        let Some(marker) = self.marker.clone() else { return Ok(false) };
         self.sweep = Some(last.org.clone());
-        let mut commands = Commands::default();
+        let mut part = Part::default();
         for stream in &limits {
-            let key = wish.template.key(&stream.org);
-            commands.begin(5).word("XTRIM").word(&key).word("MAXLEN").word("~").number(stream.entries);
-            commands.begin(5).word("XTRIM").word(&key).word("MINID").word("~").number(stream.oldest_ms);
+            part.limit(&wish.template.key(&stream.org), stream.entries, stream.oldest_ms);
         }
-        self.ask(Awaited::Sweep, commands);
+        self.link.run(part.pack(&self.keys, &marker.to_string()));
+        self.awaited = Some(Awaited::Sweep(part, marker));
         Ok(true)
     }
 
@@ -44,11 +44,11 @@ impl Pump {
         self.heartbeat_at = now + HEARTBEAT;
         let behind = self.marker.as_ref().is_some_and(|marker| marker.cursor != self.reading.cursor);
         if !self.proven || behind {
-            self.send(Part::ending_at(self.reading.clone()), None);
+            self.send(Part::ending_at(self.reading.clone()), None, None);
             return;
         }
         let mut commands = Commands::default();
-        commands.command(&["GET", &self.marker_key]);
+        commands.command(&["GET", &self.keys.marker]);
         self.ask(Awaited::Heartbeat, commands);
     }
 }

@@ -13,16 +13,20 @@ pub mod database;
 pub mod document;
 pub mod mirror;
 pub mod positions;
+pub mod proxy;
 pub mod random;
 pub mod refusal;
+pub mod rewind;
 pub mod server;
 pub mod standby;
 pub mod stream;
 
 pub use database::{Database, Ingested};
 pub use mirror::{Mirror, Sides};
+pub use proxy::Proxy;
 pub use random::{Random, budget};
 pub use refusal::{refused, sqlstate};
+pub use rewind::Snapshot;
 pub use server::Server;
 pub use standby::Standby;
 

@@ -10,7 +10,7 @@ use tailstream_e2e::{Mirror, Random};
 
 use crate::scene::{self, History, LIMIT, LOW_LIMIT, insist};
 
-const FAILPOINTS: [&str; 9] = [
+const FAILPOINTS: [&str; 10] = [
     "sequencer-found",
     "sequencer-placed",
     "sequencer-committed",
@@ -19,6 +19,7 @@ const FAILPOINTS: [&str; 9] = [
     "mirror-answered",
     "mirror-compared",
     "mirror-new-epoch",
+    "mirror-reserved",
     "mirror-rebuilt",
 ];
 

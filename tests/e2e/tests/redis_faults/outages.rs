@@ -117,20 +117,31 @@ fn a_marker_that_somebody_deleted_or_changed_is_no_harm() {
     let mut sides = mirror.sides();
     sides.ingest("acme", 300);
     sides.settle(&["acme"]);
-    let markers: Vec<String> =
+    let mut keys: Vec<String> =
         redis::cmd("KEYS").arg("tailstream:mirror:*").query(&mut sides.redis).expect("KEYS");
-    let [marker] = markers.as_slice() else { panic!("{markers:?}") };
-    for change in [&["DEL", marker][..], &["SET", marker, "nonsense"], &["SET", marker, "1 x 1 999999 0"]] {
+    keys.sort();
+    let [marker, registry] = keys.as_slice() else { panic!("{keys:?}") };
+    assert_eq!(*registry, format!("{marker}:streams"));
+    for change in [
+        &["DEL", marker][..],
+        &["SET", marker, "nonsense"],
+        &["SET", marker, "2 x 1 0 999999 0"],
+        &["DEL", registry],
+        &["HSET", registry, "", "nonsense"],
+        &["HDEL", registry, "tailstream:stream:acme"],
+    ] {
         command(&mut sides, change);
         sides.ingest("acme", 3);
         sides.settle(&["acme"]);
     }
-    // A list in its place is nobody's marker.
-    command(&mut sides, &["DEL", marker]);
-    command(&mut sides, &["RPUSH", marker, "x"]);
-    sides.ingest_promptly("acme", 3);
-    command(&mut sides, &["DEL", marker]);
-    sides.settle(&["acme"]);
+    // A list in its place is nobody's marker, and no registry.
+    for key in [marker, registry] {
+        command(&mut sides, &["DEL", key]);
+        command(&mut sides, &["RPUSH", key, "x"]);
+        sides.ingest_promptly("acme", 3);
+        command(&mut sides, &["DEL", key]);
+        sides.settle(&["acme"]);
+    }
 }
 
 #[test]

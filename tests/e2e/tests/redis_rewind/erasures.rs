@@ -1,0 +1,121 @@
+//! What was erased does not come back, however old the data is that Redis comes back with.
+
+use tailstream_devkit::Redis;
+use tailstream_e2e::mirror::PATIENCE;
+use tailstream_e2e::rewind::{append_only_file, truncate};
+use tailstream_e2e::{Mirror, Sides, Snapshot, eventually};
+
+use crate::{command, erase, exists, reconnected, wait_until_gone};
+
+const KEYS: &str = "tailstream:stream:{org}";
+
+#[test]
+fn an_erased_org_does_not_come_back_with_an_old_dump() {
+    let mut mirror = Mirror::new("rewind-erased");
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 100);
+    sides.ingest("globex", 5);
+    sides.settle(&["acme", "globex"]);
+    let old = Snapshot::save(&mirror.redis);
+    erase(&mut sides, "acme");
+    let before = sides.status().retries;
+    old.restore(&mut mirror.redis);
+    let mut sides = reconnected(&mirror, before);
+    wait_until_gone(&mut sides, "acme");
+    sides.settle(&["globex"]);
+    // From before the epoch that is there now, too; and the name may be somebody else's by then.
+    let before = sides.status().retries;
+    sides.ingest("acme", 3);
+    sides.settle(&["acme", "globex"]);
+    old.restore(&mut mirror.redis);
+    let mut sides = reconnected(&mirror, before);
+    sides.settle(&["acme", "globex"]);
+    assert_eq!(sides.length("acme"), 3);
+}
+
+#[test]
+fn an_erasure_that_redis_had_not_written_to_disk_is_done_again() {
+    let mut mirror = Mirror::with(
+        "rewind-aof",
+        |cluster| cluster,
+        |redis| redis.append_only(true).setting("appendfsync", "everysec"),
+    );
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 100);
+    sides.ingest("globex", 5);
+    sides.settle(&["acme", "globex"]);
+    let synced = append_only_file(&mirror.redis).metadata().expect("its length").len();
+    erase(&mut sides, "acme");
+    let before = sides.status().retries;
+    truncate(&mut mirror.redis, synced);
+    let mut sides = reconnected(&mirror, before);
+    wait_until_gone(&mut sides, "acme");
+    sides.settle(&["globex"]);
+}
+
+#[test]
+fn an_erased_org_does_not_come_back_with_a_replica_that_lagged() {
+    let mirror = Mirror::new("rewind-replica");
+    let replica =
+        Redis::builder("e2e-rewind-replica-2").replica_of(&mirror.redis).create().expect("a replica");
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 100);
+    sides.ingest("globex", 5);
+    sides.settle(&["acme", "globex"]);
+    let mut second = Sides::new(mirror.connect(), &replica, KEYS);
+    eventually("the replica to have everything", PATIENCE, || {
+        (second.length("acme") == 100 && second.length("globex") == 5).then_some(())
+    });
+    // From here on it is cut off.
+    command(&mut second, &["REPLICAOF", "NO", "ONE"]);
+    erase(&mut sides, "acme");
+    assert!(exists(&mut second, "acme"));
+    mirror.redis.kill9().expect("kill -9");
+    mirror.set("tailstream.redis_url", &replica.url());
+    wait_until_gone(&mut second, "acme");
+    second.settle(&["globex"]);
+}
+
+#[test]
+fn the_streams_of_another_servers_mirror_that_this_database_had_are_cleared() {
+    let mirror = Mirror::new("rewind-moved");
+    let mut sides = mirror.sides();
+    sides.ingest("globex", 5);
+    sides.settle(&["globex"]);
+    // As a restored database finds it: its mirror had another marker on the server that it comes from.
+    let former = "tailstream:mirror:1:1";
+    sides
+        .client
+        .execute("UPDATE tailstream.mirror SET former_marker_keys = ARRAY[$1]", &[&former])
+        .expect("a former marker");
+    let registry = format!("{former}:streams");
+    for (key, org) in
+        [("tailstream:stream:acme", "acme"), ("other:acme", "acme"), ("tailstream:stream:globex", "globex")]
+    {
+        command(&mut sides, &["HSET", &registry, key, org]);
+    }
+    for key in ["tailstream:stream:acme", "other:acme"] {
+        command(&mut sides, &["XADD", key, "1-1", "who", "somebody"]);
+    }
+    let markers: Vec<String> =
+        redis::cmd("KEYS").arg("tailstream:mirror:*").query(&mut sides.redis).expect("KEYS");
+    for marker in markers.iter().filter(|key| !key.starts_with(former)) {
+        command(&mut sides, &["DEL", marker]);
+    }
+    wait_until_gone(&mut sides, "acme");
+    sides.settle(&["globex"]);
+    let other: bool = redis::cmd("EXISTS").arg("other:acme").query(&mut sides.redis).expect("EXISTS");
+    assert!(other, "keys that this database would not make are left alone");
+}
+
+#[test]
+fn streams_under_the_keys_of_another_template_are_removed() {
+    let mirror = Mirror::new("rewind-template");
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 5);
+    sides.settle(&["acme"]);
+    mirror.set("tailstream.stream_key", "new:{org}");
+    let mut renamed = Sides::new(mirror.connect(), &mirror.redis, "new:{org}");
+    renamed.settle(&["acme"]);
+    assert!(!exists(&mut sides, "acme"));
+}
