@@ -16,7 +16,7 @@ use tailstream_e2e::{Database, Server, Sides};
 
 /// The databases of tests that share a server and a Redis.
 const NAMES: &str = "documents, orgs, commits, large, blocked, by_count, by_age, limits, retiered, upgraded, requests, switched, \
-                     backfilled, open, reported, found, erased, tidy, twin_a, twin_b, undecided, prepared";
+                     backfilled, open, reported, found, erased, tidy, twin_a, twin_b, undecided, prepared, for_ever";
 const KEYS: &str = "m:{database}:{{org}}";
 
 /// The shared server's Redis.

@@ -121,3 +121,24 @@ fn the_stream_of_an_upgraded_org_misses_nothing() {
     sides.ingest("acme", 10);
     sides.settle_ends(&[("acme", 5_010)]);
 }
+
+#[test]
+fn a_stream_may_be_kept_for_longer_than_there_are_ids() {
+    let (_database, mut sides) = database("for_ever");
+    sides
+        .client
+        .batch_execute(
+            "SELECT ts_create_tier('for_ever', '36500 days', 5000, '36500 days'); SELECT ts_set_org_tier('acme', 'for_ever')",
+        )
+        .expect("a tier");
+    sides.ingest("acme", 500);
+    sides.settle(&["acme"]);
+    // Made again, and trimmed with all others.
+    sides
+        .client
+        .batch_execute("SELECT ts_set_mirror('acme', true, '1 hour'), ts_set_org_tier('other', 'premium')")
+        .expect("a backfill");
+    sides.ingest("acme", 1_200);
+    sides.settle(&["acme"]);
+    assert_eq!(sides.status().retries, 0);
+}

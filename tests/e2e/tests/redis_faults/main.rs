@@ -3,6 +3,7 @@
 mod credentials;
 mod failover;
 mod keys;
+mod large;
 mod outages;
 mod refusals;
 mod settings;

@@ -2,11 +2,12 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use tailstream_e2e::mirror::PATIENCE;
 use tailstream_e2e::{Mirror, Sides, eventually};
 
-use crate::{check_log, command, endure};
+use crate::{check_log, command, endure, wait_for_failure};
 
 const ORGS: [&str; 2] = ["acme", "globex"];
 
@@ -101,4 +102,21 @@ fn a_password_changed_under_a_connection_is_no_harm() {
     mirror.set("tailstream.redis_url", &mirror.redis.url().replace("://", "://:late@"));
     sides.settle(&ORGS);
     check_log(&mirror, 3);
+}
+
+#[test]
+fn a_resync_that_fails_behind_its_first_part_is_tried_less_and_less_often() {
+    // The first part is written, and what the next one begins with fails: as with a server that is too old for it.
+    let mirror =
+        Mirror::with("redis-old", |cluster| cluster, |redis| redis.setting("rename-command", "XTRIM \"\""));
+    let mut sides = mirror.sides();
+    sides.ingest("acme", 3_000);
+    sides.client.batch_execute("SELECT ts_set_mirror('acme', true, '1 hour')").expect("a backfill");
+    wait_for_failure(&mut sides, "unknown command", -1);
+    let (began, before) = (Instant::now(), sides.status().retries);
+    wait_for_failure(&mut sides, "unknown command", before + 8);
+    // Pauses double from 50 ms on, each less by up to a half: the last three of these take a second at the least.
+    assert!(began.elapsed() > Duration::from_secs(1), "8 attempts in {:?}", began.elapsed());
+    let lines = mirror.log_lines("LOG:  tailstream mirror").len();
+    assert!(lines < 60, "{lines} lines in the log");
 }
