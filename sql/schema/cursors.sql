@@ -9,12 +9,12 @@ AS 'MODULE_PATHNAME', 'ts_replay_live_wrapper';
 -- ts_cursor_create: a place in an org's events that is kept under a name.
 CREATE FUNCTION ts_cursor_create(
     name text, org text, start text DEFAULT 'beginning', filter jsonb DEFAULT NULL, order_by text DEFAULT 'arrival') RETURNS void
-LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'ts_cursor_create_wrapper';
 
 CREATE FUNCTION ts_cursor_create(
     name text, org text, start timestamptz, filter jsonb DEFAULT NULL, order_by text DEFAULT 'arrival') RETURNS void
-LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'ts_cursor_create_at_wrapper';
 
 -- ts_cursor_fetch: the next events behind the cursor's place.
@@ -30,16 +30,16 @@ AS 'MODULE_PATHNAME', 'ts_cursor_fetch_wrapper';
 
 -- ts_cursor_ack: moves the cursor behind a row that was fetched from it.
 CREATE FUNCTION ts_cursor_ack(name text, token text, org text DEFAULT NULL) RETURNS boolean
-LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'ts_cursor_ack_wrapper';
 
 -- ts_cursor_seek: moves the cursor anywhere.
 CREATE FUNCTION ts_cursor_seek(name text, start text, org text DEFAULT NULL) RETURNS void
-LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'ts_cursor_seek_wrapper';
 
 CREATE FUNCTION ts_cursor_seek(name text, start timestamptz, org text DEFAULT NULL) RETURNS void
-LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'ts_cursor_seek_at_wrapper';
 
 -- ts_cursor_drop: removes a cursor.
@@ -52,7 +52,7 @@ AS 'MODULE_PATHNAME', 'ts_cursor_drop_wrapper';
 CREATE FUNCTION tailstream.cursor_lag(
     org_id text, by_arrival boolean, place_at timestamptz, place_id bigint, place_offset integer,
     OUT events bigint, OUT since timestamptz)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $body$
 DECLARE
     unplaced record;
 BEGIN

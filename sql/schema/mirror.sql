@@ -59,10 +59,11 @@ CREATE FUNCTION ts_mirror_status(
     OUT database text, OUT state text, OUT connected_since timestamptz, OUT backlog_batches bigint, OUT backlog_events bigint,
     OUT oldest_unmirrored interval, OUT orgs_to_rebuild bigint, OUT last_error text, OUT last_error_at timestamptz,
     OUT entries_sent bigint, OUT entries_resent bigint, OUT entries_expired bigint, OUT retries bigint)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $body$
 DECLARE
     progress record;
     backlog  record;
+    oldest   timestamptz;
 BEGIN
     PERFORM tailstream.require_unbound();
     PERFORM tailstream.require_workers();
@@ -80,8 +81,8 @@ BEGIN
 
     IF progress.next_seq IS NULL AND progress.state <> 'off' THEN
         -- Redis was not asked yet how far it had come: at the worst it has nothing of the present.
-        progress.next_seq := (SELECT min(p.seq) FROM tailstream.positions p
-                              WHERE p.placed_at > clock_timestamp() - (SELECT max(t.stream_age) FROM tailstream.tiers t));
+        oldest := clock_timestamp() - (SELECT max(t.stream_age) FROM tailstream.tiers t);
+        progress.next_seq := (SELECT min(p.seq) FROM tailstream.positions p WHERE p.placed_at > oldest);
     END IF;
     -- In one query: a batch that gets its place meanwhile is counted with those or with these.
     SELECT unplaced.batches + coalesce(head.seq - behind.seq + 1, 0) AS batches,
@@ -89,11 +90,10 @@ BEGIN
     INTO backlog
     FROM (SELECT count(*) AS batches, coalesce(sum(b.event_count), 0) AS events, min(b.received_at) AS oldest
           FROM tailstream.unplaced_batches() b) unplaced
-    LEFT JOIN LATERAL (SELECT p.seq, p.events_before + p.event_count AS events
-                       FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1) head ON true
+    LEFT JOIN LATERAL (SELECT p.seq, p.events_before + p.event_count AS events FROM tailstream.last_position() p) head ON true
     LEFT JOIN LATERAL (SELECT p.seq, p.placed_at,
                               p.events_before + CASE WHEN p.seq = progress.next_seq THEN progress.next_offset ELSE 0 END AS events
-                       FROM tailstream.positions p WHERE p.seq >= progress.next_seq ORDER BY p.seq LIMIT 1) behind ON true;
+                       FROM tailstream.first_position(progress.next_seq) p WHERE head.seq >= progress.next_seq) behind ON true;
     backlog_batches := backlog.batches;
     backlog_events := backlog.events;
     oldest_unmirrored := clock_timestamp() - backlog.oldest;
@@ -104,11 +104,12 @@ $body$;
 CREATE FUNCTION ts_mirror_status(
     org text, OUT org_id text, OUT stream_key text, OUT mirrored boolean, OUT state text, OUT backlog_batches bigint,
     OUT backlog_events bigint, OUT oldest_unmirrored interval, OUT stream_entries bigint, OUT stream_age interval)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $body$
 DECLARE
     progress record;
     rebuild  record;
     behind   record;
+    oldest   timestamptz;
 BEGIN
     org_id := tailstream.permitted_org(org);
     PERFORM tailstream.require_workers();
@@ -119,11 +120,16 @@ BEGIN
     SELECT r.reason INTO rebuild FROM tailstream.mirror_rebuilds r WHERE r.org_id = org;
     state := CASE WHEN NOT mirrored THEN 'off' WHEN rebuild.reason IS NOT NULL THEN 'rebuilding: ' || rebuild.reason
                   ELSE progress.state END;
+    oldest := clock_timestamp() - ts_mirror_status.stream_age;
+    IF rebuild.reason IS NULL AND progress.next_seq IS NOT NULL THEN
+        -- What it has not sent was placed no earlier than the last that it has.
+        oldest := greatest(oldest, (SELECT p.placed_at FROM tailstream.last_position(progress.next_seq) p) - interval '1 millisecond');
+    END IF;
     SELECT count(*) AS batches, coalesce(sum(p.event_count), 0) AS events, min(p.placed_at) AS oldest INTO behind
     FROM tailstream.positions p, tailstream.orgs o
     WHERE p.org_id = org AND o.org_id = org AND o.mirrored
       AND (p.seq >= coalesce(progress.next_seq, 0) OR rebuild.reason IS NOT NULL)
-      AND p.placed_at > clock_timestamp() - ts_mirror_status.stream_age
+      AND p.placed_at > oldest
       AND p.placed_at >= coalesce(o.mirror_from, '-infinity')
       AND (o.mirror_snapshot IS NULL OR NOT pg_visible_in_snapshot(p.xid, o.mirror_snapshot));
     backlog_batches := behind.batches;
@@ -140,5 +146,5 @@ LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'stream_key_wrapper
 -- One row for each finding; `matching` is always there.
 CREATE FUNCTION ts_mirror_verify(org text)
 RETURNS TABLE (finding text, entries bigint, first_stream_id text, last_stream_id text, detail text)
-LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'ts_mirror_verify_wrapper';

@@ -22,6 +22,22 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     WHERE i.inhparent = hypertable
 $body$;
 
+-- The chunks of one of our hypertables that end by a time; the others cost nothing.
+CREATE FUNCTION tailstream.chunks_before(hypertable regclass, time_column text, until timestamptz)
+RETURNS TABLE (chunk regclass, range_end timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    timescaledb name := (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+                         WHERE e.extname = 'timescaledb');
+BEGIN
+    IF isfinite(until) THEN
+        RETURN QUERY EXECUTE format('SELECT s.chunk, r.range_end FROM %I.show_chunks($1, older_than => $3) AS s(chunk)
+                                     CROSS JOIN LATERAL tailstream.chunk_range(s.chunk, $2) r WHERE r.range_end <= $3', timescaledb)
+        USING hypertable, time_column, until;
+    END IF;
+END
+$body$;
+
 -- The chunks whose every event is older than their tier's retention. A tier that is gone counts as the longest.
 -- The grace lets an ingest that began while its events were still young enough finish before its chunk goes.
 -- A day of retention has 24 hours, also where clocks are changed: hence UTC, here and below.
@@ -156,7 +172,7 @@ BEGIN
     END IF;
     EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', chunk);
     -- While this waited a batch may have been committed into it that has no position yet.
-    IF tier IS NULL AND NOT EXISTS (SELECT FROM tailstream.expired_bookkeeping() l WHERE l.chunk = purge_chunk.chunk) THEN
+    IF tier IS NULL AND NOT tailstream.is_done_with(chunk) THEN
         RETURN;
     END IF;
     SELECT greatest(pg_stat_get_live_tuples(c.oid), c.reltuples::bigint, rescued) - rescued, pg_total_relation_size(c.oid)
@@ -304,11 +320,10 @@ EXCEPTION WHEN OTHERS THEN
 END
 $body$;
 
--- Whether every batch in this chunk of the ledger has its position.
-CREATE FUNCTION tailstream.is_sequenced(chunk regclass) RETURNS boolean
+-- Whether every batch in this chunk of the ledger has its position; `seen` is the snapshot of the sequencer's last look.
+CREATE FUNCTION tailstream.is_sequenced(chunk regclass, seen pg_snapshot) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
-    seen     pg_snapshot := (SELECT l.snapshot FROM tailstream.last_look() l);
     complete boolean := false;
 BEGIN
     IF seen IS NOT NULL THEN
@@ -320,30 +335,43 @@ BEGIN
 END
 $body$;
 
+-- Whether an expired chunk of the ledger can go: the sequencer is done with it, or its events are older than any retention.
+-- Other chunks can.
+CREATE FUNCTION tailstream.is_done_with(chunk regclass) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
+    SELECT NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = chunk AND i.inhparent = 'tailstream.batches'::regclass)
+        OR (SELECT r.range_end FROM tailstream.chunk_range(chunk, 'received_at') r)
+           <= clock_timestamp() - (SELECT max(t.retention) FROM tailstream.tiers t)
+        OR tailstream.is_sequenced(chunk, (SELECT l.snapshot FROM tailstream.last_look() l))
+$body$;
+
 -- Chunks of the ledger that neither the idempotency window nor the sequencer nor a rebuild of streams needs any
 -- more, positions two days past the longest retention (they tell readers of event times what they have lost, and an event
 -- may be a day ahead of its position) but for the last, and rejected events past theirs. Without a sequencer
 -- the ledger is kept as long as the events.
 CREATE FUNCTION tailstream.expired_bookkeeping() RETURNS TABLE (hypertable regclass, chunk regclass, range_end timestamptz)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
-    WITH kept AS (
-        SELECT max(t.retention) AS retention,
-               greatest(max(t.stream_age), current_setting('tailstream.idempotency_window')::interval) AS ledger
-        FROM tailstream.tiers t
-    )
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
+DECLARE
+    kept      interval := (SELECT max(t.retention) FROM tailstream.tiers t);
+    ledger    interval := (SELECT greatest(max(t.stream_age), current_setting('tailstream.idempotency_window')::interval)
+                           FROM tailstream.tiers t);
+    seen      pg_snapshot := (SELECT l.snapshot FROM tailstream.last_look() l);
+    placed    timestamptz := (SELECT p.placed_at FROM tailstream.last_position() p);
+BEGIN
+    RETURN QUERY
     SELECT 'tailstream.batches'::regclass, c.chunk, c.range_end
-    FROM kept k CROSS JOIN tailstream.chunks('tailstream.batches', 'received_at') c
-    WHERE c.range_end <= clock_timestamp() - k.ledger
-      AND (c.range_end <= clock_timestamp() - k.retention OR tailstream.is_sequenced(c.chunk))
-    UNION ALL
+    FROM tailstream.chunks_before('tailstream.batches', 'received_at', clock_timestamp() - ledger) c
+    WHERE c.range_end <= clock_timestamp() - kept OR tailstream.is_sequenced(c.chunk, seen);
+    RETURN QUERY
     SELECT 'tailstream.positions'::regclass, c.chunk, c.range_end
-    FROM kept k CROSS JOIN tailstream.chunks('tailstream.positions', 'placed_at') c
-    WHERE c.range_end <= clock_timestamp() - greatest(k.retention, k.ledger) - interval '48 hours'
-      AND c.range_end <= (SELECT p.placed_at FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1)
-    UNION ALL
+    FROM tailstream.chunks_before('tailstream.positions', 'placed_at',
+                                  clock_timestamp() - greatest(kept, ledger) - interval '48 hours') c
+    WHERE c.range_end <= placed;
+    RETURN QUERY
     SELECT 'tailstream.rejected_events'::regclass, c.chunk, c.range_end
-    FROM tailstream.chunks('tailstream.rejected_events', 'received_at') c
-    WHERE c.range_end <= clock_timestamp() - current_setting('tailstream.rejected_retention')::interval
+    FROM tailstream.chunks_before('tailstream.rejected_events', 'received_at',
+                                  clock_timestamp() - current_setting('tailstream.rejected_retention')::interval) c;
+END
 $body$;
 
 CREATE FUNCTION tailstream.add_to_tally(
@@ -379,7 +407,9 @@ $body$;
 
 -- ts_erase_org: deletes all that is stored of an org, its stream included, for good; waits for its running ingests. Returns how much it was.
 CREATE FUNCTION ts_erase_org(org text, OUT events bigint, OUT batches bigint, OUT rejected_events bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $body$
+DECLARE
+    last_placed timestamptz;
 BEGIN
     PERFORM tailstream.require_unbound();
     PERFORM tailstream.require_read_committed();
@@ -392,13 +422,14 @@ BEGIN
     DELETE FROM tailstream.orgs o WHERE o.org_id = org;
     DELETE FROM tailstream.batches b WHERE b.org_id = org;
     GET DIAGNOSTICS batches = ROW_COUNT;
-    -- Most of it before the lock, for that holds up every org's.
-    DELETE FROM tailstream.positions p WHERE p.org_id = org AND p.snapshot IS NULL;
-    -- What the sequencer placed up to here goes as well; from here on it waits, and then sees nothing to place.
-    LOCK TABLE ONLY tailstream.positions IN SHARE ROW EXCLUSIVE MODE;
-    -- Rows that say what the sequencer has seen stay, without a name.
+    -- Most of it before the lock, for that holds up every org's. Rows that say what the sequencer has seen stay, without a name.
+    last_placed := coalesce((SELECT p.placed_at FROM tailstream.last_position() p), '-infinity');
     DELETE FROM tailstream.positions p WHERE p.org_id = org AND p.snapshot IS NULL;
     UPDATE tailstream.positions p SET org_id = '', event_count = 0 WHERE p.org_id = org;
+    -- What the sequencer placed up to here goes as well; from here on it waits, and then sees nothing to place.
+    LOCK TABLE ONLY tailstream.positions IN SHARE ROW EXCLUSIVE MODE;
+    DELETE FROM tailstream.positions p WHERE p.org_id = org AND p.snapshot IS NULL AND p.placed_at >= last_placed;
+    UPDATE tailstream.positions p SET org_id = '', event_count = 0 WHERE p.org_id = org AND p.placed_at >= last_placed;
     IF EXISTS (SELECT FROM tailstream.mirror) THEN
         PERFORM tailstream.request_rebuild(org, 'erased');
     END IF;

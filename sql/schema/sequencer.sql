@@ -1,29 +1,54 @@
 -- The sequencer gives each batch its place in one order, after its commit. What is new at a look is what the snapshot
 -- of the last look had not seen: xid >= xmax or in its list of running transactions.
 
--- What the sequencer had seen at its last look that found anything, and of which transactions a part; no row if it
--- never ran on this server.
-CREATE FUNCTION tailstream.last_look() RETURNS TABLE (snapshot pg_snapshot, partial text)
+-- The last position before a number, the first from a number on, and the last one behind a number with which the sequencer
+-- noted what it had seen: one row or none. Each opens the chunks near the one that it finds.
+CREATE FUNCTION tailstream.last_position(before bigint DEFAULT 9223372036854775807)
+RETURNS TABLE (seq bigint, placed_at timestamptz, events_before bigint, event_count bigint, snapshot text, partial text, unseen_since timestamptz)
+LANGUAGE c STABLE STRICT ROWS 1 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
+AS 'MODULE_PATHNAME', 'last_position_wrapper';
+
+CREATE FUNCTION tailstream.first_position(since bigint)
+RETURNS TABLE (seq bigint, placed_at timestamptz, events_before bigint, event_count bigint, snapshot text, partial text, unseen_since timestamptz)
+LANGUAGE c STABLE STRICT ROWS 1 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
+AS 'MODULE_PATHNAME', 'first_position_wrapper';
+
+CREATE FUNCTION tailstream.last_look_behind(seq bigint)
+RETURNS TABLE (seq bigint, placed_at timestamptz, events_before bigint, event_count bigint, snapshot text, partial text, unseen_since timestamptz)
+LANGUAGE c STABLE STRICT ROWS 1 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
+AS 'MODULE_PATHNAME', 'last_look_behind_wrapper';
+
+-- Whether an org has a position in a tier.
+CREATE FUNCTION tailstream.has_positions(org text, tier smallint) RETURNS boolean
+LANGUAGE c STABLE STRICT COST 10000 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
+AS 'MODULE_PATHNAME', 'has_positions_wrapper';
+
+-- What the sequencer had seen at its last look that found anything, of which transactions a part, and since when what it
+-- had not seen can have been received; no row if it never ran on this server.
+CREATE FUNCTION tailstream.last_look() RETURNS TABLE (snapshot pg_snapshot, partial text, unseen_since timestamptz)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT coalesce(l.snapshot, s.snapshot), l.partial
+    SELECT coalesce(l.snapshot::pg_snapshot, s.snapshot), l.partial, coalesce(l.unseen_since, '-infinity')
     FROM tailstream.sequencer s
-    LEFT JOIN LATERAL (SELECT p.snapshot, p.partial FROM tailstream.positions p
-                       WHERE p.seq > s.after_seq AND p.snapshot IS NOT NULL ORDER BY p.seq DESC LIMIT 1) l ON true
+    LEFT JOIN LATERAL tailstream.last_look_behind(s.after_seq) l ON true
     WHERE s.system_identifier = (SELECT c.system_identifier FROM pg_control_system() c)
 $body$;
 
--- Batches with events that have no place yet: of one org, or of all; received since a time.
+-- Batches with events that have no place yet: of one org, or of all; received since a time. Planned for the times of each
+-- call, so it opens no older chunk of the ledger. The hour is for a clock that was set back while the server was down: only
+-- the sequencer itself, when it begins, looks at all of the ledger.
 CREATE FUNCTION tailstream.unplaced_batches(org text DEFAULT NULL, since timestamptz DEFAULT '-infinity')
 RETURNS TABLE (batch_id bigint, org_id text, event_count integer, received_at timestamptz,
                first_event_at timestamptz, last_event_at timestamptz)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $body$
 DECLARE
-    look record;
+    look   record;
+    oldest timestamptz;
 BEGIN
     SELECT * INTO look FROM tailstream.last_look();
+    oldest := greatest(since, look.unseen_since - interval '1 hour');
     RETURN QUERY
     SELECT b.batch_id, b.org_id, b.event_count, b.received_at, b.first_event_at, b.last_event_at FROM tailstream.batches b
-    WHERE b.event_count > 0 AND (org IS NULL OR b.org_id = org) AND b.received_at >= since
+    WHERE b.event_count > 0 AND (org IS NULL OR b.org_id = org) AND b.received_at >= oldest
       AND (look.snapshot IS NULL OR b.xid >= pg_snapshot_xmax(look.snapshot)
            OR b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(look.snapshot))))
       -- A ledger that was restored and not adopted yet.
@@ -49,8 +74,7 @@ BEGIN
     UPDATE tailstream.batches b SET xid = '3' WHERE b.xid >= pg_snapshot_xmin(pg_current_snapshot());
     UPDATE tailstream.orgs o SET mirror_snapshot = NULL, mirror_from = clock_timestamp() WHERE o.mirror_snapshot IS NOT NULL;
     DELETE FROM tailstream.sequencer;
-    SELECT p.seq, p.placed_at, p.stream_seq + p.event_count AS stream_seq, p.events_before + p.event_count AS events
-    INTO last FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1;
+    SELECT p.seq, p.placed_at, p.events_before + p.event_count AS events INTO last FROM tailstream.last_position() p;
     IF last IS NULL THEN
         INSERT INTO tailstream.sequencer (system_identifier, snapshot, after_seq) VALUES (here, '3:3:', 0);
         RETURN;
@@ -66,7 +90,7 @@ BEGIN
     WINDOW w AS (ORDER BY b.batch_id),
            earlier AS (ORDER BY b.batch_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING);
     INSERT INTO tailstream.sequencer (system_identifier, snapshot, after_seq)
-    SELECT here, pg_current_snapshot(), max(p.seq) FROM tailstream.positions p;
+    SELECT here, pg_current_snapshot(), p.seq FROM tailstream.last_position() p;
 END
 $body$;
 

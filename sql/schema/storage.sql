@@ -58,6 +58,8 @@ BEGIN
             mirror_from     timestamptz,
             -- Events of before may have been purged when it was on a tier with a shorter retention.
             lost_before     timestamptz,
+            -- Tiers it was on before: its events may lie in their chunks, too.
+            earlier_tiers   smallint[] NOT NULL DEFAULT '{}',
             CONSTRAINT orgs_org_id_length CHECK (length(org_id) BETWEEN 1 AND 255)
         );
         CREATE INDEX orgs_tier_idx ON tailstream.orgs (tier);
@@ -133,7 +135,9 @@ BEGIN
             -- Transactions of which that look took only a part: "xid/batch_id" of the last one, separated by blanks.
             partial        text,
             -- As in the ledger.
-            spot           text COLLATE "C"
+            spot           text COLLATE "C",
+            -- On the last row of each look: batches that it had not seen were received then or later; NULL if that is not known.
+            unseen_since   timestamptz
         );
         CREATE INDEX positions_seq_idx ON tailstream.positions (seq);
         CREATE INDEX positions_org_id_seq_idx ON tailstream.positions (org_id, seq);

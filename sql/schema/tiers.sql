@@ -18,10 +18,11 @@ $body$;
 CREATE FUNCTION ts_alter_tier(
     name text, retention interval DEFAULT NULL, stream_entries bigint DEFAULT NULL, stream_age interval DEFAULT NULL)
 RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $body$
 DECLARE
     altered tailstream.tiers;
     wider   boolean;
+    oldest  timestamptz;
 BEGIN
     PERFORM tailstream.require_unbound();
     IF num_nonnulls(retention, stream_entries, stream_age) = 0 THEN
@@ -38,19 +39,23 @@ BEGIN
         altered.lost_before := greatest(altered.lost_before, tailstream.purged_bound(ARRAY[altered.id]));
         -- Orgs that came from other tiers have events in those tiers' chunks.
         UPDATE tailstream.orgs o SET lost_before = moved.until
-        FROM (SELECT p.org_id, max(g.until) AS until
-              FROM tailstream.positions p JOIN tailstream.purges g ON g.tier = p.tier
-              WHERE p.tier <> altered.id GROUP BY p.org_id) AS moved
-        WHERE o.org_id = moved.org_id AND o.tier = altered.id AND moved.until > coalesce(o.lost_before, '-infinity');
+        FROM (SELECT m.org_id, max(g.until) AS until
+              FROM tailstream.orgs m JOIN tailstream.purges g ON g.tier = ANY (m.earlier_tiers)
+              WHERE m.tier = altered.id AND g.tier <> altered.id AND g.until > coalesce(m.lost_before, '-infinity')
+                AND tailstream.has_positions(m.org_id, g.tier)
+              GROUP BY m.org_id) AS moved
+        WHERE o.org_id = moved.org_id;
     END IF;
     UPDATE tailstream.tiers t
     SET retention = altered.retention, lost_before = altered.lost_before, stream_entries = altered.stream_entries, stream_age = altered.stream_age
     WHERE t.id = altered.id;
     IF wider THEN
+        -- A stream holds nothing that is older.
+        oldest := clock_timestamp() - altered.stream_age;
         PERFORM tailstream.request_rebuild(o.org_id, 'widened')
         FROM tailstream.orgs o
         WHERE o.tier = altered.id AND o.mirrored AND EXISTS (SELECT FROM tailstream.mirror)
-          AND EXISTS (SELECT FROM tailstream.positions p WHERE p.org_id = o.org_id);
+          AND EXISTS (SELECT FROM tailstream.positions p WHERE p.org_id = o.org_id AND p.placed_at >= oldest);
     END IF;
 END
 $body$;
@@ -92,7 +97,7 @@ BEGIN
     -- Its events lie in the chunks of the tiers it was on when they came.
     SELECT greatest(had.lost_before, CASE WHEN given.retention > had.retention THEN tailstream.purged_bound(ARRAY(
                SELECT t.id FROM tailstream.tiers t
-               WHERE t.id = had.id OR EXISTS (SELECT FROM tailstream.positions p WHERE p.org_id = org AND p.tier = t.id))) END)
+               WHERE t.id = had.id OR t.id = ANY (o.earlier_tiers) AND tailstream.has_positions(org, t.id))) END)
     INTO lost
     FROM tailstream.orgs o
     JOIN tailstream.tiers had ON had.id = o.tier
@@ -101,7 +106,8 @@ BEGIN
     INSERT INTO tailstream.orgs AS o (org_id, tier)
     VALUES (tailstream.permitted_org(org), tailstream.tier_id(ts_set_org_tier.tier))
     ON CONFLICT (org_id) DO UPDATE SET tier = excluded.tier, tier_changed_at = clock_timestamp(),
-                                       lost_before = greatest(o.lost_before, lost)
+                                       lost_before = greatest(o.lost_before, lost),
+                                       earlier_tiers = array_append(array_remove(o.earlier_tiers, o.tier), o.tier)
     WHERE o.tier <> excluded.tier;
     IF wider THEN
         PERFORM tailstream.request_rebuild(org, 'widened');

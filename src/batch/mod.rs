@@ -6,6 +6,7 @@
 
 mod chunk;
 mod heap;
+pub mod order;
 
 use std::ops::Range;
 

@@ -7,6 +7,7 @@ use super::ledger;
 use crate::error::{Error, Result};
 use crate::event::{Clock, Event, EventError, Format, OnInvalid, decode};
 use crate::locks;
+use crate::metrics::shared;
 use crate::session::binding;
 use crate::tier::lookup::Tier;
 use crate::tier::{cache, to_unix_time};
@@ -50,8 +51,8 @@ pub fn ingest(request: &Request) -> Result<Outcome> {
         }
     }
     let tier = tier_for(org)?;
-    let received_at = now();
-    let clock = Clock { now: received_at, max_future: received_at + settings::max_future_skew() };
+    let (now, received_at) = times();
+    let clock = Clock { now, max_future: now + settings::max_future_skew() };
     let mut decoded = decode(request.format, request.events, &clock, request.on_invalid).map_err(invalid)?;
 
     let decoded_count = decoded.events.len();
@@ -123,6 +124,19 @@ fn next_batch_id() -> Result<i64> {
     // SAFETY: nextval takes one oid and returns a bigint.
     let id = unsafe { pgrx::direct_function_call::<i64>(pg_sys::nextval_oid, &[sequence.into_datum()]) };
     id.ok_or(Error::Internal("nextval returned NULL"))
+}
+
+/// The time, and when the batch counts as received: after the transaction got its id, and not before any look of the
+/// sequencer that came before that, whatever the clock says. So the sequencer knows how far back it has to look.
+fn times() -> (i64, i64) {
+    // SAFETY: reads two variables; the id is assigned inside a transaction that may write.
+    unsafe {
+        if !pg_sys::XactReadOnly && !pg_sys::RecoveryInProgress() {
+            pg_sys::GetTopTransactionId();
+        }
+    }
+    let now = now();
+    (now, shared::own().map_or(now, |slot| now.max(slot.progress.looked_at())))
 }
 
 /// Microseconds since the Unix epoch.

@@ -5,7 +5,10 @@
 
 use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
 
 use pgrx::{PGRXSharedMemory, PgAtomic, PgLwLock, pg_guard, pg_shmem_init, pg_sys};
 
@@ -31,6 +34,8 @@ pub struct Progress {
     connected_since: AtomicI64,
     /// Grows when something about orgs changes that the mirror has to know.
     requests: AtomicU32,
+    /// When the sequencer last began to look, in microseconds since the Unix epoch; 0 before. Never decreases.
+    looked_at: AtomicI64,
 }
 
 impl Progress {
@@ -58,6 +63,16 @@ impl Progress {
 
     pub fn add_request(&self) {
         self.requests.fetch_add(1, Relaxed);
+    }
+
+    /// A transaction that gets its id from now on stamps its batches with this time or a later one.
+    pub fn looked_at(&self) -> i64 {
+        self.looked_at.load(Acquire)
+    }
+
+    /// Returns the time that it is set to: not earlier than it was.
+    pub fn look_at(&self, time: i64) -> i64 {
+        self.looked_at.fetch_max(time, AcqRel).max(time)
     }
 
     pub fn connected_since(&self) -> i64 {

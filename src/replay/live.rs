@@ -3,7 +3,7 @@
 //! The boundary is the last position there is. What has a place up to it is history, what gets one later comes by the
 //! stream, and stream ids follow positions: so one id separates the two, whatever the times of events.
 
-use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
 
 use super::check_start;
@@ -13,31 +13,17 @@ use super::page::loss::from_ms;
 use super::page::quoted;
 use super::page::scope::{floor, life};
 use super::token::{self, Boundary, Token};
+use crate::batch::order::{self, Kept};
 use crate::error::{Error, Result, report};
 use crate::metrics;
 use crate::mirror;
 use crate::session::binding;
-use crate::statement::{Statement, arg};
-
-const LOOKING: &str = "looking for a boundary";
+use crate::statement::{Statement, arg, snapshot, subtransaction};
 
 thread_local! {
-    static HEAD: Statement = const { Statement::new(
-        LOOKING,
-        "SELECT p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint, p.stream_seq + p.event_count
-         FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1", &[]) };
     static MIRRORED: Statement = const { Statement::new(
         "looking for an org's stream",
         "SELECT 1::bigint FROM tailstream.orgs o WHERE o.org_id = $1 AND o.mirrored", &[TEXTOID]) };
-    static BEHIND: Statement = const { Statement::new(
-        "looking for a stream id",
-        "SELECT p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint, p.stream_seq
-         FROM tailstream.positions p
-         WHERE p.org_id = $1 AND p.placed_at >= $2 AND (p.placed_at > $2 OR p.stream_seq + p.event_count > $3)
-         ORDER BY p.seq LIMIT 1", &[TEXTOID, TIMESTAMPTZOID, INT8OID]) };
-    static OLDEST: Statement = const { Statement::new(
-        "looking for a stream id",
-        "SELECT p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint FROM tailstream.positions p ORDER BY p.seq LIMIT 1", &[]) };
 }
 
 /// The last position there is.
@@ -50,11 +36,11 @@ struct Head {
 
 impl Head {
     fn find() -> Result<Self> {
-        let found = HEAD.with(|query| query.first_numbers::<3>(&[]))?;
-        Ok(found.map_or(Self { seq: 0, ms: 0, stream_seq: 1 }, |[seq, ms, stream_seq]| Self {
-            seq,
-            ms,
-            stream_seq,
+        let found = subtransaction::again_without_dropped_chunks(|| snapshot::current(order::head))?;
+        Ok(found.map_or(Self { seq: 0, ms: 0, stream_seq: 1 }, |head| Self {
+            seq: head.seq,
+            ms: head.ms(),
+            stream_seq: head.stream_seq + head.events,
         }))
     }
 
@@ -119,25 +105,23 @@ fn stream_id(text: &str) -> Result<(i64, i64)> {
 
 /// The org's first event whose stream id is greater, or what comes behind the head.
 fn behind(org: &str, (ms, number): (i64, i64), head: &Head) -> Result<Next> {
-    if let Some([seq, oldest_ms]) = OLDEST.with(|query| query.first_numbers::<2>(&[]))?
-        && seq > 1
-        && ms < oldest_ms
-    {
-        // Before what is known: reading from there tells so.
-        return Ok(Next { seq: 0, offset: 0, placed_ms: ms.max(0) });
-    }
-    // Beyond it there is nothing, and no time either.
-    let ms = ms.min(head.ms.saturating_add(1));
-    let since =
-        TimestampWithTimeZone::try_from(from_ms(ms)).map_err(|_| Error::Internal("a time out of range"))?;
-    let arguments = [arg(org.to_owned()), arg(since), arg(number.saturating_add(1))];
-    let found = BEHIND.with(|query| query.first_numbers::<3>(&arguments))?;
+    // Beyond the head there is nothing, and no time either.
+    let since = from_ms(ms.min(head.ms.saturating_add(1)));
+    let found = subtransaction::again_without_dropped_chunks(|| {
+        snapshot::current(|| match order::kept(since)? {
+            Kept::Since(oldest) if oldest.seq > 1 => Ok(None),
+            _ => order::first_behind(org, since, number.saturating_add(1)).map(Some),
+        })
+    })?;
     Ok(match found {
-        Some([seq, placed_ms, first]) => {
-            let passed = if placed_ms == ms { number.saturating_add(1) - first } else { 0 };
-            Next { seq, offset: passed.max(0) as i32, placed_ms }
+        // Before what is known: reading from there tells so.
+        None => Next { seq: 0, offset: 0, placed_ms: ms.max(0) },
+        Some(Some(found)) => {
+            let passed =
+                if found.placed_at == since { number.saturating_add(1) - found.stream_seq } else { 0 };
+            Next { seq: found.seq, offset: passed.max(0) as i32, placed_ms: found.ms() }
         }
-        None => Next { seq: head.seq + 1, offset: 0, placed_ms: head.ms },
+        Some(None) => Next { seq: head.seq + 1, offset: 0, placed_ms: head.ms },
     })
 }
 

@@ -95,6 +95,11 @@ impl Horizon {
         &self.seen
     }
 
+    /// The smallest transaction id that is not seen, or not all of it.
+    pub fn first_unseen(&self) -> u64 {
+        self.seen.running.iter().copied().fold(self.seen.xmax, u64::min)
+    }
+
     /// As `new` takes it; `None` if there is nothing to say.
     pub fn partial(&self) -> Option<String> {
         let parts: Vec<String> = self.partial.iter().map(|(xid, batch)| format!("{xid}/{batch}")).collect();

@@ -1,21 +1,26 @@
 //! Reads the ledger and writes positions.
 
-use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::{
     INT2ARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8OID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZARRAYOID,
     TIMESTAMPTZOID, XID8OID,
 };
 use pgrx::prelude::*;
-use pgrx::spi::SpiHeapTupleData;
+use pgrx::{PgBuiltInOids, pg_sys};
 
 use super::horizon::{Horizon, Ledger, Placed, Snapshot};
+use super::marks::Marks;
 use super::{Order, place};
+use crate::batch::order;
 use crate::error::{Error, Result, spi};
-use crate::statement::{Statement, arg, column};
+use crate::statement::raw::{RawRow, View};
+use crate::statement::stretch::{PLACEHOLDER, StretchPlans};
+use crate::statement::{Statement, arg, snapshot};
 use crate::tier::to_postgres_time;
 
-const READING_BATCHES: &str = "reading batches";
+/// Transaction, batch, limit, and since when there can be any.
+const LOOK: [PgBuiltInOids; 4] = [XID8OID, INT8OID, INT8OID, TIMESTAMPTZOID];
+/// What is looked for is bounded by multiples of this: microseconds. A chunk of the ledger has as much unless it was changed.
+const STRETCH: i64 = 6 * 3_600 * 1_000_000;
 
 thread_local! {
     static ADOPT: Statement = const { Statement::new("adopting the ledger", "SELECT tailstream.adopt_ledger()", &[]) };
@@ -24,40 +29,23 @@ thread_local! {
     static BASE: Statement = const { Statement::new(
         "reading the sequencer's state",
         "SELECT snapshot::text, after_seq FROM tailstream.sequencer", &[]) };
-    static LAST: Statement = const { Statement::new(
-        "reading the last position",
-        "SELECT seq, (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq + event_count, events_before + event_count
-         FROM tailstream.positions ORDER BY seq DESC LIMIT 1", &[]) };
-    static SEEN: Statement = const { Statement::new(
-        "reading the last snapshot",
-        "SELECT snapshot::text, partial FROM tailstream.positions
-         WHERE seq > $1 AND snapshot IS NOT NULL ORDER BY seq DESC LIMIT 1", &[INT8OID]) };
     static NEXT_CHUNKS: Statement = const { Statement::new(
         "making chunks ahead", "SELECT tailstream.make_next_chunks($1::interval)", &[TEXTOID]) };
-    static OF: Statement = const { Statement::new(
-        "looking for batches",
-        "SELECT xid::text::bigint, batch_id, org_id, tier, event_count, first_event_at, last_event_at, spot
-         FROM tailstream.batches
-         WHERE xid = $1 AND batch_id > $2 AND event_count > 0 ORDER BY xid, batch_id LIMIT $3",
-        &[XID8OID, INT8OID, INT8OID]) };
-    static FROM: Statement = const { Statement::new(
-        "looking for batches",
-        "SELECT xid::text::bigint, batch_id, org_id, tier, event_count, first_event_at, last_event_at, spot
-         FROM tailstream.batches
-         WHERE (xid, batch_id) > ($1, $2) AND event_count > 0 ORDER BY xid, batch_id LIMIT $3",
-        &[XID8OID, INT8OID, INT8OID]) };
+    static LOOKS: StretchPlans = StretchPlans::new("b.received_at", &LOOK, STRETCH);
     static PLACE: Statement = const { Statement::new(
         "placing batches",
         "INSERT INTO tailstream.positions (seq, placed_at, stream_seq, batch_id, xid, org_id, tier, event_count,
                                            first_event_at, last_event_at, events_before, spot,
-                                           snapshot, partial)
+                                           snapshot, partial, unseen_since)
          SELECT u.seq, $1, u.stream_seq, u.batch_id, u.xid::text::xid8, u.org_id, u.tier, u.event_count,
                 u.first_event_at, u.last_event_at, u.events_before, u.spot,
-                CASE WHEN u.seq = $11 THEN $12::pg_snapshot END, CASE WHEN u.seq = $11 THEN $13 END
+                CASE WHEN u.seq = $11 THEN $12::pg_snapshot END, CASE WHEN u.seq = $11 THEN $13 END,
+                CASE WHEN u.seq = $11 THEN $16 END
          FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $14, $15)
               u (seq, stream_seq, batch_id, xid, org_id, tier, event_count, first_event_at, last_event_at, events_before, spot)",
         &[TIMESTAMPTZOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, INT2ARRAYOID, INT4ARRAYOID,
-          TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8OID, TEXTOID, TEXTOID, INT8ARRAYOID, TEXTARRAYOID,]) };
+          TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8OID, TEXTOID, TEXTOID, INT8ARRAYOID, TEXTARRAYOID,
+          TIMESTAMPTZOID,]) };
 }
 
 /// A batch that has no place yet.
@@ -86,47 +74,65 @@ impl Placed for Batch {
 }
 
 /// The rows of the ledger that this transaction's snapshot shows.
-pub struct Reader;
+pub struct Reader<'a> {
+    pub marks: &'a Marks,
+}
 
-impl Ledger for Reader {
+impl Ledger for Reader<'_> {
     type Row = Batch;
     type Error = Error;
 
     fn of(&mut self, xid: u64, after: i64, limit: usize) -> Result<Vec<Batch>> {
-        OF.with(|statement| batches(statement, xid, after, limit))
+        batches("b.xid = $1 AND b.batch_id > $2", (xid, after), self.marks.since(xid), limit)
     }
 
     fn from(&mut self, xid: u64, after: i64, limit: usize) -> Result<Vec<Batch>> {
-        FROM.with(|statement| batches(statement, xid, after, limit))
+        batches("(b.xid, b.batch_id) > ($1, $2)", (xid, after), self.marks.since(xid), limit)
     }
 }
 
-fn batches(statement: &Statement, xid: u64, after: i64, limit: usize) -> Result<Vec<Batch>> {
-    // SAFETY: an xid8 is 64 bits, as is the value.
-    let xid = unsafe { DatumWithOid::new(xid as i64, pg_sys::Oid::from(XID8OID)) };
-    let arguments = [xid, arg(after), arg(limit as i64)];
-    Spi::connect_mut(|client| statement.run(client, &arguments)?.map(|row| batch(&row)).collect())
+/// Batches of which that is so, none of them received before a time.
+fn batches(condition: &str, (xid, after): (u64, i64), since: i64, limit: usize) -> Result<Vec<Batch>> {
+    let since = if since == i64::MIN { since } else { to_postgres_time(since) };
+    let sql = format!(
+        "SELECT b.xid::text::bigint, b.batch_id, b.org_id, b.tier, b.event_count, b.first_event_at, b.last_event_at, b.spot
+         FROM tailstream.batches b
+         WHERE {condition} AND b.event_count > 0 AND b.received_at >= $4{PLACEHOLDER}
+         ORDER BY b.xid, b.batch_id LIMIT $3"
+    );
+    let values = [xid as i64, after, limit as i64, since].map(|value| Some(value.into()));
+    let mut found = Vec::new();
+    Spi::connect_mut(|_| {
+        let plan = LOOKS.with(|plans| plans.get(sql, (since, i64::MAX)))?;
+        plan.each(values, View::New, |row| {
+            found.push(batch(&row));
+            true
+        })
+    })?;
+    found.into_iter().collect()
 }
 
-fn batch(row: &SpiHeapTupleData<'_>) -> Result<Batch> {
+fn batch(row: &RawRow<'_>) -> Result<Batch> {
+    let missing = || Error::Internal("a NULL in the ledger");
+    let number = |column| row.int8(column).ok_or_else(missing);
+    let small = |column| row.int4(column).ok_or_else(missing);
+    let time = |column| {
+        TimestampWithTimeZone::try_from(number(column)?).map_err(|_| Error::Internal("a time out of range"))
+    };
     Ok(Batch {
-        xid: column::<i64>(row, 1, READING_BATCHES)? as u64,
-        batch_id: column(row, 2, READING_BATCHES)?,
-        org: column(row, 3, READING_BATCHES)?,
-        tier: column(row, 4, READING_BATCHES)?,
-        events: column(row, 5, READING_BATCHES)?,
-        first: column(row, 6, READING_BATCHES)?,
-        last: column(row, 7, READING_BATCHES)?,
-        spot: optional(row, 8)?,
+        xid: number(0)? as u64,
+        batch_id: number(1)?,
+        org: row.text(2).ok_or_else(missing)?.to_owned(),
+        tier: small(3)? as i16,
+        events: small(4)?,
+        first: time(5)?,
+        last: time(6)?,
+        spot: row.text(7).map(str::to_owned),
     })
 }
 
-fn optional<T: FromDatum + IntoDatum>(row: &SpiHeapTupleData<'_>, number: usize) -> Result<Option<T>> {
-    row.get::<T>(number).map_err(spi(READING_BATCHES))
-}
-
 /// The snapshot that this transaction reads with.
-pub fn snapshot() -> Result<Snapshot> {
+pub fn present() -> Result<Snapshot> {
     let text = first_text(&SNAPSHOT)?;
     text.parse().map_err(|()| Error::Internal("a snapshot that cannot be read"))
 }
@@ -143,38 +149,31 @@ fn first_text(statement: &'static std::thread::LocalKey<Statement>) -> Result<St
 
 /// Reads where the sequencer left off.
 pub fn load(positions: pg_sys::Oid) -> Result<Order> {
-    Spi::connect_mut(|client| {
+    let reading = || spi("reading the sequencer's state");
+    let (seen, after_seq) = Spi::connect_mut(|client| {
         ADOPT.with(|statement| statement.run(client, &[]).map(drop))?;
         let base = BASE.with(|statement| statement.run(client, &[]))?.first();
-        let mut seen = base.get::<String>(1).map_err(spi("reading the sequencer's state"))?;
-        let after_seq = base.get::<i64>(2).map_err(spi("reading the sequencer's state"))?.unwrap_or_default();
-        let mut partial = String::new();
-        let last_look = SEEN.with(|statement| statement.run(client, &[arg(after_seq)]))?;
-        if !last_look.is_empty() {
-            let last_look = last_look.first();
-            seen = last_look.get::<String>(1).map_err(spi("reading the last snapshot"))?;
-            partial =
-                last_look.get::<String>(2).map_err(spi("reading the last snapshot"))?.unwrap_or_default();
-        }
-        let horizon = seen.and_then(|seen| Horizon::new(seen.parse().ok()?, &partial).ok());
+        let seen = base.get::<String>(1).map_err(reading())?;
+        Ok((seen, base.get::<i64>(2).map_err(reading())?.unwrap_or_default()))
+    })?;
+    // What was adopted in this transaction is to be seen.
+    snapshot::current(|| {
+        let look = order::last_look_behind(after_seq)?;
+        let (seen, partial) = look.map_or((seen, None), |look| (look.snapshot, look.partial));
+        let horizon =
+            seen.and_then(|seen| Horizon::new(seen.parse().ok()?, partial.as_deref().unwrap_or("")).ok());
         let horizon = horizon.ok_or(Error::Internal("a snapshot that cannot be read"))?;
         // Erasure may have taken the last positions before `after_seq`; their numbers are not given again.
         let mut counter = place::Counter { seq: after_seq + 1, ..Default::default() };
-        let last = LAST.with(|statement| statement.run(client, &[]))?;
-        if !last.is_empty() {
-            let last = last.first();
-            let number = |column| -> Result<i64> {
-                let value = last.get::<i64>(column).map_err(spi("reading the last position"))?;
-                value.ok_or(Error::Internal("a NULL in the last position"))
-            };
+        if let Some(last) = order::head()? {
             counter = place::Counter {
-                seq: counter.seq.max(number(1)? + 1),
-                ms: number(2)?,
-                stream_seq: number(3)?,
-                events: number(4)?,
+                seq: counter.seq.max(last.seq + 1),
+                ms: last.ms(),
+                stream_seq: last.stream_seq + last.events,
+                events: last.events_before + last.events,
             };
         }
-        Ok(Order { positions, horizon, counter })
+        Ok(Order { positions, horizon, counter, marks: Marks::new() })
     })
 }
 
@@ -207,6 +206,13 @@ pub fn place(batches: &[Batch], order: &mut Order) -> Result<()> {
         arg(order.horizon.partial()),
         arg(places.iter().map(|place| place.events_before).collect::<Vec<_>>()),
         arg(batches.iter().map(|batch| batch.spot.clone()).collect::<Vec<_>>()),
+        arg(unseen_since(order)),
     ];
     Spi::connect_mut(|client| PLACE.with(|statement| statement.run(client, &arguments).map(drop)))
+}
+
+/// What this look has not seen was received then or later; `None` if that is not known.
+fn unseen_since(order: &Order) -> Option<TimestampWithTimeZone> {
+    let since = order.marks.since(order.horizon.first_unseen());
+    (since != i64::MIN).then(|| TimestampWithTimeZone::try_from(to_postgres_time(since)).ok()).flatten()
 }

@@ -3,7 +3,9 @@
 mod finishing;
 mod horizon;
 mod ledger;
+mod marks;
 mod place;
+mod position;
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,7 @@ use crate::worker::process;
 use crate::worker::report::Reporter;
 use crate::worker::transaction::{self, Isolation};
 use horizon::Horizon;
+use marks::Marks;
 
 pub use horizon::Snapshot;
 
@@ -38,6 +41,7 @@ struct Order {
     positions: pg_sys::Oid,
     horizon: Horizon,
     counter: place::Counter,
+    marks: Marks,
 }
 
 /// What a look came to.
@@ -101,6 +105,10 @@ fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
     let began = Instant::now();
     // A failed transaction must leave nothing behind here either.
     let mut next = order.take();
+    // The time first: whoever gets an id later sees it.
+    let began_at = slot.progress.look_at(crate::ingest::now());
+    // SAFETY: reads shared memory.
+    let next_xid = unsafe { pg_sys::ReadNextFullTransactionId() }.value;
     let look = transaction::run(Isolation::RepeatableRead, || {
         let positions = lookup::positions()?;
         // ts_erase_org() takes a lock that waits for this one and makes this one wait; the snapshot comes after it.
@@ -112,7 +120,9 @@ fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
                 Some(order) => order,
                 None => ledger::load(positions)?,
             };
+            order.marks.add(next_xid, began_at);
             let look = place_new(&mut order)?;
+            order.marks.forget_before(order.horizon.first_unseen());
             next = Some(order);
             Ok(look)
         })
@@ -145,10 +155,10 @@ fn make_next_chunks() {
 }
 
 fn place_new(order: &mut Order) -> Result<Look> {
-    let now = ledger::snapshot()?;
+    let now = ledger::present()?;
     let finishing = finishing::among_new(order.horizon.seen(), &now)?;
     let now = now.without(&finishing);
-    let (rows, complete) = order.horizon.look(&now, LIMIT, &mut ledger::Reader)?;
+    let (rows, complete) = order.horizon.look(&now, LIMIT, &mut ledger::Reader { marks: &order.marks })?;
     if !rows.is_empty() {
         failpoint("sequencer-found");
         order.counter.advance(crate::ingest::now() / 1_000);

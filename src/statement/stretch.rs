@@ -70,6 +70,8 @@ impl StretchPlans {
     /// The query with its borders in it; without one that is beyond all times, which leads to no chunk.
     fn bounded(&self, Key { sql, borders: (start, end) }: &Key) -> String {
         let condition = |comparison: &str, time: &i64| {
+            // Infinity is no border.
+            let time = Some(time).filter(|time| ![i64::MIN, i64::MAX].contains(time))?;
             // ISO 8601 with an offset means the same in every session.
             let time = TimestampWithTimeZone::try_from(*time).ok()?.to_iso_string();
             Some(format!(" AND {} {comparison} '{time}'", self.column))
@@ -82,4 +84,71 @@ impl StretchPlans {
 /// The last multiple of a unit up to a time.
 pub fn border(time: i64, unit: i64) -> i64 {
     time.div_euclid(unit).saturating_mul(unit)
+}
+
+/// How much longer each stretch is than the one before.
+const GROWTH: i64 = 4;
+/// Two hundred years in microseconds: a longer stretch has no end.
+const LONGEST: i64 = 200 * 366 * 86_400_000_000;
+
+/// The stretches that all times from one on fall into, in their order: the first ends within a unit, the last never.
+/// `now` is the present, where nearly all stored time ends.
+pub fn forward(from: i64, now: i64, unit: i64) -> impl Iterator<Item = (i64, i64)> {
+    let (mut next, mut length) = (Some(from), unit);
+    std::iter::from_fn(move || {
+        let start = next?;
+        let end = border(start, unit).saturating_add(length);
+        // What is to come has few chunks or none, and belongs to the present.
+        let end = if end > now || length > LONGEST { i64::MAX } else { end };
+        next = Some(end).filter(|end| *end != i64::MAX);
+        length = length.saturating_mul(GROWTH);
+        Some((start, end))
+    })
+}
+
+/// The stretches that all times before an end fall into, the latest first: the last has no beginning.
+pub fn backward(end: i64, now: i64, unit: i64) -> impl Iterator<Item = (i64, i64)> {
+    let (mut next, mut length) = (Some(end), unit);
+    std::iter::from_fn(move || {
+        let end = next?;
+        let start = if length > LONGEST {
+            i64::MIN
+        } else {
+            border(end.min(now).saturating_sub(1), unit).saturating_sub(length - unit)
+        };
+        next = Some(start).filter(|start| *start != i64::MIN);
+        length = length.saturating_mul(GROWTH);
+        Some((start, end))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000_000;
+    const UNIT: i64 = 6 * HOUR;
+
+    #[test]
+    fn stretches_cover_all_time_without_overlap() {
+        for from in [-50 * HOUR, 0, 7 * HOUR, 100 * HOUR, 900_000 * HOUR] {
+            let now = 100 * HOUR;
+            let stretches: Vec<_> = forward(from, now, UNIT).collect();
+            assert_eq!((stretches[0].0, stretches[stretches.len() - 1].1), (from, i64::MAX));
+            assert!(stretches.windows(2).all(|pair| pair[0].1 == pair[1].0), "{stretches:?}");
+            let stretches: Vec<_> = backward(from, now, UNIT).collect();
+            assert_eq!((stretches[0].1, stretches[stretches.len() - 1].0), (from, i64::MIN));
+            assert!(stretches.windows(2).all(|pair| pair[0].0 == pair[1].1), "{stretches:?}");
+            assert!(stretches.iter().all(|(start, end)| start < end), "{stretches:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_stretch_is_within_a_unit_of_the_present() {
+        let now = 100 * HOUR;
+        assert_eq!(backward(i64::MAX, now, UNIT).next(), Some((96 * HOUR, i64::MAX)));
+        assert_eq!(backward(i64::MAX, 96 * HOUR, UNIT).next(), Some((90 * HOUR, i64::MAX)));
+        assert_eq!(forward(97 * HOUR, now, UNIT).next(), Some((97 * HOUR, i64::MAX)));
+        assert_eq!(forward(90 * HOUR, now, UNIT).next(), Some((90 * HOUR, 96 * HOUR)));
+    }
 }

@@ -28,8 +28,8 @@ const OWN_SETTINGS: &[(&CStr, &CStr)] = &[
     (c"search_path", c"pg_catalog"),
     (c"timezone", c"UTC"),
     (c"synchronous_commit", c"on"),
-    // Statements are prepared once; planning them over all chunks again and again would cost more than they do.
-    (c"plan_cache_mode", c"force_generic_plan"),
+    // Those that read a hypertable say themselves when they are planned.
+    (c"plan_cache_mode", c"auto"),
     (c"jit", c"off"),
 ];
 

@@ -1,20 +1,20 @@
 //! Where a cursor begins: a word, a time or a token.
 
 use pgrx::pg_sys;
-use pgrx::pg_sys::BuiltinOid::{TEXTOID, TIMESTAMPTZOID};
+use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
 
 use super::store::Standing;
+use crate::batch::order::{self, Mark};
 use crate::error::{Error, Result, spi};
 use crate::replay::check_start;
 use crate::replay::page::arrival::Next;
 use crate::replay::page::moment;
-use crate::replay::page::scope::{self, ALWAYS};
+use crate::replay::page::scope::{self, ALWAYS, in_range};
 use crate::replay::token::{self, Place};
-use crate::statement::{Statement, arg};
+use crate::statement::{Statement, arg, snapshot, subtransaction};
 use crate::tier::to_unix_time;
 
-const LOOKING: &str = "looking for a cursor's place";
 /// Microseconds that an event may be ahead of the clock at the most: the range of max_future_skew.
 const MAX_AHEAD: i64 = 24 * 3_600 * 1_000_000;
 /// Shorter than any token. A time may be longer, but then it has a character that tokens have not.
@@ -22,21 +22,6 @@ const TOKEN_LENGTH: usize = 30;
 
 thread_local! {
     static TIME: Statement = const { Statement::new("reading a time", "SELECT $1::timestamptz", &[TEXTOID]) };
-    static HEAD: Statement = const { Statement::new(
-        LOOKING,
-        "SELECT p.seq + 1, (extract(epoch FROM p.placed_at) * 1000)::bigint
-         FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1", &[]) };
-    // An event is placed a day before its time at the earliest: the range of max_future_skew.
-    static FIRST_SHOWN: Statement = const { Statement::new(
-        LOOKING,
-        "SELECT p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint FROM tailstream.positions p
-         WHERE p.org_id = $1 AND p.last_event_at >= $2 AND p.placed_at >= $2 - interval '24 hours' ORDER BY p.seq LIMIT 1",
-        &[TEXTOID, TIMESTAMPTZOID]) };
-    static FIRST_SINCE: Statement = const { Statement::new(
-        LOOKING,
-        "SELECT p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint FROM tailstream.positions p
-         WHERE p.org_id = $1 AND p.placed_at >= $2 ORDER BY p.seq LIMIT 1",
-        &[TEXTOID, TIMESTAMPTZOID]) };
 }
 
 /// Where to begin, as a caller says it.
@@ -52,7 +37,7 @@ impl Start<'_> {
         // Before anything else is looked for: what is placed meanwhile comes behind it, and must not be passed over.
         let head = head()?;
         let place = match self {
-            Self::Text("beginning") if by_arrival => first(&FIRST_SHOWN, org, floor, head)?,
+            Self::Text("beginning") if by_arrival => first(order::first_shown, org, floor, head)?,
             Self::Text("beginning") => before(floor),
             Self::Text("now") if by_arrival => head.place(),
             // SAFETY: reads the clock.
@@ -66,7 +51,7 @@ impl Start<'_> {
                     let hint = "No event is more than a day ahead.";
                     return Err(Error::BadArgument { what: "start", value: "too far ahead".into(), hint });
                 }
-                if by_arrival { first(&FIRST_SINCE, org, *time, head)? } else { before(*time) }
+                if by_arrival { first(order::first_of_org, org, *time, head)? } else { before(*time) }
             }
         };
         // What a longer retention shows from before may be there or not: if it is gone, that is a loss.
@@ -94,26 +79,17 @@ fn time(text: &str) -> Result<i64> {
 
 /// Behind all positions there are.
 pub fn head() -> Result<Next> {
-    Ok(one(&HEAD, &[])?.unwrap_or(Next { seq: 1, offset: 0, placed_ms: 0 }))
+    let none = Next { seq: 1, offset: 0, placed_ms: 0 };
+    let head = subtransaction::again_without_dropped_chunks(|| snapshot::current(order::head))?;
+    Ok(head.map_or(none, |head| Next { seq: head.seq + 1, offset: 0, placed_ms: head.ms() }))
 }
 
 /// An org's first position of that kind, or else behind those that there were before.
-fn first(
-    statement: &'static std::thread::LocalKey<Statement>,
-    org: &str,
-    time: i64,
-    head: Next,
-) -> Result<Place> {
-    let time = TimestampWithTimeZone::try_from(time).map_err(|_| Error::Internal("a time out of range"))?;
-    Ok(one(statement, &[arg(org.to_owned()), arg(time)])?.unwrap_or(head).place())
-}
-
-fn one(
-    statement: &'static std::thread::LocalKey<Statement>,
-    arguments: &[pgrx::datum::DatumWithOid<'_>],
-) -> Result<Option<Next>> {
-    let found = statement.with(|statement| statement.first_numbers::<2>(arguments))?;
-    Ok(found.map(|[seq, placed_ms]| Next { seq, offset: 0, placed_ms }))
+fn first(find: fn(&str, i64) -> Result<Option<Mark>>, org: &str, time: i64, head: Next) -> Result<Place> {
+    let time = in_range(time);
+    let found = subtransaction::again_without_dropped_chunks(|| snapshot::current(|| find(org, time)))?;
+    let next = found.map_or(head, |mark| Next { seq: mark.seq, offset: 0, placed_ms: mark.ms() });
+    Ok(next.place())
 }
 
 /// Whatever was lost since the token was made is a loss.

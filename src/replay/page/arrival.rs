@@ -87,7 +87,7 @@ impl Reader<'_, '_> {
         if next.placed_ms >= ingest::now() / 1_000 - KEPT {
             return Ok(());
         }
-        let known = loss::first_known_position(next.seq)?;
+        let known = loss::first_known_position(next.seq, next.placed_ms)?;
         if known > next.seq {
             let first = loss::first_behind(self.scope.org, next.placed_ms)?;
             let from = first.max(self.scope.reach).max(self.scope.start);

@@ -5,32 +5,39 @@
 
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
+use pgrx::{PgBuiltInOids, pg_sys};
 
-use super::rows::{Gap, Reason};
+use super::rows::{Gap, Reason, datum};
 use super::scope::{ALWAYS, Scope, in_range};
-use crate::error::{Error, Result, spi};
+use crate::batch::order::{self, Kept, STRETCH};
+use crate::error::{Error, Result};
 use crate::replay::token::Place;
-use crate::statement::{Statement, arg};
+use crate::statement::raw::View;
+use crate::statement::stretch::{PLACEHOLDER, StretchPlans, forward};
+use crate::statement::{Statement, arg, snapshot, subtransaction};
 use crate::tier::cache;
 
 const LOOKING: &str = "looking for lost events";
 
+/// No event is further ahead of the time at which it was received than a day: the range of max_future_skew.
+const MAX_AHEAD: i64 = 24 * 3_600 * 1_000_000;
+
+/// The org, from, to, the time and the id of the event behind which something may be lost, until when, and the last position.
+const ARGUMENTS: [PgBuiltInOids; 7] =
+    [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID];
+
 thread_local! {
-    // Without a sequencer the ledger is kept in its stead, and all of it is unplaced. No event is further ahead of the time at which it was received than a day: the range of max_future_skew.
-    static MAY_BE_LOST: Statement = const { Statement::new(
+    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    // Without a sequencer the ledger is kept in the positions' stead, and all of it is unplaced.
+    static LEDGER_IS_CUT: Statement = const { Statement::new(
         LOOKING,
-        "SELECT coalesce((SELECT p.seq > 1 AND p.placed_at > $2 - interval '24 hours'
-                          FROM tailstream.positions p ORDER BY p.seq LIMIT 1),
-                         (SELECT min(b.batch_id) > 1 AND min(b.received_at) > $2 - interval '24 hours'
-                          FROM tailstream.batches b), true)
-             OR EXISTS (SELECT FROM tailstream.positions p
-                        WHERE p.org_id = $1 AND p.placed_at >= $2 - interval '24 hours' AND p.seq <= $5
-                          AND (p.last_event_at, (p.batch_id << 16) + p.event_count - 1) > ($2, $3) AND p.first_event_at < $4)
-             OR EXISTS (SELECT FROM tailstream.unplaced_batches($1, $2 - interval '24 hours') b
-                        WHERE (b.last_event_at, (b.batch_id << 16) + b.event_count - 1) > ($2, $3) AND b.first_event_at < $4)",
-        &[TEXTOID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID]) };
-    static OLDEST: Statement = const { Statement::new(
-        LOOKING, "SELECT p.seq FROM tailstream.positions p ORDER BY p.seq LIMIT 1", &[]) };
+        "SELECT coalesce(min(b.batch_id) > 1 AND min(b.received_at) > $1, true)::int::bigint FROM tailstream.batches b",
+        &[TIMESTAMPTZOID]) };
+    static UNPLACED: Statement = const { Statement::new(
+        LOOKING,
+        "SELECT 1::bigint FROM tailstream.unplaced_batches($1, $5) b
+         WHERE (b.last_event_at, (b.batch_id << 16) + b.event_count - 1) > ($2, $3) AND b.first_event_at < $4 LIMIT 1",
+        &[TEXTOID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID]) };
 }
 
 /// What a reader that stands behind this event has lost up to a time, in the order of event times.
@@ -46,17 +53,71 @@ pub fn between(scope: &Scope<'_>, behind: (i64, i64), until: i64) -> Result<Opti
 }
 
 fn may_be_lost(scope: &Scope<'_>, (time, id): (i64, i64), to: i64) -> Result<bool> {
+    let (time, to) = (in_range(time), in_range(to));
+    let since = time.saturating_sub(MAX_AHEAD);
+    subtransaction::again_without_dropped_chunks(|| {
+        snapshot::current(|| {
+            // SAFETY: inside a transaction.
+            unsafe { pg_sys::AcceptInvalidationMessages() };
+            let is_cut = match order::kept(since)? {
+                Kept::Before => false,
+                Kept::Since(oldest) => oldest.seq > 1,
+                Kept::Nothing => {
+                    let cut =
+                        LEDGER_IS_CUT.with(|query| query.first_numbers::<1>(&[arg(timestamp(since)?)]))?;
+                    cut != Some([0])
+                }
+            };
+            Ok(is_cut
+                || any_placed(scope, since, (time, id), to)?
+                || any_unplaced(scope, since, (time, id), to)?)
+        })
+    })
+}
+
+/// Whether a batch with a position has an event there.
+fn any_placed(scope: &Scope<'_>, since: i64, (time, id): (i64, i64), to: i64) -> Result<bool> {
+    let sql = format!(
+        "SELECT 1::bigint FROM tailstream.positions p
+         WHERE p.org_id = $1 AND p.placed_at >= $2 AND p.placed_at < $3{PLACEHOLDER} AND p.seq <= $7
+           AND (p.last_event_at, (p.batch_id << 16) + p.event_count - 1) > ($4, $5) AND p.first_event_at < $6 LIMIT 1"
+    );
+    let mut any = false;
+    // What was placed at some time tells of events of that time, or of earlier ones.
+    for (start, end) in forward(since, order::now(), STRETCH) {
+        let values = [
+            Some(datum(scope.org)?),
+            Some(start.into()),
+            Some(end.into()),
+            Some(time.into()),
+            Some(id.into()),
+            Some(to.into()),
+            Some(scope.last_position().into()),
+        ];
+        Spi::connect_mut(|_| {
+            let plan = PLANS.with(|plans| plans.get(sql.clone(), (start, end)))?;
+            plan.each(values, View::Active, |_| {
+                any = true;
+                false
+            })
+        })?;
+        if any {
+            break;
+        }
+    }
+    Ok(any)
+}
+
+/// Whether a batch without one has.
+fn any_unplaced(scope: &Scope<'_>, since: i64, (time, id): (i64, i64), to: i64) -> Result<bool> {
     let arguments = [
         arg(scope.org.to_owned()),
         arg(timestamp(time)?),
         arg(id),
         arg(timestamp(to)?),
-        arg(scope.last_position()),
+        arg(timestamp(since)?),
     ];
-    Spi::connect(|client| {
-        let row = MAY_BE_LOST.with(|statement| statement.read(client, &arguments))?.first();
-        Ok(row.get::<bool>(1).map_err(spi(LOOKING))?.unwrap_or(true))
-    })
+    Ok(UNPLACED.with(|query| query.first_numbers::<1>(&arguments))?.is_some())
 }
 
 fn timestamp(time: i64) -> Result<TimestampWithTimeZone> {
@@ -64,9 +125,16 @@ fn timestamp(time: i64) -> Result<TimestampWithTimeZone> {
 }
 
 /// The first position from this one on that is known: those before it were purged, with all that was known of their batches.
-pub fn first_known_position(from: i64) -> Result<i64> {
-    let oldest = OLDEST.with(|statement| statement.first_numbers::<1>(&[]))?;
-    Ok(oldest.map_or(from, |[oldest]| oldest.max(from)))
+/// None from it on was placed before `placed_ms`.
+pub fn first_known_position(from: i64, placed_ms: i64) -> Result<i64> {
+    let before = from_ms(placed_ms).saturating_sub(1);
+    let kept =
+        subtransaction::again_without_dropped_chunks(|| snapshot::current(|| order::kept(in_range(before))))?;
+    Ok(match kept {
+        // What was placed before has a number before.
+        Kept::Before | Kept::Nothing => from,
+        Kept::Since(oldest) => oldest.seq.max(from),
+    })
 }
 
 /// What a reader has lost if its org was erased since it was there.

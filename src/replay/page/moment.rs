@@ -4,14 +4,12 @@
 //! gives those of after that moment again, to other batches. Who went on behind one of before would miss what has it now.
 //! When a position was given tells the one from the other.
 
-use core::ffi::CStr;
-
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TIMESTAMPTZOID};
 use pgrx::{PgBuiltInOids, Spi, pg_sys};
 
 use super::loss::from_ms;
-use super::positions::STRETCH;
 use super::scope::ALWAYS;
+use crate::batch::order::{self, Mark, STRETCH};
 use crate::error::{Error, Result};
 use crate::replay::token::{Boundary, Place, Token};
 use crate::statement::raw::{RawPlan, View};
@@ -21,14 +19,10 @@ use crate::statement::{LatestQuery, snapshot, subtransaction};
 /// The first and the last position that may be meant, and when it was given.
 const ARGUMENTS: [PgBuiltInOids; 3] = [INT8OID, INT8OID, TIMESTAMPTZOID];
 
-const PLACED_AT: &CStr = c"SELECT p.placed_at FROM tailstream.positions p WHERE p.seq = $1";
-// Erasure may have taken the last ones before `after_seq`.
-const LAST: &str = "SELECT greatest((SELECT p.seq FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1),
-                                    (SELECT s.after_seq FROM tailstream.sequencer s), 0)";
-
 thread_local! {
     static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
-    static BOUNDARY: LatestQuery = const { LatestQuery::new(PLACED_AT, &[INT8OID]) };
+    // Erasure may have taken the last positions before this one.
+    static AFTER: LatestQuery = const { LatestQuery::new(c"SELECT s.after_seq FROM tailstream.sequencer s", &[]) };
 }
 
 /// Error if the database went back to before the place of a token, or is a standby that has not come to it.
@@ -42,10 +36,7 @@ pub fn check_place(token: &Token) -> Result<()> {
 /// When a boundary's position was given, or long before if that is not known any more. Error as above.
 pub fn placed_at(boundary: Boundary) -> Result<i64> {
     let seq = boundary.seq;
-    let found = subtransaction::again_without_dropped_chunks(|| {
-        BOUNDARY.with(|query| query.first(&mut [seq.into()])).map(|found| found.map(|[time]| time))
-    })?;
-    match found.map_or_else(|| placed_at_now(seq), |time| Ok(Some(time)))? {
+    match placed_at_now(seq)? {
         Some(time) if boundary.is_of(time) => Ok(time),
         None if was_given(seq)? => Ok(ALWAYS),
         _ => Err(unknown()),
@@ -73,12 +64,21 @@ fn check_arrival(seq: i64, offset: i32, placed_at: i64) -> Result<()> {
     if is_known { Ok(()) } else { Err(unknown()) }
 }
 
+/// When a position was given, if it is there in what is committed now.
 fn placed_at_now(seq: i64) -> Result<Option<i64>> {
-    now(&PLACED_AT.to_string_lossy(), (seq, seq, ALWAYS))
+    let last = last_now(seq.saturating_add(1))?;
+    Ok(last.filter(|last| last.seq == seq).map(|last| last.placed_at))
 }
 
 fn was_given(seq: i64) -> Result<bool> {
-    Ok(now(LAST, (seq, seq, ALWAYS))?.is_some_and(|last| seq <= last))
+    let after = AFTER.with(|query| query.first(&mut []))?.map_or(0, |[after]: [i64; 1]| after);
+    let last = last_now(i64::MAX)?.map_or(0, |last| last.seq);
+    Ok(seq <= after.max(last).max(0))
+}
+
+/// The last position before a number in what is committed at this moment, whatever the isolation level; no chunk is unknown.
+fn last_now(seq: i64) -> Result<Option<Mark>> {
+    subtransaction::again_without_dropped_chunks(|| snapshot::latest(|| order::last_before_now(seq)))
 }
 
 /// What a query finds that is planned now, so no chunk is unknown to it.

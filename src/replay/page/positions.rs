@@ -6,16 +6,14 @@ use pgrx::{PgBuiltInOids, Spi, pg_sys};
 use super::arrival::Next;
 use super::loss::from_ms;
 use super::rows::datum;
-use super::scope::{FOREVER, Scope};
+use super::scope::Scope;
+use crate::batch::order::{self, STRETCH};
 use crate::batch::{Position, position_columns};
 use crate::error::Result;
 use crate::statement::raw::View;
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans, border};
+use crate::statement::stretch::{PLACEHOLDER, StretchPlans, forward};
 use crate::statement::subtransaction;
 
-/// What positions are read first, and then four times as much each time: microseconds. A chunk of them has as much unless it
-/// was changed.
-pub const STRETCH: i64 = 6 * 3_600 * 1_000_000;
 const ARGUMENTS: [PgBuiltInOids; 6] = [TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
 
 thread_local! {
@@ -47,20 +45,14 @@ pub fn next(scope: &Scope<'_>, from: Next, most: usize) -> Result<Vec<Position>>
 
 /// Those that the active snapshot shows, in stretches of time for the sake of chunks.
 fn shown(scope: &Scope<'_>, next: Next, most: usize) -> Result<Vec<Position>> {
-    // SAFETY: reads the clock.
-    let now = unsafe { pg_sys::GetCurrentTimestamp() };
-    let (mut from, mut length) = (from_ms(next.placed_ms), STRETCH);
     let mut found = Vec::new();
-    loop {
-        let end = border(from, STRETCH).saturating_add(length);
-        // What is to come has few chunks or none, and belongs to the present.
-        let end = if end > now { FOREVER } else { end };
-        in_stretch(scope, next.seq, (from, end), most, &mut found)?;
-        if found.len() >= most || end == FOREVER {
-            return Ok(found);
+    for stretch in forward(from_ms(next.placed_ms), order::now(), STRETCH) {
+        in_stretch(scope, next.seq, stretch, most, &mut found)?;
+        if found.len() >= most {
+            break;
         }
-        (from, length) = (end, length.saturating_mul(4));
     }
+    Ok(found)
 }
 
 fn in_stretch(

@@ -54,6 +54,13 @@ fn old_batch(client: &mut Client, id: i64, age: &str, xid: &str) {
     client.execute(&sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
 }
 
+/// Has another sequencer begin: what was received before is that of transactions of before, however long ago.
+fn restart_sequencer(client: &mut Client) {
+    let ended = "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity
+                 WHERE datname = current_database() AND backend_type = 'tailstream sequencer'";
+    assert_eq!(column::<bool>(client, ended), [true]);
+}
+
 /// A position as if it had been given then.
 fn old_position(client: &mut Client, seq: i64, age: &str) {
     let sql = format!(
@@ -141,6 +148,7 @@ fn a_ledger_without_places_is_kept_until_it_has_them() {
     purge(&mut client);
     let there = "SELECT count(*) FROM tailstream.batches WHERE batch_id = 7";
     assert_eq!(one::<i64>(&mut client, there), 1, "it has no place yet");
+    restart_sequencer(&mut client);
     lock.batch_execute("COMMIT").expect("commit");
     assert_eq!(soon_placed(&mut client, 7), 3);
     purge(&mut client);
@@ -235,6 +243,7 @@ fn a_batch_that_commits_while_the_purge_waits_for_its_ledger_gets_its_place() {
     });
     let there = "SELECT count(*) FROM tailstream.batches WHERE batch_id = 7";
     assert_eq!(one::<i64>(&mut client, there), 1, "it has no place yet");
+    restart_sequencer(&mut client);
     lock.batch_execute("COMMIT").expect("commit");
     soon_placed(&mut client, 7);
     purge(&mut client);

@@ -1,0 +1,225 @@
+//! Places in the sequencer's order, found without a look at all of it.
+//!
+//! Positions are divided by the time at which they were given, and times never decrease with numbers. So whoever looks
+//! for a number goes through stretches of time, from an end that is known, and opens the chunks of those alone.
+//! All of it reads with the active snapshot.
+
+use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::spi::Spi;
+use pgrx::{IntoDatum, PgBuiltInOids, pg_sys};
+
+use crate::error::{Error, Result};
+use crate::statement::raw::{RawPlan, RawRow, View};
+use crate::statement::stretch::{PLACEHOLDER, StretchPlans, backward, forward};
+
+/// What positions are read first, and then four times as much each time: microseconds. A chunk of them has as much unless it
+/// was changed.
+pub const STRETCH: i64 = 6 * 3_600 * 1_000_000;
+
+/// From, to, a number, an org, the time of an event.
+const ARGUMENTS: [PgBuiltInOids; 5] = [TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, TEXTOID, TIMESTAMPTZOID];
+/// What a query is asked for besides a stretch.
+type Sought<'a> = (i64, Option<&'a str>, i64);
+
+const LAST_BEFORE: &str = "p.seq < $3";
+const LAST_LOOK_BEFORE: &str = "p.seq < $3 AND p.snapshot IS NOT NULL";
+const FIRST_FROM: &str = "p.seq >= $3";
+const FIRST_OF_ORG: &str = "p.seq >= $3 AND p.org_id = $4";
+const LAST_OF_TIER: &str = "p.org_id = $4 AND p.tier = $3";
+const FIRST_BEHIND: &str = "p.org_id = $4 AND (p.placed_at > $5 OR p.stream_seq + p.event_count > $3)";
+const FIRST_SHOWN: &str = "p.seq >= $3 AND p.org_id = $4 AND p.last_event_at >= $5";
+
+thread_local! {
+    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+}
+
+/// A position as far as its place in the order goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    pub seq: i64,
+    /// PostgreSQL's microseconds, whole milliseconds.
+    pub placed_at: i64,
+    pub stream_seq: i64,
+    pub events: i64,
+    pub events_before: i64,
+    pub org: String,
+    /// What the sequencer had seen, on the last position of each look.
+    pub snapshot: Option<String>,
+    pub partial: Option<String>,
+    /// Batches that it had not seen were received then or later: PostgreSQL's microseconds.
+    pub unseen_since: Option<i64>,
+}
+
+impl Mark {
+    fn of(row: &RawRow<'_>) -> Result<Self> {
+        let number = |column| row.int8(column).ok_or(Error::Internal("a NULL in a position"));
+        Ok(Self {
+            seq: number(0)?,
+            placed_at: number(1)?,
+            stream_seq: number(2)?,
+            events: number(3)?,
+            events_before: number(4)?,
+            org: row.text(5).unwrap_or_default().to_owned(),
+            snapshot: row.text(6).map(str::to_owned),
+            partial: row.text(7).map(str::to_owned),
+            unseen_since: row.int8(8),
+        })
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub fn ms(&self) -> i64 {
+        crate::tier::to_unix_time(self.placed_at).div_euclid(1_000)
+    }
+}
+
+/// The last position there is.
+pub fn head() -> Result<Option<Mark>> {
+    last_before(i64::MAX)
+}
+
+/// The last position before a number.
+pub fn last_before(seq: i64) -> Result<Option<Mark>> {
+    last(LAST_BEFORE, i64::MAX, (seq, None, 0))
+}
+
+/// The same, planned at this moment: it knows a chunk that was made by a commit which others are just being told of.
+pub fn last_before_now(seq: i64) -> Result<Option<Mark>> {
+    let query = query(LAST_BEFORE, "DESC");
+    let plan = || PLANS.with(|plans| plans.of_moment(&query));
+    let mut found =
+        backward(i64::MAX, now(), STRETCH).map(|stretch| in_stretch(plan, stretch, (seq, None, 0)));
+    found.find_map(Result::transpose).transpose()
+}
+
+/// The last position behind a number with which the sequencer noted what it had seen.
+pub fn last_look_behind(seq: i64) -> Result<Option<Mark>> {
+    let Some(head) = head()?.filter(|head| head.seq > seq) else { return Ok(None) };
+    if head.snapshot.is_some() {
+        return Ok(Some(head));
+    }
+    let found = last(LAST_LOOK_BEFORE, head.placed_at.saturating_add(1), (head.seq, None, 0))?;
+    Ok(found.filter(|found| found.seq > seq))
+}
+
+/// Before this time no position from a number on was given: PostgreSQL's microseconds. `None` if there is no position before
+/// that number.
+pub fn since(seq: i64) -> Result<Option<i64>> {
+    Ok(last_before(seq)?.map(|last| last.placed_at))
+}
+
+/// The same, of what was given after a time.
+pub fn since_or(seq: i64, floor: i64) -> Result<i64> {
+    let stretches = backward(i64::MAX, now(), STRETCH).take_while(|(_, end)| *end > floor);
+    let stretches = stretches.map(|(start, end)| (start.max(floor), end));
+    let last = in_any(&query(LAST_BEFORE, "DESC"), stretches, (seq, None, 0))?;
+    Ok(last.map_or(floor, |last| last.placed_at))
+}
+
+/// The first position from a number on.
+pub fn first_from(seq: i64) -> Result<Option<Mark>> {
+    match since(seq)? {
+        Some(since) => first(FIRST_FROM, since, (seq, None, 0)),
+        // Every position is behind it.
+        None => in_any(&query(FIRST_FROM, "ASC"), [(i64::MIN, i64::MAX)].into_iter(), (seq, None, 0)),
+    }
+}
+
+/// An org's first position of a time or later.
+pub fn first_of_org(org: &str, since: i64) -> Result<Option<Mark>> {
+    first(FIRST_OF_ORG, since, (i64::MIN, Some(org), 0))
+}
+
+/// An org's first position with an event of this time or later.
+pub fn first_shown(org: &str, floor: i64) -> Result<Option<Mark>> {
+    // An event is placed a day before its time at the earliest: the range of max_future_skew.
+    let since = floor.saturating_sub(24 * 3_600 * 1_000_000);
+    first(FIRST_SHOWN, since, (i64::MIN, Some(org), floor))
+}
+
+/// An org's first position of a time with a stream id from this number on, or of a later time.
+pub fn first_behind(org: &str, time: i64, number: i64) -> Result<Option<Mark>> {
+    first(FIRST_BEHIND, time, (number, Some(org), time))
+}
+
+/// Whether an org has a position with events in the chunks of a tier.
+pub fn has_any(org: &str, tier: i16) -> Result<bool> {
+    Ok(last(LAST_OF_TIER, i64::MAX, (tier.into(), Some(org), 0))?.is_some())
+}
+
+/// How far back positions are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// To this time or further.
+    Before,
+    /// The oldest one there is, which was given later.
+    Since(Mark),
+    /// There is none.
+    Nothing,
+}
+
+/// Whether positions of a time or earlier are known, or which is the oldest otherwise.
+pub fn kept(at: i64) -> Result<Kept> {
+    let behind = at.saturating_add(1);
+    if last(LAST_BEFORE, behind, (i64::MAX, None, 0))?.is_some() {
+        return Ok(Kept::Before);
+    }
+    let oldest = first(FIRST_FROM, behind, (i64::MIN, None, 0))?;
+    Ok(oldest.map_or(Kept::Nothing, Kept::Since))
+}
+
+/// The first position from a time on of which that is so.
+fn first(condition: &str, since: i64, sought: Sought<'_>) -> Result<Option<Mark>> {
+    in_any(&query(condition, "ASC"), forward(since, now(), STRETCH), sought)
+}
+
+/// The last position before a time of which that is so.
+fn last(condition: &str, before: i64, sought: Sought<'_>) -> Result<Option<Mark>> {
+    in_any(&query(condition, "DESC"), backward(before, now(), STRETCH), sought)
+}
+
+/// What is found in the first of these stretches that has any.
+fn in_any(
+    query: &str,
+    stretches: impl Iterator<Item = (i64, i64)>,
+    sought: Sought<'_>,
+) -> Result<Option<Mark>> {
+    for stretch in stretches {
+        let plan = || PLANS.with(|plans| plans.get(query.to_owned(), stretch));
+        if let Some(found) = in_stretch(plan, stretch, sought)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+fn query(condition: &str, order: &str) -> String {
+    format!(
+        "SELECT p.seq, p.placed_at, p.stream_seq, p.event_count::bigint, p.events_before, p.org_id, p.snapshot::text,
+                p.partial, p.unseen_since
+         FROM tailstream.positions p
+         WHERE p.placed_at >= $1 AND p.placed_at < $2{PLACEHOLDER} AND {condition} ORDER BY p.seq {order} LIMIT 1"
+    )
+}
+
+fn in_stretch(
+    plan: impl Fn() -> Result<RawPlan>,
+    (start, end): (i64, i64),
+    (seq, org, at): Sought<'_>,
+) -> Result<Option<Mark>> {
+    let org = org.and_then(IntoDatum::into_datum);
+    let values = [Some(start.into()), Some(end.into()), Some(seq.into()), org, Some(at.into())];
+    let mut found = None;
+    Spi::connect_mut(|_| {
+        plan()?.each(values, View::Active, |row| {
+            found = Some(Mark::of(&row));
+            false
+        })
+    })?;
+    found.transpose()
+}
+
+/// The present in PostgreSQL's microseconds: a hint where positions are, no more.
+pub fn now() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}

@@ -1,0 +1,93 @@
+//! Single positions, for functions in SQL: a query of the hypertable would open all of its chunks.
+
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+
+use crate::batch::order::{self, Mark};
+use crate::error::{Result, report};
+
+type Row =
+    (i64, TimestampWithTimeZone, i64, i64, Option<String>, Option<String>, Option<TimestampWithTimeZone>);
+
+/// `tailstream.last_position(before bigint)`
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn last_position(
+    before: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(seq, i64),
+        name!(placed_at, TimestampWithTimeZone),
+        name!(events_before, i64),
+        name!(event_count, i64),
+        name!(snapshot, Option<String>),
+        name!(partial, Option<String>),
+        name!(unseen_since, Option<TimestampWithTimeZone>),
+    ),
+> {
+    TableIterator::new(rows(order::last_before(before)))
+}
+
+/// `tailstream.first_position(since bigint)`
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn first_position(
+    since: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(seq, i64),
+        name!(placed_at, TimestampWithTimeZone),
+        name!(events_before, i64),
+        name!(event_count, i64),
+        name!(snapshot, Option<String>),
+        name!(partial, Option<String>),
+        name!(unseen_since, Option<TimestampWithTimeZone>),
+    ),
+> {
+    TableIterator::new(rows(order::first_from(since)))
+}
+
+/// `tailstream.last_look_behind(seq bigint)`
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)]
+fn last_look_behind(
+    seq: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(seq, i64),
+        name!(placed_at, TimestampWithTimeZone),
+        name!(events_before, i64),
+        name!(event_count, i64),
+        name!(snapshot, Option<String>),
+        name!(partial, Option<String>),
+        name!(unseen_since, Option<TimestampWithTimeZone>),
+    ),
+> {
+    TableIterator::new(rows(order::last_look_behind(seq)))
+}
+
+/// `tailstream.has_positions(org text, tier smallint) → boolean`
+#[pg_extern(sql = false)]
+fn has_positions(org: &str, tier: i16) -> bool {
+    report(order::has_any(org, tier))
+}
+
+fn rows(found: Result<Option<Mark>>) -> impl Iterator<Item = Row> {
+    let time = |micros: i64| TimestampWithTimeZone::try_from(micros).ok();
+    report(found).into_iter().filter_map(move |mark| {
+        let unseen_since = mark.unseen_since.and_then(time);
+        let placed_at = time(mark.placed_at)?;
+        Some((
+            mark.seq,
+            placed_at,
+            mark.events_before,
+            mark.events,
+            mark.snapshot,
+            mark.partial,
+            unseen_since,
+        ))
+    })
+}
