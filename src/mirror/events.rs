@@ -3,14 +3,12 @@
 use core::ffi::CStr;
 
 use pgrx::pg_sys;
-use pgrx::spi::Spi;
 
 use super::part::Entry;
 use super::server::MAX_BYTES;
 use crate::batch::{self, Position, Sink};
 use crate::error::Result;
 use crate::event::{EventColumns, Inet, encode};
-use crate::statement::arg;
 use crate::statement::raw::RawRow;
 use crate::tier::to_unix_time;
 
@@ -74,17 +72,6 @@ impl Sink for Gathered<'_> {
         self.entries = Entries::default();
         self.bytes = 0;
     }
-}
-
-/// Whether an org's event has, or had, this stream id.
-pub fn was_placed(org: &str, (ms, seq): (i64, i64)) -> Result<bool> {
-    let found = Spi::get_one_with_args::<bool>(
-        "SELECT EXISTS (SELECT FROM tailstream.positions
-                        WHERE org_id = $1 AND placed_at = to_timestamp($2 / 1000.0)
-                          AND stream_seq <= $3 AND $3 < stream_seq + event_count)",
-        &[arg(org.to_owned()), arg(ms), arg(seq)],
-    );
-    found.map_err(crate::error::spi("looking for a position")).map(|found| found == Some(true))
 }
 
 fn entry(row: &RawRow<'_>, position: &Position) -> Entry {

@@ -3,40 +3,38 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTOID, TIMESTAMPTZOID};
-use pgrx::prelude::*;
+use pgrx::pg_sys::BuiltinOid::{INT8OID, TIMESTAMPTZOID};
+use pgrx::{PgBuiltInOids, Spi, pg_sys};
 
 use super::events::{self, Entries};
 use super::key::Template;
 use super::marker::Cursor;
-use super::orgs::{Mirrored, Orgs, mirrored_positions};
+use super::orgs::{Mirrored, Orgs};
 use super::part::{Entry, Part};
 use super::server::{Limits, MAX_EVENTS};
+use super::window;
+use crate::batch::order::{self, STRETCH};
 use crate::batch::{POSITION_COLUMNS, Position, position_columns};
-use crate::error::{Error, Result, spi};
+use crate::error::{Error, Result};
 use crate::ingest;
-use crate::statement::raw::{RawRow, RawStatement, View};
-use crate::statement::{Statement, arg};
-use crate::tier::to_postgres_time;
+use crate::statement::raw::{RawRow, View};
+use crate::statement::snapshot;
+use crate::statement::stretch::{PLACEHOLDER, StretchPlans, forward};
+use crate::tier::{to_postgres_time, to_unix_time};
 
 /// Positions looked at in one transaction.
 const MAX_POSITIONS: i64 = 1_024;
 /// Positions read at a time: most parts are full before.
 const PAGE: i64 = 64;
+/// Positions of one org read at a time: as many as a part of the smallest batches has.
+const ORG_PAGE: usize = 1_024;
+/// Pages of such looked through in one transaction, if their events are all gone.
+const MAX_PAGES: usize = 4;
 
+/// First number, from, to, limit.
+const ARGUMENTS: [PgBuiltInOids; 4] = [INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
 thread_local! {
-    static NEXT: RawStatement = const { RawStatement::new(
-        concat!("SELECT ", position_columns!(), ", p.org_id, p.xid::text::bigint
-                 FROM tailstream.positions p WHERE p.seq >= $1 AND p.placed_at >= $2 ORDER BY p.seq LIMIT $3"),
-        &[INT8OID, TIMESTAMPTZOID, INT8OID]) };
-    static OF_ORG: RawStatement = const { RawStatement::new(
-        concat!("SELECT ", position_columns!(), " FROM ", mirrored_positions!(), " AND p.seq >= $2 AND p.seq < $3 ORDER BY p.seq LIMIT $4"),
-        &[TEXTOID, INT8OID, INT8OID, INT8OID]) };
-    static PENDING: Statement = const { Statement::new(
-        "counting events",
-        concat!("SELECT coalesce(sum(p.event_count - CASE WHEN p.seq = $2 THEN $3 ELSE 0 END), 0)::bigint
-                 FROM ", mirrored_positions!(), " AND p.seq >= $2"),
-        &[TEXTOID, INT8OID, INT4OID]) };
+    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
     /// The org whose events are being read: should that fail, it concerns this one.
     static READING: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -153,8 +151,8 @@ pub fn next_of(
         // What has grown too old since the last part was passed over, and what came before it is older still.
         part.trim(org, &key, ingest::now() / 1_000 - mirrored.stream_age, 0);
     }
-    for _ in 0..MAX_POSITIONS / PAGE {
-        let positions = of_org(org, cursor.seq, before, PAGE)?;
+    for _ in 0..MAX_PAGES {
+        let positions = window::positions(org, cursor.seq, before, ORG_PAGE)?;
         for position in &positions {
             let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
             let stopped_at = add(&mut part, source, (org, &key), &mirrored, (position, from))?;
@@ -166,7 +164,7 @@ pub fn next_of(
                 return Ok((part, false));
             }
         }
-        if (positions.len() as i64) < PAGE {
+        if positions.len() < ORG_PAGE {
             return Ok((part, true));
         }
     }
@@ -206,31 +204,56 @@ fn last_missing(entries: &[Entry], position: &Position, offsets: Range<i32>) -> 
     offsets.rev().find(|offset| present.next_if_eq(offset).is_none())
 }
 
-/// An org's mirrored positions from one on, before another.
-fn of_org(org: &str, from: i64, before: i64, most: i64) -> Result<Vec<Position>> {
-    let values = [org.into_datum(), from.into_datum(), before.into_datum(), most.into_datum()];
-    let mut found = Vec::new();
-    let take = |row: RawRow<'_>| {
-        found.push(Position::of(&row));
-        true
-    };
-    OF_ORG.with(|statement| statement.each(values, View::New, take))?;
-    found.into_iter().collect()
+/// The next positions, in stretches of time and with one snapshot: a later one could show something behind what an earlier
+/// one did not show yet.
+fn positions(reading: &mut Reading) -> Result<Vec<(Position, String, u64)>> {
+    snapshot::current(|| {
+        // SAFETY: inside a transaction.
+        unsafe { pg_sys::AcceptInvalidationMessages() };
+        if reading.placed_ms == 0 {
+            let since = order::since(reading.cursor.seq)?;
+            reading.placed_ms = since.map_or(0, |since| to_unix_time(since).div_euclid(1_000));
+        }
+        let mut found = Vec::new();
+        if reading.placed_ms == 0 {
+            // There is nothing before: all of it is read.
+            in_stretch(reading.cursor.seq, (i64::MIN, i64::MAX), &mut found)?;
+            return Ok(found);
+        }
+        let since = to_postgres_time(reading.placed_ms * 1_000);
+        for stretch in forward(since, order::now(), STRETCH) {
+            in_stretch(reading.cursor.seq, stretch, &mut found)?;
+            if found.len() as i64 >= PAGE {
+                break;
+            }
+        }
+        Ok(found)
+    })
 }
 
-fn positions(reading: &Reading) -> Result<Vec<(Position, String, u64)>> {
-    let since = to_postgres_time(reading.placed_ms * 1_000);
-    let values = [reading.cursor.seq.into_datum(), Some(since.into()), PAGE.into_datum()];
-    let mut found = Vec::new();
-    let take = |row: RawRow<'_>| {
-        found.push(of_any_org(&row));
-        true
-    };
-    NEXT.with(|statement| statement.each(values, View::New, take))?;
-    found.into_iter().collect()
+fn in_stretch(seq: i64, (from, to): (i64, i64), found: &mut Vec<(Position, String, u64)>) -> Result<()> {
+    let left = PAGE - found.len() as i64;
+    let values = [seq, from, to, left].map(|value| Some(value.into()));
+    let columns = position_columns!();
+    let sql = format!(
+        "SELECT {columns}, p.org_id, p.xid::text::bigint FROM tailstream.positions p
+         WHERE p.seq >= $1 AND p.placed_at >= $2 AND p.placed_at < $3{PLACEHOLDER} ORDER BY p.seq LIMIT $4"
+    );
+    let mut failed = None;
+    Spi::connect_mut(|_| {
+        let plan = PLANS.with(|plans| plans.get(sql, (from, to)))?;
+        plan.each(values, View::Active, |row| {
+            match of_any_org(&row) {
+                Ok(position) => found.push(position),
+                Err(error) => failed = Some(error),
+            }
+            failed.is_none()
+        })
+    })?;
+    failed.map_or(Ok(()), Err)
 }
 
-/// A row of `NEXT`.
+/// A row of the query above.
 fn of_any_org(row: &RawRow<'_>) -> Result<(Position, String, u64)> {
     let missing = || Error::Internal("a NULL in a position");
     let org = row.text(POSITION_COLUMNS).ok_or_else(missing)?;
@@ -248,36 +271,41 @@ pub fn expected(
     (hole, limits): (&mut (i64, i64), &Limits),
 ) -> Result<Vec<Entry>> {
     let mut all = Vec::new();
-    while all.len() < MAX_EVENTS {
-        let Some(position) = of_org(org, cursor.seq, before, 1)?.pop() else { break };
-        let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
-        let last = if position.seq == sent.seq { sent.offset } else { position.events };
-        let mut end = last.min(from + MAX_EVENTS as i32);
-        let entries = events::read(org, &position, from, &mut end, limits.entry)?.entries;
-        if let Some(offset) = last_missing(&entries, &position, from..end) {
-            *hole = (position.ms, position.stream_seq + i64::from(offset));
+    loop {
+        let positions = window::positions(org, cursor.seq, before, ORG_PAGE)?;
+        for position in &positions {
+            let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
+            let last = if position.seq == sent.seq { sent.offset } else { position.events };
+            let mut end = last.min(from + MAX_EVENTS as i32);
+            let entries = events::read(org, position, from, &mut end, limits.entry)?.entries;
+            if let Some(offset) = last_missing(&entries, position, from..end) {
+                *hole = (position.ms, position.stream_seq + i64::from(offset));
+            }
+            all.extend(entries);
+            let is_whole = end >= last;
+            *cursor = if is_whole {
+                Cursor::before(position.seq + 1)
+            } else {
+                Cursor { seq: position.seq, offset: end }
+            };
+            if !is_whole || all.len() >= MAX_EVENTS {
+                return Ok(all);
+            }
         }
-        all.extend(entries);
-        *cursor = if end < last {
-            Cursor { seq: position.seq, offset: end }
-        } else {
-            Cursor::before(position.seq + 1)
-        };
+        // Of a page whose events are all gone nothing is expected, and that would mean the end.
+        if positions.is_empty() || !all.is_empty() {
+            return Ok(all);
+        }
     }
-    Ok(all)
 }
 
 /// The stream id of the event that a cursor of this org stands before.
 pub fn stream_id(org: &str, cursor: Cursor) -> Result<Option<(i64, i64)>> {
-    let position = of_org(org, cursor.seq, cursor.seq + 1, 1)?.pop();
+    let position = window::positions(org, cursor.seq, cursor.seq + 1, 1)?.pop();
     Ok(position.map(|position| (position.ms, position.stream_seq + i64::from(cursor.offset))))
 }
 
 /// Events of an org that are placed and not sent.
 pub fn pending(org: &str, sent: Cursor) -> Result<i64> {
-    let arguments = [arg(org.to_owned()), arg(sent.seq), arg(sent.offset)];
-    Spi::connect_mut(|client| {
-        let row = PENDING.with(|pending| pending.run(client, &arguments))?.first();
-        row.get::<i64>(1).map_err(spi("counting events")).map(Option::unwrap_or_default)
-    })
+    window::count(org, sent)
 }

@@ -14,6 +14,7 @@ mod server;
 mod state;
 mod status;
 mod verify;
+mod window;
 
 use std::time::Duration;
 

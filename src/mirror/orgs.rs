@@ -5,27 +5,11 @@ use std::collections::{HashMap, HashSet};
 use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
 
+use super::window;
 use crate::error::{Result, spi};
 use crate::sequencer::Snapshot;
 use crate::statement::{Statement, arg};
 use crate::tier::cache;
-
-/// The positions `p` of org `$1` whose events its stream should hold now: not older than the tier's stream_age, and not
-/// what was left out when the mirror was off. A backfill came after the mirror was last switched on for all, or its
-/// time would be gone. (Text, and no function of the database: that would be planned anew for every call.)
-macro_rules! mirrored_positions {
-    () => {
-        "tailstream.orgs o
-         JOIN tailstream.tiers t ON t.id = o.tier
-         JOIN tailstream.positions p ON p.org_id = o.org_id
-         WHERE o.org_id = $1 AND p.org_id = $1 AND o.mirrored AND p.event_count > 0
-           AND p.placed_at > clock_timestamp() - t.stream_age
-           AND p.placed_at >= coalesce(o.mirror_from, '-infinity')
-           AND (o.mirror_snapshot IS NULL OR NOT pg_visible_in_snapshot(p.xid, o.mirror_snapshot))
-           AND (o.mirror_from IS NOT NULL OR p.seq > (SELECT m.after_seq FROM tailstream.mirror m))"
-    };
-}
-pub(super) use mirrored_positions;
 
 /// Beyond it the memory is cleared.
 const MAX_ORGS: usize = 100_000;
@@ -36,11 +20,6 @@ thread_local! {
         "SELECT o.mirrored, o.mirror_snapshot::text, (extract(epoch FROM o.mirror_from) * 1000)::bigint, t.stream_entries,
                 (extract(epoch FROM t.stream_age) * 1000)::bigint
          FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier WHERE o.org_id = $1",
-        &[TEXTOID]) };
-    static BEGINS: Statement = const { Statement::new(
-        "looking for a stream's beginning",
-        concat!("SELECT (extract(epoch FROM p.placed_at) * 1000)::bigint, p.stream_seq FROM ", mirrored_positions!(),
-                " ORDER BY p.seq LIMIT 1"),
         &[TEXTOID]) };
 }
 
@@ -117,15 +96,8 @@ impl Orgs {
         if mirrored.snapshot.is_none() && after_seq == 0 || !self.whole.insert(org.to_owned()) {
             return Ok(None);
         }
-        Spi::connect_mut(|client| {
-            let table = BEGINS.with(|begins| begins.run(client, &[arg(org.to_owned())]))?;
-            if table.is_empty() {
-                return Ok(None);
-            }
-            let row = table.first();
-            let number = |column| row.get::<i64>(column).map_err(spi("looking for a stream's beginning"));
-            Ok(number(1)?.zip(number(2)?))
-        })
+        let first = window::positions(org, 0, i64::MAX, 1)?.pop();
+        Ok(first.map(|position| (position.ms, position.stream_seq)))
     }
 
     /// `None` if there is no such org. In a transaction.

@@ -1,25 +1,39 @@
 //! What the mirror keeps in tables: the epoch, the resyncs in it, where it was switched off, and which streams are to be
 //! made again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::thread::LocalKey;
 
 use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys;
-use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTARRAYOID, TEXTOID};
+use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
+use pgrx::{PgBuiltInOids, pg_sys};
 
 use super::marker::{Cursor, Marker};
-use super::orgs::mirrored_positions;
+use super::window;
+use crate::batch::order;
 use crate::error::{Error, Result, spi};
-use crate::statement::{Statement, arg};
+use crate::statement::raw::{Planning, Plans, RawPlan, View};
+use crate::statement::{Statement, arg, snapshot};
+
+/// Positions looked at for what was sent last.
+const TAIL: i64 = 1_099;
+const TAIL_TYPES: [PgBuiltInOids; 4] = [INT8OID, INT8OID, INT4OID, TIMESTAMPTZOID];
+const TAIL_SQL: &str = "SELECT p.org_id, p.xid::text::bigint, (extract(epoch FROM p.placed_at) * 1000)::bigint,
+            p.stream_seq + CASE WHEN p.seq = $2 THEN $3 ELSE p.event_count END - 1
+     FROM tailstream.positions p
+     WHERE p.seq >= $1 AND (p.seq < $2 OR p.seq = $2 AND $3 > 0) AND p.event_count > 0 AND p.placed_at >= $4 ORDER BY p.seq";
 
 thread_local! {
+    static OLDEST: Statement = const { Statement::new(
+        "reading how old entries may be",
+        "SELECT (extract(epoch FROM clock_timestamp() - max(t.stream_age) - timestamptz '2000-01-01 00:00:00+00') * 1000000)::bigint
+         FROM tailstream.tiers t", &[]) };
+    static TAIL_PLAN: Plans<String> = Plans::default();
     static LOAD: Statement = const { Statement::new(
         "reading the mirror's state",
         "SELECT (SELECT m.epoch FROM tailstream.mirror m), coalesce((SELECT m.stream_key FROM tailstream.mirror m), ''),
                 coalesce((SELECT m.after_seq FROM tailstream.mirror m), 0),
-                coalesce((SELECT p.seq FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1), 0),
                 coalesce((SELECT m.resyncs_done FROM tailstream.mirror m), 0),
                 coalesce((SELECT m.resyncs_reserved FROM tailstream.mirror m), 0)",
         &[]) };
@@ -29,9 +43,7 @@ thread_local! {
          ON CONFLICT (only_row) DO UPDATE SET paused = true WHERE NOT m.paused", &[]) };
     static RESUME: Statement = const { Statement::new(
         "switching the mirror on",
-        "UPDATE tailstream.mirror SET paused = false,
-                after_seq = coalesce((SELECT p.seq FROM tailstream.positions p ORDER BY p.seq DESC LIMIT 1), 0)
-         WHERE paused", &[]) };
+        "UPDATE tailstream.mirror SET paused = false, after_seq = $1 WHERE paused", &[INT8OID]) };
     /// What was said of an org before is past: from now on `mirror_from` means that it was said later.
     static FORGET_BACKFILLS: Statement = const { Statement::new(
         "switching the mirror on",
@@ -41,17 +53,6 @@ thread_local! {
         "beginning a new epoch",
         "INSERT INTO tailstream.mirror (epoch, stream_key) VALUES (gen_random_uuid()::text, $1)
          ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, stream_key = excluded.stream_key", &[TEXTOID]) };
-    static LOST: Statement = const { Statement::new(
-        "listing streams to make again",
-        "INSERT INTO tailstream.mirror_rebuilds (org_id, reason)
-         SELECT DISTINCT p.org_id, 'lost'
-         FROM tailstream.positions p
-         JOIN tailstream.orgs o ON o.org_id = p.org_id AND o.mirrored
-         JOIN tailstream.tiers t ON t.id = o.tier
-         WHERE p.placed_at > clock_timestamp() - t.stream_age AND p.event_count > 0
-           AND p.placed_at > clock_timestamp() - (SELECT max(stream_age) FROM tailstream.tiers)
-           AND (o.mirror_from IS NOT NULL OR p.seq > (SELECT m.after_seq FROM tailstream.mirror m))
-         ON CONFLICT (org_id) DO NOTHING", &[]) };
     static REBUILDS: Statement = const { Statement::new(
         "reading streams to make again", "SELECT org_id, request, reason FROM tailstream.mirror_rebuilds", &[]) };
     static REQUEST: Statement = const { Statement::new(
@@ -71,21 +72,6 @@ thread_local! {
     /// Nothing is lost with such a commit but the knowledge that something need not be done again.
     static NO_HURRY: Statement = const { Statement::new(
         "setting a transaction up", "SELECT set_config('synchronous_commit', 'off', true)", &[]) };
-    static START: Statement = const { Statement::new(
-        "looking where a stream begins",
-        concat!("SELECT newest.seq, greatest(newest.newer + newest.event_count - newest.stream_entries, 0)::integer
-                 FROM (SELECT p.seq, p.event_count, t.stream_entries,
-                              sum(p.event_count) OVER (ORDER BY p.seq DESC) - p.event_count AS newer
-                       FROM ", mirrored_positions!(), " AND p.seq < $2) newest
-                 WHERE newest.newer < newest.stream_entries ORDER BY newest.seq LIMIT 1"),
-        &[TEXTOID, INT8OID]) };
-    static TAIL: Statement = const { Statement::new(
-        "reading what was sent last",
-        "SELECT DISTINCT ON (org_id) org_id, xid::text::bigint, (extract(epoch FROM placed_at) * 1000)::bigint,
-                stream_seq + CASE WHEN seq = $1 THEN $2 ELSE event_count END - 1
-         FROM tailstream.positions
-         WHERE seq > $1 - 1100 AND (seq < $1 OR seq = $1 AND $2 > 0) AND event_count > 0 ORDER BY org_id, seq DESC",
-        &[INT8OID, INT4OID]) };
     static OWN_KEYS: Statement = const { Statement::new(
         "noting the mirror's own keys",
         "UPDATE tailstream.mirror SET marker_key = $1,
@@ -101,8 +87,6 @@ thread_local! {
          WHERE o.mirrored AND o.org_id > $1
            AND NOT EXISTS (SELECT FROM tailstream.mirror_rebuilds r WHERE r.org_id = o.org_id)
          ORDER BY o.org_id LIMIT 500", &[TEXTOID]) };
-    static ORG_AT: Statement = const { Statement::new(
-        "reading a position", "SELECT max(org_id) FROM tailstream.positions WHERE seq = $1", &[INT8OID]) };
     static SWEEP: Statement = const { Statement::new(
         "listing streams to trim",
         "SELECT o.org_id, t.stream_entries, (extract(epoch FROM clock_timestamp() - t.stream_age) * 1000)::bigint
@@ -157,11 +141,16 @@ pub fn load() -> Result<Durable> {
             epoch: row.get::<String>(1).map_err(reading())?.filter(|epoch| !epoch.is_empty()),
             stream_key: row.get(2).map_err(reading())?.unwrap_or_default(),
             after_seq: row.get(3).map_err(reading())?.unwrap_or_default(),
-            last_seq: row.get(4).map_err(reading())?.unwrap_or_default(),
-            resyncs_done: row.get(5).map_err(reading())?.unwrap_or_default(),
-            resyncs_reserved: row.get(6).map_err(reading())?.unwrap_or_default(),
+            last_seq: last_seq()?,
+            resyncs_done: row.get(4).map_err(reading())?.unwrap_or_default(),
+            resyncs_reserved: row.get(5).map_err(reading())?.unwrap_or_default(),
         })
     })
+}
+
+/// The last position; 0 if there is none.
+fn last_seq() -> Result<i64> {
+    Ok(snapshot::current(order::head)?.map_or(0, |head| head.seq))
 }
 
 /// Notes that the mirror is switched off for all orgs.
@@ -173,7 +162,7 @@ pub fn pause() -> Result<()> {
 pub fn resume() -> Result<()> {
     Spi::connect_mut(|client| {
         FORGET_BACKFILLS.with(|forget| forget.run(client, &[]).map(drop))?;
-        RESUME.with(|resume| resume.run(client, &[]).map(drop))
+        RESUME.with(|resume| resume.run(client, &[arg(last_seq()?)]).map(drop))
     })
 }
 
@@ -183,9 +172,9 @@ pub fn begin_epoch(stream_key: &str, marker_key: &str) -> Result<Marker> {
     let last_seq = load()?.last_seq;
     Spi::connect_mut(|client| {
         ADOPT.with(|adopt| adopt.run(client, &[arg(stream_key.to_owned())]).map(drop))?;
-        OWN_KEYS.with(|own_keys| own_keys.run(client, &[arg(marker_key.to_owned())]).map(drop))?;
-        LOST.with(|lost| lost.run(client, &[]).map(drop))
+        OWN_KEYS.with(|own_keys| own_keys.run(client, &[arg(marker_key.to_owned())]).map(drop))
     })?;
+    list_lost()?;
     let durable = load()?;
     let epoch = durable.epoch.ok_or(Error::Internal("an epoch that was just begun is not there"))?;
     let (timeline, resyncs) = (timeline(), durable.resyncs_done);
@@ -216,6 +205,27 @@ fn texts(statement: &'static LocalKey<Statement>, arguments: &[DatumWithOid<'_>]
         let rows = statement.with(|statement| statement.run(client, arguments))?;
         rows.map(|row| Ok(row.get(1).map_err(spi("reading texts"))?.unwrap_or_default())).collect()
     })
+}
+
+/// Lists the streams that should hold something. Planned with the times in it, so it opens the chunks that they lead to.
+fn list_lost() -> Result<()> {
+    let listing = || spi("listing streams to make again");
+    let oldest = Spi::get_one::<String>(
+        "SELECT to_char((clock_timestamp() - (SELECT max(stream_age) FROM tailstream.tiers)) AT TIME ZONE 'UTC',
+                        'YYYY-MM-DD HH24:MI:SS BC') || ' UTC'",
+    );
+    let Some(oldest) = oldest.map_err(listing())? else { return Ok(()) };
+    let sql = format!(
+        "INSERT INTO tailstream.mirror_rebuilds (org_id, reason)
+         SELECT DISTINCT p.org_id, 'lost'
+         FROM tailstream.positions p
+         JOIN tailstream.orgs o ON o.org_id = p.org_id AND o.mirrored
+         JOIN tailstream.tiers t ON t.id = o.tier
+         WHERE p.placed_at > clock_timestamp() - t.stream_age AND p.event_count > 0 AND p.placed_at >= '{oldest}'
+           AND (o.mirror_from IS NOT NULL OR p.seq > (SELECT m.after_seq FROM tailstream.mirror m))
+         ON CONFLICT (org_id) DO NOTHING"
+    );
+    Spi::run(&sql).map_err(listing())
 }
 
 /// The server's timeline.
@@ -262,34 +272,36 @@ pub fn rebuilt(request: &Request, resync: i64) -> Result<bool> {
 /// Where an org's stream begins, seen from a position: with the oldest event that trimming by count leaves. `None` if
 /// it has nothing in it.
 pub fn stream_start(org: &str, before: i64) -> Result<Option<Cursor>> {
-    let looking = || spi("looking where a stream begins");
-    let arguments = [arg(org.to_owned()), arg(before)];
-    Spi::connect_mut(|client| {
-        let rows = START.with(|start| start.run(client, &arguments))?;
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let row = rows.first();
-        let (seq, offset) = (row.get(1).map_err(looking())?, row.get(2).map_err(looking())?);
-        Ok(seq.zip(offset).map(|(seq, offset)| Cursor { seq, offset }))
-    })
+    window::start(org, before)
 }
 
 /// The last entries of the orgs that were sent last before the cursor.
 pub fn tail(cursor: Cursor) -> Result<Vec<LastEntry>> {
-    let reading = || spi("reading what was sent last");
-    Spi::connect_mut(|client| {
-        let rows = TAIL.with(|tail| tail.run(client, &[arg(cursor.seq), arg(cursor.offset)]))?;
-        rows.map(|row| {
-            Ok(LastEntry {
-                org: row.get(1).map_err(reading())?.unwrap_or_default(),
-                xid: row.get::<i64>(2).map_err(reading())?.unwrap_or_default() as u64,
-                ms: row.get(3).map_err(reading())?.unwrap_or_default(),
-                seq: row.get(4).map_err(reading())?.unwrap_or_default(),
+    let first = cursor.seq.saturating_sub(TAIL);
+    let mut found: HashMap<String, LastEntry> = HashMap::new();
+    let mut failed = false;
+    // What is older is in no stream.
+    let oldest = OLDEST.with(|oldest| oldest.first_numbers::<1>(&[]))?.map_or(i64::MIN, |[oldest]| oldest);
+    snapshot::current(|| {
+        let since = order::since_or(first, oldest)?;
+        let values = [first, cursor.seq, i64::from(cursor.offset), since].map(|value| Some(value.into()));
+        Spi::connect_mut(|_| {
+            let plan = TAIL_PLAN.with(|plans| {
+                plans.get(TAIL_SQL, |sql| RawPlan::new(sql, &TAIL_TYPES, Planning::EachCall))
+            })?;
+            plan.each(values, View::Active, |row| {
+                let numbers = (row.int8(1), row.int8(2), row.int8(3));
+                let (Some(org), (Some(xid), Some(ms), Some(seq))) = (row.text(0), numbers) else {
+                    failed = true;
+                    return false;
+                };
+                let last = LastEntry { org: org.to_owned(), xid: xid as u64, ms, seq };
+                found.insert(last.org.clone(), last);
+                true
             })
         })
-        .collect()
-    })
+    })?;
+    if failed { Err(Error::Internal("a NULL in a position")) } else { Ok(found.into_values().collect()) }
 }
 
 /// The next mirrored orgs behind this one, in the order of their ids, whose streams are not to be made again.
@@ -309,10 +321,8 @@ pub fn stream_age(org: &str) -> Result<i64> {
 
 /// The org whose batch has this position.
 pub fn org_at(seq: i64) -> Result<Option<String>> {
-    Spi::connect_mut(|client| {
-        let row = ORG_AT.with(|org_at| org_at.run(client, &[arg(seq)]))?.first();
-        row.get::<String>(1).map_err(spi("reading a position"))
-    })
+    let found = snapshot::current(|| order::last_before(seq.saturating_add(1)))?;
+    Ok(found.filter(|found| found.seq == seq).map(|found| found.org))
 }
 
 /// The limits of the next orgs behind this one, in the order of their ids.

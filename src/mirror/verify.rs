@@ -10,13 +10,12 @@ use pgrx::prelude::*;
 use redis::Value;
 
 use super::commands::Commands;
-use super::events;
 use super::feed;
 use super::link::{Link, Target};
 use super::marker::Cursor;
 use super::part::{self, Entry, text};
 use super::server::{self, Limits};
-use super::{state, status};
+use super::{state, status, window};
 use crate::error::{Error, Result, report};
 use crate::ingest;
 use crate::metrics::shared;
@@ -25,6 +24,9 @@ use crate::worker::process;
 
 /// Entries asked for at a time.
 const PAGE: usize = 1_000;
+
+/// Milliseconds between entries that are looked for together.
+const NEAR: i64 = 60_000;
 
 type Id = (i64, i64);
 
@@ -111,9 +113,10 @@ fn verify(org: Option<&str>) -> Result<Findings> {
     }
     // Behind that may be what was sent meanwhile, and what nobody should have added.
     let oldest = (ingest::now() / 1_000 - state::stream_age(org)?, 0);
-    for entry in stream(&mut redis, &key, last.unwrap_or(oldest), (i64::MAX, i64::MAX))? {
-        if !events::was_placed(org, entry.id)? {
-            findings.add("extra", entry.id);
+    let behind = stream(&mut redis, &key, last.unwrap_or(oldest), (i64::MAX, i64::MAX))?;
+    for (id, known) in were_placed(org, behind.iter().map(|entry| entry.id).collect())? {
+        if !known {
+            findings.add("extra", id);
         }
     }
     forgive_trimmed(org, &mut redis, &key, hole, &mut findings)?;
@@ -143,11 +146,30 @@ fn compare(org: &str, expected: Vec<Entry>, found: Vec<Found>, findings: &mut Fi
             Some(_) => findings.add("different", id),
         }
     }
-    for (id, _) in found {
-        let known = events::was_placed(org, id)?;
+    for (id, known) in were_placed(org, found.into_keys().collect())? {
         findings.add(if known { "expired" } else { "extra" }, id);
     }
     Ok(())
+}
+
+/// Whether events of the org were ever given these stream ids, which ascend.
+fn were_placed(org: &str, ids: Vec<Id>) -> Result<Vec<(Id, bool)>> {
+    let mut known = Vec::with_capacity(ids.len());
+    // Neighbours together: between entries of long ago and of today lie many positions.
+    for ids in ids.chunk_by(|(before, _), (behind, _)| behind - before < NEAR) {
+        let ([(first, _), ..], [.., (last, _)]) = (ids, ids) else { continue };
+        let mut placed = window::placed(org, (*first, *last))?;
+        placed.sort_unstable_by_key(|(ms, numbers)| (*ms, numbers.start));
+        for id in ids {
+            let behind = placed.partition_point(|(ms, numbers)| (*ms, numbers.start) <= *id);
+            let is_known = behind.checked_sub(1).is_some_and(|at| {
+                let (ms, numbers) = &placed[at];
+                *ms == id.0 && numbers.contains(&id.1)
+            });
+            known.push((*id, is_known));
+        }
+    }
+    Ok(known)
 }
 
 /// An entry that was trimmed while this looked is not missing; nor is one from before an event that was gone before it

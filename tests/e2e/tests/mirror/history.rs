@@ -1,0 +1,115 @@
+//! A long history is nobody's business but that of who asks for it: its chunks are locked here, so whoever opens one of
+//! them waits for ever.
+
+use postgres::Client;
+use tailstream_e2e::Sides;
+use tailstream_e2e::database::column;
+use tailstream_e2e::eventually;
+use tailstream_e2e::mirror::PATIENCE;
+
+use crate::database;
+
+/// Ledger and positions of ten days, a batch in every six hours, of an org that keeps a year.
+fn make_history(client: &mut Client) {
+    client
+        .batch_execute(
+            "SELECT ts_create_tier('year', '365 days');
+             SELECT ts_set_org_tier('acme', 'year');
+             INSERT INTO tailstream.positions (seq, placed_at, stream_seq, batch_id, xid, org_id, tier, event_count,
+                                               first_event_at, last_event_at, events_before)
+             SELECT -n, date_trunc('milliseconds', t), 0, -n, '3', 'acme', (SELECT id FROM tailstream.tiers WHERE name = 'year'), 1, t, t, -n
+             FROM generate_series(2, 41) n, LATERAL (SELECT clock_timestamp() - n * interval '6 hours') x (t);
+             INSERT INTO tailstream.batches (batch_id, received_at, xid, org_id, tier, event_count, first_event_at, last_event_at)
+             SELECT batch_id, placed_at, xid, org_id, tier, event_count, first_event_at, last_event_at
+             FROM tailstream.positions WHERE seq < 0",
+        )
+        .expect("a history");
+}
+
+/// Has nobody open what is older than seven hours.
+fn lock_history(client: &mut Client) -> usize {
+    let old = "SELECT c.chunk::text
+               FROM (VALUES ('tailstream.positions', 'placed_at'), ('tailstream.batches', 'received_at')) AS t (name, of)
+               CROSS JOIN tailstream.chunks(t.name, t.of) c WHERE c.range_end <= clock_timestamp() - interval '7 hours'";
+    let chunks: Vec<String> = column(client, old);
+    client
+        .batch_execute(&format!("BEGIN; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", chunks.join(", ")))
+        .expect("locks");
+    chunks.len()
+}
+
+const NOW: &[&str] = &[
+    "SELECT * FROM ts_mirror_status()",
+    "SELECT * FROM ts_mirror_status('acme')",
+    "SELECT * FROM ts_mirror_verify('acme')",
+    "SELECT * FROM ts_replay_live('acme')",
+    "SELECT * FROM ts_replay_live('acme', clock_timestamp() - interval '1 minute')",
+    "SELECT * FROM ts_replay_live('acme', NULL, {id})",
+    "SELECT count(*) FROM ts_replay_page('acme', NULL, NULL, (SELECT cursor FROM ts_replay_live('acme', clock_timestamp() - interval '1 minute')))",
+    "SELECT ts_cursor_create('c{n}', 'acme', 'now')",
+    "SELECT ts_cursor_create('t{n}', 'acme', clock_timestamp() - interval '1 minute')",
+    "SELECT ts_cursor_create('e{n}', 'acme', clock_timestamp() - interval '1 minute', order_by => 'event_time')",
+    "SELECT count(*) FROM ts_cursor_fetch('c{n}')",
+    "SELECT count(*) FROM ts_cursor_fetch('e{n}', auto_ack => true)",
+    "SELECT ts_cursor_ack('t{n}', (SELECT max(cursor) FROM ts_cursor_fetch('t{n}', 1)))",
+    "SELECT count(*) FROM tailstream.cursors WHERE lag_events >= 0",
+    "SELECT ts_cursor_seek('c{n}', 'now')",
+    "SELECT ts_set_org_tier('acme', 'standard')",
+    "SELECT ts_set_org_tier('acme', 'year')",
+    "SELECT ts_alter_tier('year', stream_entries => 6000 + {n})",
+    "SELECT ts_alter_tier('year', '366 days'), ts_alter_tier('year', '365 days')",
+    "SELECT * FROM ts_metrics()",
+];
+
+/// Waits until nothing is left to be sent and the stream has so many entries.
+fn wait_for_entries(sides: &mut Sides, entries: usize) {
+    eventually(&format!("{entries} entries"), PATIENCE, || {
+        let status = sides.status();
+        (status.backlog_batches == 0 && status.orgs_to_rebuild == 0 && sides.length("acme") == entries)
+            .then_some(())
+    });
+}
+
+#[test]
+fn what_is_of_the_present_opens_no_chunk_of_the_past() {
+    let (database, mut sides) = database("history");
+    let [mut client, mut lock, mut reader] = [(); 3].map(|()| database.connect());
+    make_history(&mut client);
+    sides.ingest("acme", 3);
+    wait_for_entries(&mut sides, 3);
+    assert!(lock_history(&mut lock) > 60);
+    reader.batch_execute("SET statement_timeout = '15s'").expect("a limit");
+    let mut entries = 3;
+    // Plans may become others when they have been used for a while.
+    for n in 0..8 {
+        sides.ingest("acme", 2);
+        entries += 2;
+        wait_for_entries(&mut sides, entries);
+        for sql in NOW {
+            let last = "(SELECT stream_id FROM ts_replay_live('acme'))";
+            let sql = sql.replace("{n}", &n.to_string()).replace("{id}", last);
+            reader.query(&sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        }
+    }
+    reader.batch_execute("SELECT ts_set_mirror('acme', true, backfill => '1 hour')").expect("ts_set_mirror");
+    wait_for_entries(&mut sides, entries);
+    end_worker(&mut client, "mirror");
+    sides.ingest("acme", 2);
+    wait_for_entries(&mut sides, entries + 2);
+    // A sequencer that begins looks at all of the ledger, once.
+    lock.batch_execute("COMMIT").expect("commit");
+    end_worker(&mut client, "sequencer");
+    sides.ingest("acme", 2);
+    wait_for_entries(&mut sides, entries + 4);
+    lock_history(&mut lock);
+    sides.ingest("acme", 2);
+    wait_for_entries(&mut sides, entries + 6);
+}
+
+fn end_worker(client: &mut Client, role: &str) {
+    let end = format!(
+        "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity
+         WHERE datname = current_database() AND backend_type = 'tailstream {role}'"
+    );
+    assert_eq!(column::<bool>(client, &end), [true]);
+}
