@@ -69,6 +69,8 @@ pub enum Error {
     NotAnEvent,
     #[error("tailstream's tables are not attached")]
     StorageMissing,
+    #[error("created_at is infinite")]
+    EndlessTime,
     #[error("tailstream is not preloaded")]
     NotPreloaded,
     #[error("database \"{0}\" has no workers")]
@@ -114,7 +116,7 @@ impl Error {
             Self::ForeignOrg(_) | Self::Bound(_) | Self::PlainView(_) | Self::ForeignToken => {
                 ERRCODE_INSUFFICIENT_PRIVILEGE
             }
-            Self::BeforeRetention { .. } => ERRCODE_DATETIME_FIELD_OVERFLOW,
+            Self::BeforeRetention { .. } | Self::EndlessTime => ERRCODE_DATETIME_FIELD_OVERFLOW,
             Self::NotAnEvent => ERRCODE_DATATYPE_MISMATCH,
             Self::StorageMissing
             | Self::NotPreloaded
@@ -139,6 +141,10 @@ impl Error {
             Self::ForeignOrg(_) => {
                 Some("The session is bound to another org by the setting tailstream.org.".into())
             }
+            Self::KeyReused { batch_id, .. } => Some(format!(
+                "Batch {batch_id} was stored under this key, and its events differ from these, which were not stored."
+            )),
+            Self::EndlessTime => Some("JSON has no such time.".into()),
             Self::BadToken => Some("It was changed or cut off, or another database made it.".into()),
             Self::ExpiredCursor(_) => {
                 Some("Nobody used it for longer than the setting tailstream.cursor_ttl.".into())
@@ -154,6 +160,7 @@ impl Error {
             Self::BadOnInvalid(_) => Some("It is 'error' or 'quarantine'.".into()),
             Self::UnknownOrg(_) => {
                 Some("Register it with ts_set_org_tier(), or turn tailstream.auto_register_orgs on.".into())
+            Self::EndlessTime => Some("Give the time at which the event happened.".into()),
             }
             Self::PlainView(_) => Some(
                 "Read tailstream.log_events or ts_replay() themselves, not through another view or function; \

@@ -21,9 +21,11 @@ BEGIN
     ELSIF backfill IS NOT NULL AND NOT mirrored THEN
         RAISE EXCEPTION 'a stream that is switched off cannot be filled'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave out "backfill", or switch it on.';
-    ELSIF backfill < interval '0' THEN
-        RAISE EXCEPTION 'backfill % is negative', backfill
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'It is how far back from now to begin.';
+    ELSIF backfill < interval '0' OR NOT tailstream.is_length(backfill) THEN
+        RAISE EXCEPTION 'backfill % is not usable', backfill
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = 'It is how far back from now to begin, from 0 to 36500 days.',
+                  HINT = 'A stream never goes back further than stream_age and stream_entries of the org''s tier: give stream_age for all of it.';
     END IF;
     INSERT INTO tailstream.orgs AS o (org_id, tier, mirrored)
     VALUES (org, tailstream.tier_id('standard'), ts_set_mirror.mirrored)
@@ -34,7 +36,8 @@ BEGIN
     WHERE o.mirrored <> excluded.mirrored;
     changed := FOUND;
     IF backfill IS NOT NULL THEN
-        UPDATE tailstream.orgs o SET mirror_snapshot = NULL, mirror_from = clock_timestamp() - backfill WHERE o.org_id = org;
+        UPDATE tailstream.orgs o SET mirror_snapshot = NULL, mirror_from = least(clock_timestamp() - backfill, clock_timestamp())
+        WHERE o.org_id = org;
     END IF;
     -- Until this commits the mirror takes the org for switched off, and passes over what the snapshot does not show.
     IF backfill IS NOT NULL OR mirrored AND changed THEN

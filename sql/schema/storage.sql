@@ -37,10 +37,12 @@ BEGIN
             lost_before    timestamptz,
             CONSTRAINT tiers_stream_entries_positive CHECK (stream_entries > 0),
             CONSTRAINT tiers_stream_age_fixed CHECK (
-                stream_age > interval '0' AND extract(year FROM stream_age) = 0 AND extract(month FROM stream_age) = 0),
+                stream_age > interval '0' AND stream_age <= interval '36500 days' AND abs(extract(day FROM stream_age)) <= 36500
+                AND extract(year FROM stream_age) = 0 AND extract(month FROM stream_age) = 0),
             CONSTRAINT tiers_name_length CHECK (length(name) BETWEEN 1 AND 63),
             CONSTRAINT tiers_retention_fixed CHECK (
-                retention > interval '0' AND extract(year FROM retention) = 0 AND extract(month FROM retention) = 0)
+                retention > interval '0' AND retention <= interval '36500 days' AND abs(extract(day FROM retention)) <= 36500
+                AND extract(year FROM retention) = 0 AND extract(month FROM retention) = 0)
         );
         INSERT INTO tailstream.tiers (name, retention, stream_entries)
         VALUES ('standard', interval '3 hours', 5000), ('premium', interval '7 days', 50000);

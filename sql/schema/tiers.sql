@@ -166,7 +166,7 @@ BEGIN
         RAISE EXCEPTION 'a tier''s name has 1 to 63 characters' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     FOR given IN SELECT * FROM (VALUES ('retention', retention), ('stream_age', stream_age)) AS v(argument, length) LOOP
-        IF given.length IS NULL OR given.length <= interval '0' OR given.length > interval '36500 days'
+        IF given.length IS NULL OR given.length <= interval '0' OR NOT tailstream.is_length(given.length)
            OR extract(year FROM given.length) <> 0 OR extract(month FROM given.length) <> 0 THEN
             RAISE EXCEPTION 'tier "%": % % is not usable', name, given.argument, coalesce(given.length::text, 'NULL')
                 USING ERRCODE = 'invalid_parameter_value',
@@ -179,3 +179,12 @@ BEGIN
     END IF;
 END
 $body$;
+-- Whether a time of today can be moved by this. Months, days and hours are added one after the other, and none of those
+-- steps may leave the range of times, whatever they come to together.
+CREATE FUNCTION tailstream.is_length(value interval) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT value BETWEEN interval '-36500 days' AND interval '36500 days'
+       AND abs(12 * extract(year FROM value) + extract(month FROM value)) <= 1217
+       AND abs(extract(day FROM value)) <= 36500
+$body$;
+

@@ -17,8 +17,11 @@ const MAX_ORGS: usize = 100_000;
 thread_local! {
     static FIND: Statement = const { Statement::new(
         "reading an org's mirror",
-        "SELECT o.mirrored, o.mirror_snapshot::text, (extract(epoch FROM o.mirror_from) * 1000)::bigint, t.stream_entries,
-                (extract(epoch FROM t.stream_age) * 1000)::bigint
+        // Infinities stand for all and for nothing: one org's row must not be an error for everybody.
+        "SELECT o.mirrored, o.mirror_snapshot::text,
+                CASE o.mirror_from WHEN '-infinity' THEN NULL WHEN 'infinity' THEN 9223372036854775807
+                     ELSE (extract(epoch FROM o.mirror_from) * 1000)::bigint END,
+                t.stream_entries, (extract(epoch FROM least(t.stream_age, interval '36500 days')) * 1000)::bigint
          FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier WHERE o.org_id = $1",
         &[TEXTOID]) };
 }

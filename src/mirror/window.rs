@@ -29,7 +29,7 @@ const CONDITION: &str =
 thread_local! {
     static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
     static WINDOW: RawStatement = const { RawStatement::new(
-        "SELECT greatest(clock_timestamp() - t.stream_age + interval '1 microsecond', o.mirror_from), t.stream_entries,
+        "SELECT greatest(clock_timestamp() - least(t.stream_age, interval '36500 days') + interval '1 microsecond', o.mirror_from), t.stream_entries,
                 CASE WHEN o.mirror_from IS NULL THEN (SELECT m.after_seq FROM tailstream.mirror m)
                      ELSE -9223372036854775807 END,
                 o.mirror_snapshot::text

@@ -71,6 +71,9 @@ impl Record {
 
     fn encode(&self) -> Result<String> {
         let created_at = self.get::<i64>(c"created_at", pg_sys::TIMESTAMPTZOID).ok_or(Error::NotAnEvent)?;
+        if created_at == i64::MIN || created_at == i64::MAX {
+            return Err(Error::EndlessTime);
+        }
         let metadata =
             self.datum(c"metadata", pg_sys::JSONBOID).and_then(|value| printed(pg_sys::jsonb_out, value));
         let address =

@@ -11,7 +11,7 @@ use super::cursor::beginning::before;
 use super::page::arrival::Next;
 use super::page::loss::from_ms;
 use super::page::quoted;
-use super::page::scope::{floor, life};
+use super::page::scope::{floor, in_range, life};
 use super::token::{self, Boundary, Token};
 use crate::batch::order::{self, Kept};
 use crate::error::{Error, Result, report};
@@ -83,7 +83,7 @@ fn open(
             return Err(Error::BadArgument { what: "resume_after", value: quoted(resume_after), hint });
         }
         Some(id) => behind(org, stream_id(id)?, &head)?.place(),
-        None => before(start.unwrap_or(floor(org)?)),
+        None => before(in_range(start.unwrap_or(floor(org)?))),
     };
     let token = Token { boundary: Some(Boundary::new(head.seq, head.ms)), ..Token::at(place, life(org)?) };
     let cursor = token::signer(org)?.text(&token);

@@ -1,5 +1,6 @@
 //! What commits is in the org's stream: contents, order, limits, switches, and what the product says of it.
 
+mod arguments;
 mod entries;
 mod history;
 mod purged;
@@ -17,7 +18,8 @@ use tailstream_e2e::{Database, Server, Sides};
 
 /// The databases of tests that share a server and a Redis.
 const NAMES: &str = "documents, orgs, commits, large, blocked, by_count, by_age, limits, retiered, upgraded, requests, switched, \
-                     backfilled, open, reported, found, erased, tidy, twin_a, twin_b, undecided, prepared, for_ever, history";
+                     backfilled, open, reported, found, erased, tidy, twin_a, twin_b, undecided, prepared, for_ever, history, \
+                     arguments, longest, endless";
 const KEYS: &str = "m:{database}:{{org}}";
 
 /// The shared server's Redis.
