@@ -17,6 +17,8 @@ pub enum Error {
     LongOrg(usize),
     #[error("idempotency key has {0} characters")]
     BadKeyLength(usize),
+    #[error("idempotency key \"{key}\" was used for other events")]
+    KeyReused { key: String, batch_id: i64 },
     #[error("on_invalid is \"{0}\"")]
     BadOnInvalid(String),
     #[error("org \"{0}\" is not registered")]
@@ -67,10 +69,10 @@ pub enum Error {
     CannotWait(&'static str),
     #[error("the row is not an event")]
     NotAnEvent,
-    #[error("tailstream's tables are not attached")]
-    StorageMissing,
     #[error("created_at is infinite")]
     EndlessTime,
+    #[error("tailstream's tables are not attached")]
+    StorageMissing,
     #[error("tailstream is not preloaded")]
     NotPreloaded,
     #[error("database \"{0}\" has no workers")]
@@ -112,6 +114,8 @@ impl Error {
             Self::CursorInUse(_) => ERRCODE_LOCK_NOT_AVAILABLE,
             Self::CannotWait(_) => ERRCODE_INVALID_TRANSACTION_STATE,
             Self::OnStandby => ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            // Not unique_violation: clients pass over that as "stored already", which this is not.
+            Self::KeyReused { .. } => ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION,
             Self::UnknownOrg(_) => ERRCODE_FOREIGN_KEY_VIOLATION,
             Self::ForeignOrg(_) | Self::Bound(_) | Self::PlainView(_) | Self::ForeignToken => {
                 ERRCODE_INSUFFICIENT_PRIVILEGE
@@ -137,14 +141,14 @@ impl Error {
             Self::NotAnEvent => {
                 Some("It needs the columns of tailstream.log_events, created_at at the least.".into())
             }
-            Self::LongOrg(_) => Some("At most 255 characters.".into()),
-            Self::ForeignOrg(_) => {
-                Some("The session is bound to another org by the setting tailstream.org.".into())
-            }
             Self::KeyReused { batch_id, .. } => Some(format!(
                 "Batch {batch_id} was stored under this key, and its events differ from these, which were not stored."
             )),
             Self::EndlessTime => Some("JSON has no such time.".into()),
+            Self::LongOrg(_) => Some("At most 255 characters.".into()),
+            Self::ForeignOrg(_) => {
+                Some("The session is bound to another org by the setting tailstream.org.".into())
+            }
             Self::BadToken => Some("It was changed or cut off, or another database made it.".into()),
             Self::ExpiredCursor(_) => {
                 Some("Nobody used it for longer than the setting tailstream.cursor_ttl.".into())
@@ -156,11 +160,14 @@ impl Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Event { hint, .. } => hint.clone(),
+            Self::EndlessTime => Some("Give the time at which the event happened.".into()),
             Self::BadKeyLength(_) => Some("A key has 1 to 255 characters; NULL means none.".into()),
+            Self::KeyReused { .. } => {
+                Some("Give every batch a key of its own, and repeat a batch byte by byte.".into())
+            }
             Self::BadOnInvalid(_) => Some("It is 'error' or 'quarantine'.".into()),
             Self::UnknownOrg(_) => {
                 Some("Register it with ts_set_org_tier(), or turn tailstream.auto_register_orgs on.".into())
-            Self::EndlessTime => Some("Give the time at which the event happened.".into()),
             }
             Self::PlainView(_) => Some(
                 "Read tailstream.log_events or ts_replay() themselves, not through another view or function; \

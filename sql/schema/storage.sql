@@ -108,7 +108,9 @@ BEGIN
             rejected        integer,
             expired         integer,
             -- A hint where in the heap the events are: oid of the chunk, runs of blocks.
-            spot            text COLLATE "C"
+            spot            text COLLATE "C",
+            -- Of a call with a key: what its events were, byte by byte.
+            payload_hash    bigint
         );
         CREATE INDEX batches_org_id_idempotency_key_idx
             ON tailstream.batches (org_id, idempotency_key) WHERE idempotency_key IS NOT NULL;

@@ -3,7 +3,7 @@
 use pgrx::{IntoDatum, pg_sys};
 
 use super::lane::{self, Stored};
-use super::ledger;
+use super::ledger::{self, Key};
 use crate::error::{Error, Result};
 use crate::event::{Clock, Event, EventError, Format, OnInvalid, decode};
 use crate::locks;
@@ -43,9 +43,10 @@ pub fn ingest(request: &Request) -> Result<Outcome> {
     let org = request.org;
     binding::require_org(org)?;
     let key = request.idempotency_key.map(valid_key).transpose()?;
+    let key = key.map(|text| Key::new(text, request.events));
     locks::ingesting_org(org)?;
-    if let Some(key) = key {
-        locks::idempotency_key(org, key)?;
+    if let Some(key) = &key {
+        locks::idempotency_key(org, key.text)?;
         if let Some(first) = ledger::find(org, key)? {
             return Ok(first);
         }
@@ -79,7 +80,7 @@ fn store(
     events: &[Event],
     outcome: &Outcome,
     received_at: i64,
-    key: Option<&str>,
+    key: Option<Key<'_>>,
 ) -> Result<()> {
     let mut batch_id = outcome.batch_id;
     let mut call = Some((outcome, key));

@@ -23,7 +23,7 @@ const QUARANTINE_PART: usize = 1_000;
 
 thread_local! {
     static FIND: LatestQuery = const { LatestQuery::new(
-        c"SELECT batch_id, accepted::int8, rejected::int8, expired::int8 FROM tailstream.batches
+        c"SELECT batch_id, accepted::int8, rejected::int8, expired::int8, payload_hash FROM tailstream.batches
           WHERE org_id = $1 AND idempotency_key = $2 AND received_at > $3
           ORDER BY received_at DESC LIMIT 1",
         &[TEXTOID, TEXTOID, TIMESTAMPTZOID],
@@ -31,10 +31,10 @@ thread_local! {
     static RECORD: Statement = const { Statement::new(
         "recording a batch",
         "INSERT INTO tailstream.batches (batch_id, received_at, xid, org_id, tier, event_count, first_event_at,
-             last_event_at, idempotency_key, accepted, rejected, expired, spot)
-         VALUES ($1, $2, pg_catalog.pg_current_xact_id(), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             last_event_at, idempotency_key, accepted, rejected, expired, spot, payload_hash)
+         VALUES ($1, $2, pg_catalog.pg_current_xact_id(), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         &[INT8OID, TIMESTAMPTZOID, TEXTOID, INT2OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID,
-          INT4OID, INT4OID, INT4OID, TEXTOID,],
+          INT4OID, INT4OID, INT4OID, TEXTOID, INT8OID],
     ) };
     static REGISTER: Statement = const { Statement::new(
         "registering an org",
@@ -49,14 +49,35 @@ thread_local! {
     ) };
 }
 
-/// What became of the batch that had this key before, inside the window. Looks at what is committed
-/// now: under REPEATABLE READ the transaction's own snapshot would not show the batch whose commit
+/// What a batch is recognised by when it comes again.
+#[derive(Debug, Clone, Copy)]
+pub struct Key<'a> {
+    pub text: &'a str,
+    /// Of the events as they came, byte by byte; never 0, which stands for none.
+    payload_hash: i64,
+}
+
+impl<'a> Key<'a> {
+    pub fn new(text: &'a str, events: &str) -> Self {
+        let hash = blake3::hash(events.as_bytes());
+        let first = i64::from_le_bytes(*hash.as_bytes().first_chunk().unwrap_or(&[0; 8]));
+        Self { text, payload_hash: if first == 0 { 1 } else { first } }
+    }
+}
+
+/// What became of the batch that had this key before, inside the window; an error if it had other events. Looks at what is
+/// committed now: under REPEATABLE READ the transaction's own snapshot would not show the batch whose commit
 /// the lock on its key just waited for.
-pub fn find(org: &str, key: &str) -> Result<Option<Outcome>> {
+pub fn find(org: &str, key: &Key) -> Result<Option<Outcome>> {
     let since = to_postgres_time(super::batch::now() - settings::idempotency_window());
-    let (Some(org), Some(key)) = (org.into_datum(), key.into_datum()) else { return Ok(None) };
-    let found = FIND.with(|find| find.first(&mut [org, key, pg_sys::Datum::from(since)]))?;
-    Ok(found.map(|[batch_id, accepted, rejected, expired]| Outcome {
+    let (Some(org), Some(text)) = (org.into_datum(), key.text.into_datum()) else { return Ok(None) };
+    let found = FIND.with(|find| find.first(&mut [org, text, pg_sys::Datum::from(since)]))?;
+    let Some([batch_id, accepted, rejected, expired, payload_hash]) = found else { return Ok(None) };
+    // Rows of before there were hashes match whatever comes.
+    if payload_hash != 0 && payload_hash != key.payload_hash {
+        return Err(Error::KeyReused { key: key.text.to_owned(), batch_id });
+    }
+    Ok(Some(Outcome {
         batch_id,
         accepted: accepted as i32,
         rejected: rejected as i32,
@@ -72,10 +93,11 @@ pub fn record(
     received_at: i64,
     events: &[Event],
     spot: Option<Spot>,
-    call: Option<(&Outcome, Option<&str>)>,
+    call: Option<(&Outcome, Option<Key<'_>>)>,
 ) -> Result<()> {
     let span = span(events);
     let (outcome, key) = call.unzip();
+    let key = key.flatten();
     let arguments = [
         arg(batch_id),
         timestamp(received_at)?,
@@ -84,11 +106,12 @@ pub fn record(
         arg(events.len() as i32),
         span.as_ref().map_or_else(null_timestamp, |span| timestamp(span.start))?,
         span.as_ref().map_or_else(null_timestamp, |span| timestamp(span.end))?,
-        arg(key.flatten().map(str::to_owned)),
+        arg(key.map(|key| key.text.to_owned())),
         arg(outcome.map(|outcome| outcome.accepted)),
         arg(outcome.map(|outcome| outcome.rejected)),
         arg(outcome.map(|outcome| outcome.expired)),
         arg(spot.map(|spot| spot.to_string())),
+        arg(key.map(|key| key.payload_hash)),
     ];
     Spi::connect_mut(|client| RECORD.with(|record| record.run(client, &arguments)).map(drop))
 }

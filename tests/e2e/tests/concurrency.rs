@@ -243,18 +243,18 @@ fn concurrent_calls_with_one_key_store_once() {
         // Orgs register themselves in every other pair of rounds; under REPEATABLE READ that is for others to do.
         let org = if round % 4 == 0 { format!("org-{round}") } else { "org".to_owned() };
         database.connect().execute("SELECT ts_set_org_tier('org', 'standard')", &[]).expect("org");
+        let json = batch(round as i64, now_micros(), &[0, 1, 2]);
         let outcomes: Vec<Ingested> = thread::scope(|scope| {
-            let calls: Vec<_> = (0..CALLS as i64)
-                .map(|call| {
-                    let (database, start, new, org) = (&database, &start, &new, &org);
+            let calls: Vec<_> = (0..CALLS)
+                .map(|_| {
+                    let (database, start, new, org, json) = (&database, &start, &new, &org, &json);
                     scope.spawn(move || {
                         let mut client = database.connect();
                         client
                             .batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}; SELECT 1"))
                             .expect("begin");
-                        let json = batch(call, now_micros(), &[0, 1, 2]);
                         start.wait();
-                        let done = ingest(&mut client, org, &json, Some(&format!("key-{round}")));
+                        let done = ingest(&mut client, org, json, Some(&format!("key-{round}")));
                         let done = done.unwrap_or_else(|error| panic!("{isolation}: {error:?}"));
                         client.batch_execute("COMMIT").expect("commit");
                         new.fetch_add(usize::from(!done.duplicate), Ordering::Relaxed);

@@ -44,6 +44,10 @@ fn check_working(client: &mut Client, last_batch: i64) {
     let done = ingest(client, "tin", r#"[{"path":"/after"},{"path":"/after"}]"#, None).expect("ingest");
     assert!(done.batch_id > last_batch, "batch ids were given again: {} after {last_batch}", done.batch_id);
     let again = ingest(client, "gold", "{}", Some("key-gold")).expect("a repeated batch");
+    refused("other events", ingest(client, "gold", "{}", Some("key-gold")), &["23000"]);
+    client
+        .batch_execute("UPDATE tailstream.batches SET payload_hash = NULL WHERE idempotency_key = 'key-gold'")
+        .expect("a ledger of before there were hashes");
     assert_eq!((again.duplicate, again.accepted), (true, 21), "idempotency keys are remembered");
     let replayed = "SELECT count(*) FROM ts_replay('gold', now() - interval '7 days', now())";
     assert_eq!(one::<i64>(client, replayed), 21);

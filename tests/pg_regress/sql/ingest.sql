@@ -7,11 +7,15 @@ SELECT accepted, rejected, expired, duplicate FROM ts_ingest_ndjson('regress', E
 SELECT accepted, rejected, expired, duplicate FROM ts_ingest_ndjson('regress', '');
 SELECT accepted, rejected, expired, duplicate FROM ts_ingest('regress', '[{"ts":"2001-01-01T00:00:00Z"},{}]');
 SELECT path, method, status, host FROM tailstream.events WHERE org_id = 'regress' ORDER BY id;
--- The second call with a key is the first one's echo, whatever it carries.
+-- The second call with a key is the first one's echo; with other events it is refused.
 SELECT accepted, duplicate FROM ts_ingest('regress', '[{},{},{}]', 'key');
-SELECT accepted, duplicate FROM ts_ingest('regress', '[{"status":"nonsense"}]', 'key');
-SELECT accepted, duplicate FROM ts_ingest('regress 2', '[{}]', 'key');
+SELECT accepted, duplicate FROM ts_ingest('regress', '[{},{},{}]', 'key', 'quarantine');
+SELECT accepted, duplicate FROM ts_ingest_ndjson('regress', '[{},{},{}]', 'key');
+\set VERBOSITY terse
+SELECT accepted, duplicate FROM ts_ingest('regress', '[{},{}, {}]', 'key');
 SELECT accepted, duplicate FROM ts_ingest_ndjson('regress', '{}', idempotency_key => 'key');
+\set VERBOSITY default
+SELECT accepted, duplicate FROM ts_ingest('regress 2', '[{}]', 'key');
 SET tailstream.idempotency_window = 0;
 SELECT accepted, duplicate FROM ts_ingest('regress', '[{}]', 'key');
 RESET tailstream.idempotency_window;

@@ -1,6 +1,7 @@
 //! Hostile input: stored faithfully, or refused with SQLSTATE class 22 or 23, and the session goes on.
 
 mod documents;
+mod keys;
 
 use std::time::Instant;
 
