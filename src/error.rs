@@ -73,6 +73,8 @@ pub enum Error {
     EndlessTime,
     #[error("tailstream's tables are not attached")]
     StorageMissing,
+    #[error("{0} does not exist")]
+    MissingTier(String),
     #[error("tailstream is not preloaded")]
     NotPreloaded,
     #[error("database \"{0}\" has no workers")]
@@ -123,6 +125,7 @@ impl Error {
             Self::BeforeRetention { .. } | Self::EndlessTime => ERRCODE_DATETIME_FIELD_OVERFLOW,
             Self::NotAnEvent => ERRCODE_DATATYPE_MISMATCH,
             Self::StorageMissing
+            | Self::MissingTier(_)
             | Self::NotPreloaded
             | Self::NoWorkers(_)
             | Self::NoRedis
@@ -196,6 +199,9 @@ impl Error {
             Self::OnStandby => Some("Use it on the primary; ts_replay_page() works here.".into()),
             Self::CannotWait(_) => Some("Use READ COMMITTED, or no timeout.".into()),
             Self::BeforeRetention { earliest, .. } => Some(format!("The earliest permitted start is {earliest}.")),
+            Self::MissingTier(_) => Some(
+                "Insert it into tailstream.tiers again; SELECT * FROM ts_health() says what else a restore did not bring.".into(),
+            ),
             Self::NotPreloaded => Some(
                 "Set shared_preload_libraries = 'timescaledb,tailstream,pg_cron' and restart the server.".into(),
             ),

@@ -10,6 +10,7 @@ DECLARE
     overdue   record;
     job       record;
     worker    record;
+    missing   record;
 BEGIN
     PERFORM tailstream.require_unbound();
     component := 'tailstream';
@@ -33,7 +34,7 @@ BEGIN
     component := 'storage';
     status := CASE WHEN to_regclass('tailstream.events') IS NULL
                      OR strpos(pg_get_viewdef('tailstream.log_events'::regclass), 'storage_missing') > 0 THEN 'error' ELSE 'ok' END;
-    detail := CASE status WHEN 'ok' THEN (SELECT format('%s event chunks', count(*)) FROM tailstream.chunks('tailstream.events', 'created_at'))
+    detail := CASE status WHEN 'ok' THEN (SELECT format('%s event chunks', count(*)) FROM pg_inherits i WHERE i.inhparent = to_regclass('tailstream.events'))
                    ELSE 'tables are not attached; run SELECT tailstream.attach_storage()' END;
     RETURN NEXT;
     IF status = 'error' THEN
@@ -79,6 +80,18 @@ BEGIN
     detail := CASE overdue.chunks WHEN 0 THEN 'nothing is overdue'
                    ELSE format('%s chunks to drop, the oldest is %s late', overdue.chunks, date_trunc('second', overdue.late)) END;
     RETURN NEXT;
+
+    FOR missing IN
+        SELECT c.name, coalesce(m.status, 'ok') AS status, m.message || '. ' || m.advice AS detail
+        FROM (VALUES (1, 'tiers'), (2, 'orgs')) AS c(n, name)
+        LEFT JOIN tailstream.missing_registrations(false) m ON m.component = c.name ORDER BY c.n, m.status
+    LOOP
+        component := missing.name;
+        status := missing.status;
+        detail := coalesce(missing.detail, CASE missing.name WHEN 'tiers' THEN 'every chunk belongs to a tier'
+                                                             ELSE 'no events of unregistered orgs were found' END);
+        RETURN NEXT;
+    END LOOP;
 
     component := 'roles';
     status := CASE WHEN (SELECT count(*) FROM pg_roles WHERE rolname IN ('tailstream_writer', 'tailstream_reader', 'tailstream_admin')) = 3

@@ -38,7 +38,8 @@ BEGIN
 END
 $body$;
 
--- The chunks whose every event is older than their tier's retention. A tier that is gone counts as the longest.
+-- The chunks whose every event is older than their tier's retention. A tier that was dropped counts as the longest; of one
+-- that is in no table nobody knows how long its events are wanted, and its chunks stay.
 -- The grace lets an ingest that began while its events were still young enough finish before its chunk goes.
 -- A day of retention has 24 hours, also where clocks are changed: hence UTC, here and below.
 CREATE FUNCTION tailstream.expired_chunks()
@@ -47,8 +48,118 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' A
     SELECT c.chunk, c.tier, coalesce(t.name, '(tier ' || c.tier || ')'), k.retention, c.range_start, c.range_end
     FROM tailstream.chunks('tailstream.events', 'created_at') c
     LEFT JOIN tailstream.tiers t ON t.id = c.tier
-    CROSS JOIN LATERAL (SELECT coalesce(t.retention, (SELECT max(retention) FROM tailstream.tiers))) AS k(retention)
+    LEFT JOIN tailstream.dropped_tiers d ON d.id = c.tier
+    CROSS JOIN LATERAL (SELECT CASE WHEN t.id IS NOT NULL THEN t.retention
+                                    WHEN d.id IS NOT NULL THEN (SELECT max(retention) FROM tailstream.tiers) END) AS k(retention)
     WHERE c.range_end <= clock_timestamp() - k.retention - interval '10 seconds'
+$body$;
+
+-- The tier of each chunk of events, and nothing else of it: by far cheaper where there are many.
+CREATE FUNCTION tailstream.chunk_tiers() RETURNS TABLE (chunk regclass, tier smallint)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $body$
+    SELECT i.inhrelid::regclass, substring(d.definition FROM '[(]tier >= ''?(-?[0-9]+)')::smallint
+    FROM pg_inherits i
+    JOIN pg_constraint c ON c.conrelid = i.inhrelid AND c.contype = 'c' AND c.conname ~ '^constraint_[0-9]+$'
+    CROSS JOIN LATERAL pg_get_constraintdef(c.oid) AS d(definition)
+    WHERE i.inhparent = 'tailstream.events'::regclass AND d.definition LIKE '%(tier >= %'
+$body$;
+
+-- Which tiers chunks of events belong to that no table knows, in words; NULL if there are none. A dump may have been restored
+-- in part, or a row deleted by hand.
+CREATE FUNCTION tailstream.unknown_tiers() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT 'chunks belong to tiers that do not exist, and are not purged: '
+           || string_agg(format('tier %s (%s chunks)', u.tier, u.chunks), ', ' ORDER BY u.tier)
+    FROM (SELECT c.tier, count(*) AS chunks FROM tailstream.chunk_tiers() c
+          WHERE NOT EXISTS (SELECT FROM tailstream.tiers t WHERE t.id = c.tier)
+            AND NOT EXISTS (SELECT FROM tailstream.dropped_tiers d WHERE d.id = c.tier)
+          GROUP BY c.tier) u
+$body$;
+
+-- Orgs that a chunk of events or positions has rows of and table orgs has not; looks at so many orgs at the most. Goes from
+-- org to org by the index, so the chunk is not scanned. A chunk that is being dropped is passed over.
+CREATE FUNCTION tailstream.unregistered_orgs(chunk regclass, most integer) RETURNS SETOF text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_sort = off
+    SET lock_timeout = '100ms' AS $body$
+BEGIN
+    RETURN QUERY EXECUTE format($query$
+        WITH RECURSIVE found(org_id, n) AS (
+            (SELECT e.org_id, 1 FROM %1$s e ORDER BY e.org_id LIMIT 1)
+            UNION ALL
+            SELECT (SELECT e.org_id FROM %1$s e WHERE e.org_id > f.org_id ORDER BY e.org_id LIMIT 1), f.n + 1
+            FROM found f WHERE f.org_id IS NOT NULL AND f.n < $1)
+        SELECT f.org_id FROM found f
+        -- What was erased has no name.
+        WHERE f.org_id <> '' AND NOT EXISTS (SELECT FROM tailstream.orgs o WHERE o.org_id = f.org_id)$query$, chunk)
+    USING most;
+EXCEPTION WHEN lock_not_available OR undefined_table OR syntax_error THEN
+    -- One that is gone has a number for a name.
+    RETURN;
+END
+$body$;
+
+-- Up to 100 orgs that have events and are not registered. Looks at all chunks, or at the first and the last one that was made
+-- for each tier: a restore that fails loses all orgs and not some. A chunk without a heap is compressed, and not looked at.
+CREATE FUNCTION tailstream.lost_orgs(thorough boolean) RETURNS text[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    looked regclass;
+    lost   text[] := '{}';
+BEGIN
+    FOR looked IN
+        SELECT c.chunk
+        FROM (SELECT f.chunk, row_number() OVER (PARTITION BY f.tier ORDER BY f.chunk::oid) AS from_first,
+                     row_number() OVER (PARTITION BY f.tier ORDER BY f.chunk::oid DESC) AS from_last
+              FROM tailstream.chunk_tiers() f WHERE pg_relation_size(f.chunk) > 0) c
+        WHERE thorough OR 1 IN (c.from_first, c.from_last)
+        UNION ALL
+        SELECT i.inhrelid::regclass FROM pg_inherits i WHERE thorough AND i.inhparent = 'tailstream.positions'::regclass
+    LOOP
+        lost := ARRAY(SELECT unnest(lost) UNION SELECT tailstream.unregistered_orgs(looked, CASE WHEN thorough THEN 10000 ELSE 300 END)
+                      ORDER BY 1 LIMIT 100);
+        EXIT WHEN cardinality(lost) >= 100;
+    END LOOP;
+    RETURN lost;
+END
+$body$;
+
+-- What is stored and has no tier or no org, in words, and what to do about it; no row if all is there.
+CREATE FUNCTION tailstream.missing_registrations(thorough boolean) RETURNS TABLE (component text, status text, message text, advice text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    lost text[];
+BEGIN
+    component := 'tiers';
+    status := 'error';
+    message := tailstream.unknown_tiers();
+    advice := 'Insert each into tailstream.tiers again with its id, name and retention, or into tailstream.dropped_tiers to have it purged.';
+    IF message IS NOT NULL THEN
+        RETURN NEXT;
+    END IF;
+    IF NOT EXISTS (SELECT FROM tailstream.tiers t WHERE t.name = 'standard') THEN
+        message := 'tier "standard" does not exist, which orgs get that register themselves';
+        advice := 'Insert it into tailstream.tiers again, with its id if that is missing too.';
+        RETURN NEXT;
+    END IF;
+    SELECT format('orgs have a tier that does not exist: %s', string_agg(o.org_id, ', ' ORDER BY o.org_id)) INTO message
+    FROM (SELECT * FROM tailstream.orgs o WHERE NOT EXISTS (SELECT FROM tailstream.tiers t WHERE t.id = o.tier) ORDER BY o.org_id LIMIT 5) o
+    HAVING count(*) > 0;
+    IF message IS NOT NULL THEN
+        advice := 'Insert the tier into tailstream.tiers again with its id, or give each org another one with ts_set_org_tier().';
+        component := 'orgs';
+        RETURN NEXT;
+    END IF;
+    lost := tailstream.lost_orgs(thorough);
+    IF cardinality(lost) > 0 THEN
+        component := 'orgs';
+        status := 'warning';
+        message := format('orgs have events and are not registered: %s%s', array_to_string(lost[1:5], ', '),
+                          CASE WHEN cardinality(lost) > 5 THEN format(' and %s%s more', cardinality(lost) - 5,
+                                                                      CASE WHEN cardinality(lost) >= 100 THEN ' or' ELSE '' END) ELSE '' END);
+        advice := 'They show no more than tier standard keeps. Restore tailstream.orgs from the dump, or call ts_set_org_tier() for each.';
+        RETURN NEXT;
+    END IF;
+END
 $body$;
 
 -- Which orgs have events in the chunk that their present tier still keeps. Probes the index org by org: the
@@ -210,6 +321,7 @@ DECLARE
     give_up  timestamptz;
     made     boolean;
     held_up  regclass[] := '{}';
+    unknown  text;
 BEGIN
     -- The first call of a C function loads the library, and with it the settings.
     PERFORM tailstream.require_unbound();
@@ -220,6 +332,13 @@ BEGIN
         RETURN;
     END IF;
     PERFORM pg_stat_clear_snapshot();
+    unknown := tailstream.unknown_tiers();
+    IF unknown IS NOT NULL THEN
+        RAISE WARNING '%', unknown
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'ts_health() says what to do.';
+        -- Their events may be wanted for longer than any tier says, and what is known of them with them.
+        held_up := ARRAY['tailstream.batches', 'tailstream.positions']::regclass[];
+    END IF;
     -- A dropped chunk stays locked until commit, so from the first drop on others may be waiting, also for what
     -- holds up the purge. It therefore waits no longer in all than for one chunk, and then ends as soon as
     -- somebody waits for it; what takes time comes before any drop: first what is to be rescued, one chunk a call.
@@ -384,7 +503,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $body$
         'bytes', coalesce((tally -> tier_name ->> 'bytes')::bigint, 0) + bytes))
 $body$;
 
--- One row for every tier there is, and for tiers that are gone but still had chunks.
+-- One row for every tier there is, for tiers that are gone but still had chunks, and for unknown ones, of which nothing goes.
 CREATE FUNCTION tailstream.retention_report(tally jsonb)
 RETURNS TABLE (tier text, chunks_dropped integer, events_dropped bigint, events_rescued bigint,
                bytes_freed bigint, oldest_kept timestamptz)
@@ -399,6 +518,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
         UNION ALL
         SELECT gone.name, NULL FROM jsonb_object_keys(tally) AS gone(name)
         WHERE NOT EXISTS (SELECT FROM tailstream.tiers t WHERE t.name = gone.name)
+        UNION ALL
+        SELECT format('(unknown tier %s)', k.tier), k.oldest FROM kept k
+        WHERE NOT EXISTS (SELECT FROM tailstream.tiers t WHERE t.id = k.tier)
+          AND NOT EXISTS (SELECT FROM tailstream.dropped_tiers d WHERE d.id = k.tier)
     )
     SELECT n.name, coalesce((tally -> n.name ->> 'chunks')::integer, 0), coalesce((tally -> n.name ->> 'events')::bigint, 0),
            coalesce((tally -> n.name ->> 'rescued')::bigint, 0), coalesce((tally -> n.name ->> 'bytes')::bigint, 0), n.oldest

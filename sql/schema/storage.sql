@@ -204,6 +204,16 @@ BEGIN
             ON tailstream.rejected_events (org_id, received_at);
     END IF;
 
+    -- Tiers that were dropped: what is left in their chunks may be purged. Chunks of a tier that is in neither table are
+    -- kept, for nobody knows how long their events are wanted.
+    IF to_regclass('tailstream.dropped_tiers') IS NULL THEN
+        CREATE TABLE tailstream.dropped_tiers (
+            id         smallint PRIMARY KEY,
+            name       text COLLATE "C" NOT NULL,
+            dropped_at timestamptz NOT NULL DEFAULT clock_timestamp()
+        );
+    END IF;
+
     -- Up to which time chunks of a tier were dropped by now.
     IF to_regclass('tailstream.purges') IS NULL THEN
         CREATE TABLE tailstream.purges (
@@ -295,7 +305,7 @@ BEGIN
                        CASE cached WHEN 'tiers' THEN 'INSERT OR' ELSE '' END, cached);
         EXECUTE format('ALTER TRIGGER tailstream_invalidate_cache ON tailstream.%I DEPENDS ON EXTENSION tailstream', cached);
     END LOOP;
-    GRANT SELECT ON tailstream.orgs, tailstream.tiers, tailstream.batches, tailstream.rejected_events,
+    GRANT SELECT ON tailstream.orgs, tailstream.tiers, tailstream.dropped_tiers, tailstream.batches, tailstream.rejected_events,
                     tailstream.positions, tailstream.mirror_rebuilds TO tailstream_admin;
 END
 $body$;

@@ -5,11 +5,31 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body
 BEGIN
     PERFORM tailstream.require_unbound();
     PERFORM tailstream.check_tier(name, retention, stream_entries, stream_age);
-    INSERT INTO tailstream.tiers (name, retention, stream_entries, stream_age)
-    VALUES (ts_create_tier.name, ts_create_tier.retention, ts_create_tier.stream_entries, ts_create_tier.stream_age);
+    INSERT INTO tailstream.tiers (id, name, retention, stream_entries, stream_age)
+    VALUES (tailstream.unused_tier_id(), ts_create_tier.name, ts_create_tier.retention, ts_create_tier.stream_entries, ts_create_tier.stream_age);
 EXCEPTION WHEN unique_violation THEN
     RAISE EXCEPTION 'tier "%" exists already', name
         USING ERRCODE = 'duplicate_object', HINT = 'ts_alter_tier() changes a tier.';
+END
+$body$;
+
+-- A tier's id that nothing was ever stored under, as far as that is to be seen: where table tiers was lost, its sequence
+-- may begin anew, and chunks of a lost tier must not become those of another one.
+CREATE FUNCTION tailstream.unused_tier_id() RETURNS smallint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    taken smallint[] := ARRAY(SELECT c.tier FROM tailstream.chunk_tiers() c
+                              UNION SELECT t.id FROM tailstream.tiers t
+                              UNION SELECT d.id FROM tailstream.dropped_tiers d
+                              UNION SELECT o.tier FROM tailstream.orgs o
+                              UNION SELECT p.tier FROM tailstream.purges p);
+    unused smallint;
+BEGIN
+    LOOP
+        unused := nextval(pg_get_serial_sequence('tailstream.tiers', 'id'));
+        EXIT WHEN unused <> ALL (taken);
+    END LOOP;
+    RETURN unused;
 END
 $body$;
 
@@ -72,6 +92,9 @@ BEGIN
             USING ERRCODE = 'dependent_objects_still_exist', DETAIL = 'Orgs that register themselves get it.';
     END IF;
     DELETE FROM tailstream.tiers t WHERE t.id = dropped;
+    -- Its chunks may outlive it, and the purge has to know that they may go.
+    INSERT INTO tailstream.dropped_tiers (id, name) VALUES (dropped, ts_drop_tier.name)
+    ON CONFLICT (id) DO UPDATE SET name = excluded.name, dropped_at = excluded.dropped_at;
 EXCEPTION WHEN foreign_key_violation THEN
     RAISE EXCEPTION 'tier "%" is in use', name
         USING ERRCODE = 'dependent_objects_still_exist',
@@ -157,6 +180,15 @@ BEGIN
 END
 $body$;
 
+-- Whether a time of today can be moved by this. Months, days and hours are added one after the other, and none of those
+-- steps may leave the range of times, whatever they come to together.
+CREATE FUNCTION tailstream.is_length(value interval) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT value BETWEEN interval '-36500 days' AND interval '36500 days'
+       AND abs(12 * extract(year FROM value) + extract(month FROM value)) <= 1217
+       AND abs(extract(day FROM value)) <= 36500
+$body$;
+
 CREATE FUNCTION tailstream.check_tier(name text, retention interval, stream_entries bigint, stream_age interval) RETURNS void
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -179,12 +211,3 @@ BEGIN
     END IF;
 END
 $body$;
--- Whether a time of today can be moved by this. Months, days and hours are added one after the other, and none of those
--- steps may leave the range of times, whatever they come to together.
-CREATE FUNCTION tailstream.is_length(value interval) RETURNS boolean
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT value BETWEEN interval '-36500 days' AND interval '36500 days'
-       AND abs(12 * extract(year FROM value) + extract(month FROM value)) <= 1217
-       AND abs(extract(day FROM value)) <= 36500
-$body$;
-

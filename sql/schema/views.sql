@@ -43,6 +43,8 @@ SELECT tailstream.create_views();
 -- Takes tables that a restored dump brought into use.
 CREATE FUNCTION tailstream.attach_storage() RETURNS void
 LANGUAGE plpgsql AS $body$
+DECLARE
+    missing record;
 BEGIN
     IF current_setting('timescaledb.restoring', true) IS NOT DISTINCT FROM 'on' THEN
         RAISE EXCEPTION 'a dump is being restored into this database'
@@ -52,5 +54,10 @@ BEGIN
     PERFORM tailstream.prepare_tables();
     PERFORM tailstream.create_views();
     PERFORM tailstream.create_cursors_view();
+    -- psql goes on after errors: a restore may have lost tiers and orgs, and kept their events.
+    FOR missing IN SELECT * FROM tailstream.missing_registrations(true) LOOP
+        RAISE WARNING '%', missing.message
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = missing.advice;
+    END LOOP;
 END
 $body$;

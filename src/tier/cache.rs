@@ -91,7 +91,7 @@ pub fn find(org: &str) -> Result<Option<Org>> {
     let tables = with_current(|cache| cache.tables)?.ok_or(Error::StorageMissing)?;
     let Some(row) = tables.org(org) else { return Ok(None) };
     let tier = with_current(|cache| cache.tiers.iter().copied().find(|tier| tier.id == row.tier))?
-        .ok_or(Error::Internal("an org's tier does not exist"))?;
+        .ok_or_else(|| Error::MissingTier(format!("the tier of org \"{org}\"")))?;
     let lost_before = row.lost_before.max(tier.lost_before);
     let found = Org { tier, registered_at: row.registered_at, lost_before };
     // What was read may be older than an invalidation that arrived meanwhile: then use it once.
@@ -108,7 +108,7 @@ pub fn find(org: &str) -> Result<Option<Org>> {
 
 /// The tier of an org that nobody gave one.
 pub fn default_tier() -> Result<Tier> {
-    with_current(|cache| cache.default)?.ok_or(Error::Internal("tier \"standard\" does not exist"))
+    with_current(|cache| cache.default)?.ok_or_else(|| Error::MissingTier("tier \"standard\"".into()))
 }
 
 /// Reads from the cache after bringing it up to date.

@@ -1,6 +1,7 @@
 //! The extension goes and comes back, a dump moves to another server: users' data stays.
 
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use postgres::{Client, NoTls};
 use tailstream_devkit::cluster::SUPERUSER;
@@ -43,11 +44,11 @@ fn fill(client: &mut Client) {
 fn check_working(client: &mut Client, last_batch: i64) {
     let done = ingest(client, "tin", r#"[{"path":"/after"},{"path":"/after"}]"#, None).expect("ingest");
     assert!(done.batch_id > last_batch, "batch ids were given again: {} after {last_batch}", done.batch_id);
-    let again = ingest(client, "gold", "{}", Some("key-gold")).expect("a repeated batch");
     refused("other events", ingest(client, "gold", "{}", Some("key-gold")), &["23000"]);
     client
         .batch_execute("UPDATE tailstream.batches SET payload_hash = NULL WHERE idempotency_key = 'key-gold'")
         .expect("a ledger of before there were hashes");
+    let again = ingest(client, "gold", "{}", Some("key-gold")).expect("a repeated batch");
     assert_eq!((again.duplicate, again.accepted), (true, 21), "idempotency keys are remembered");
     let replayed = "SELECT count(*) FROM ts_replay('gold', now() - interval '7 days', now())";
     assert_eq!(one::<i64>(client, replayed), 21);
@@ -172,6 +173,67 @@ fn a_dump_moves_to_a_new_server_with_everything() {
     client.batch_execute("SET ROLE tailstream_reader").expect("SET ROLE");
     let sql = "SELECT count(*) FROM ts_replay('gold', now() - interval '7 days', now())";
     assert_eq!(one::<i64>(&mut client, sql), 21);
+}
+
+/// As people do it who have not read of pre_restore: psql goes on after every error, and tiers and orgs are lost.
+#[test]
+fn a_plain_dump_without_the_hooks_loses_no_event_to_the_purge() {
+    let database = Database::new(&Server::shared("lifecycle"), "plain");
+    let mut client = database.connect();
+    fill(&mut client);
+    client
+        .batch_execute(
+            "INSERT INTO tailstream.events (id, created_at, org_id, tier, path)
+             SELECT n, now() - n * interval '1 day', 'slow', 3, '/old' FROM generate_series(9, 29) n",
+        )
+        .expect("events of a month");
+    let file = database.cluster.dir().join("plain.sql");
+    let file = file.to_str().expect("a path");
+    run(&database.cluster, "pg_dump", &["-f", file, "plain"]);
+    let target = Server::create("plainly", |builder| builder.preload(&PRELOAD));
+    target.create_database("plain").expect("a database");
+    run(&target, "psql", &["-q", "-f", file, "plain"]);
+
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&warnings);
+    let mut config = config(&target, "plain", SUPERUSER);
+    config.notice_callback(move |notice| {
+        let hint = notice.hint().unwrap_or_default();
+        heard.lock().expect("warnings").push(format!("{}. {hint}", notice.message()));
+    });
+    let mut client = config.connect(NoTls).expect("a connection");
+    client.batch_execute("SELECT tailstream.attach_storage()").expect("attach_storage");
+    let heard: Vec<String> = std::mem::take(&mut *warnings.lock().expect("warnings"));
+    assert!(heard.iter().any(|warning| warning.contains("tier 3 (24 chunks")), "{heard:?}");
+    assert!(
+        heard.iter().any(|warning| warning.contains("not registered: gold, o'brien, slow, tin.")),
+        "{heard:?}"
+    );
+    let sick = "SELECT component || ': ' || status FROM ts_health() WHERE component IN ('tiers', 'orgs')";
+    assert_eq!(column::<String>(&mut client, sick), ["tiers: error", "orgs: warning"]);
+
+    let of_month = "SELECT count(*) FROM tailstream.events WHERE tier = 3";
+    let kept: i64 = one(&mut client, of_month);
+    for function in ["ts_retention_preview", "ts_apply_retention"] {
+        let unknown = format!("SELECT chunks_dropped FROM {function}() WHERE tier = '(unknown tier 3)'");
+        assert_eq!(one::<i32>(&mut client, &unknown), 0, "{function}");
+    }
+    assert_eq!(one::<i64>(&mut client, of_month), kept, "the purge took what it did not know");
+    let heard: Vec<String> = std::mem::take(&mut *warnings.lock().expect("warnings"));
+    assert!(heard.iter().any(|warning| warning.contains("tier 3")), "{heard:?}");
+
+    client.batch_execute("SELECT ts_create_tier('other', '1 hour')").expect("a new tier");
+    assert_ne!(one::<i16>(&mut client, "SELECT id FROM tailstream.tiers WHERE name = 'other'"), 3);
+    // What the warnings ask for.
+    client
+        .batch_execute(
+            "INSERT INTO tailstream.tiers (id, name, retention) VALUES (3, 'month', '30 days');
+             SELECT ts_set_org_tier(org, 'month') FROM unnest('{gold,slow,tin,o''brien}'::text[]) org",
+        )
+        .expect("repairs");
+    assert_eq!(column::<String>(&mut client, sick), ["tiers: ok", "orgs: ok"]);
+    let replayed = "SELECT count(*) FROM ts_replay('slow', now() - interval '30 days', now())";
+    assert_eq!(one::<i64>(&mut client, replayed), 42);
 }
 
 fn run(cluster: &Cluster, program: &str, arguments: &[&str]) {

@@ -4,8 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres::Client;
-use tailstream_e2e::database::{column, one};
-use tailstream_e2e::{Database, Server, eventually};
+use tailstream_e2e::database::{column, ingest, one};
+use tailstream_e2e::{Database, Server, eventually, refused};
 
 fn database(name: &str) -> Database {
     Database::new(&Server::shared("purge"), name)
@@ -219,4 +219,64 @@ fn what_cannot_be_rescued_keeps_nothing_else_from_it() {
     client.batch_execute("DROP TRIGGER refuse ON tailstream.events").expect("no trigger");
     twice(&mut client);
     assert_eq!(column::<String>(&mut client, tiers), ["gold 2", "stuck 2"]);
+}
+
+#[test]
+fn chunks_of_a_dropped_tier_go_and_those_of_an_unknown_one_stay() {
+    let database = database("dropped_tiers");
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "SELECT ts_create_tier('dropped', '1 hour'), ts_create_tier('deleted', '1 hour');
+             SELECT ts_set_org_tier('acme', 'dropped'), ts_set_org_tier('acme', 'standard');
+             INSERT INTO tailstream.events (id, created_at, org_id, tier)
+             SELECT t.id * 10 + n, now() - n * interval '5 days', 'acme', t.id
+             FROM tailstream.tiers t, generate_series(1, 2) n WHERE t.name IN ('dropped', 'deleted');
+             SELECT ts_drop_tier('dropped');
+             DELETE FROM tailstream.tiers WHERE name = 'deleted';
+             INSERT INTO tailstream.batches (batch_id, received_at, xid, org_id, tier, event_count)
+             VALUES (0, now() - interval '40 days', '3', 'acme', 4, 1)",
+        )
+        .expect("two tiers that are gone");
+    let left = "SELECT count(*) || ' of ' || tier FROM tailstream.events GROUP BY tier ORDER BY tier";
+    assert_eq!(column::<String>(&mut client, left), ["2 of 3", "2 of 4"]);
+    // A dropped tier's events are kept as long as those of the longest one, 7 days.
+    assert_eq!(purge(&mut client), 1);
+    assert_eq!(column::<String>(&mut client, left), ["1 of 3", "2 of 4"]);
+    let health = "SELECT status || ' ' || detail FROM ts_health() WHERE component = 'tiers'";
+    let sick: String = one(&mut client, health);
+    assert!(sick.starts_with("error") && sick.contains("tier 4 (2 chunks"), "{sick}");
+    // Ids that are begun with again, as where the sequence was lost, are not given to another tier.
+    client
+        .batch_execute(
+            "ALTER TABLE tailstream.tiers ALTER COLUMN id RESTART WITH 1;
+             SELECT ts_create_tier('next', '1 hour'), ts_create_tier('dropped', '10 days')",
+        )
+        .expect("new tiers");
+    let ids: Vec<i16> = column(&mut client, "SELECT id FROM tailstream.tiers ORDER BY id");
+    assert_eq!(ids, [1, 2, 5, 6]);
+    assert_eq!(purge(&mut client), 0);
+    assert_eq!(column::<String>(&mut client, left), ["1 of 3", "2 of 4"]);
+    let ledger = "SELECT count(*) FROM tailstream.batches";
+    assert_eq!(one::<i64>(&mut client, ledger), 1, "what is known of kept events is kept");
+    client
+        .batch_execute("INSERT INTO tailstream.dropped_tiers (id, name) VALUES (4, 'deleted'); SELECT ts_drop_tier('dropped')")
+        .expect("what ts_health() asks for");
+    assert_eq!(purge(&mut client), 1);
+    assert!(one::<String>(&mut client, health).starts_with("ok"));
+    assert_eq!(one::<i64>(&mut client, ledger), 0);
+    // A restore that brought orgs and not their tiers.
+    client
+        .batch_execute(
+            "ALTER TABLE tailstream.orgs DROP CONSTRAINT orgs_tier_fkey; DELETE FROM tailstream.tiers WHERE name = 'standard'",
+        )
+        .expect("a tier less");
+    for (org, message) in
+        [("acme", "the tier of org \"acme\" does not exist"), ("new", "tier \"standard\" does not exist")]
+    {
+        let error = refused(org, ingest(&mut client, org, "{}", None), &["55000"]);
+        assert_eq!((error.message(), error.hint().is_some()), (message, true));
+    }
+    let sick = "SELECT component || ' ' || status FROM ts_health() WHERE component IN ('tiers', 'orgs')";
+    assert_eq!(column::<String>(&mut client, sick), ["tiers error", "orgs error"]);
 }
