@@ -30,20 +30,27 @@ pub fn install() {
     }
 }
 
-#[pg_guard]
+/// Every query of the server passes here, and what the previous hook raises passes as it is: over this frame, which must
+/// hold nothing that would have to be dropped. What may go wrong on our side has a guard of its own.
 unsafe extern "C-unwind" fn analyzed(
     parse_state: *mut pg_sys::ParseState,
     query: *mut pg_sys::Query,
     jumble: *mut pg_sys::JumbleState,
 ) {
-    // SAFETY: the arguments are PostgreSQL's own, passed on or walked as it documents.
+    // SAFETY: the arguments are PostgreSQL's own and passed on as they came.
     unsafe {
         if let Some(previous) = PREVIOUS {
             previous(parse_state, query, jumble);
         }
-        if let Some(mut views) = views_of_bound_session() {
-            redirect(query, &mut views);
-        }
+        bar(query);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn bar(query: *mut pg_sys::Query) {
+    if let Some(mut views) = views_of_bound_session() {
+        // SAFETY: the query that was just analyzed.
+        unsafe { redirect(query, &mut views) };
     }
 }
 

@@ -35,7 +35,9 @@ pub fn insert(rows: &Rows, range: Range<usize>, chunk: &Chunk, spots: &mut Spots
         && target.is_ordinary()
         && chunk::is_plain(chunk.relation)?;
     if writable {
-        Writer::new(&target).write(rows, range, spots)?;
+        let mut writer = Writer::new(&target);
+        writer.write(rows, range, spots)?;
+        writer.finish();
     }
     Ok(writable)
 }
@@ -97,6 +99,10 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The transaction is ending with an error and closes it. Nothing here may raise another one.
+            return;
+        }
         // SAFETY: open since `open`; the lock stays.
         unsafe { pg_sys::relation_close(self.relation, pg_sys::NoLock as i32) };
     }
@@ -113,7 +119,7 @@ struct Writer {
 
 impl Writer {
     fn new(target: &Target) -> Self {
-        // SAFETY: the sequence that COPY uses; all of it is freed in `drop`, or with the transaction.
+        // SAFETY: the sequence that COPY uses; all of it is freed in `finish`, or with the transaction.
         unsafe {
             let state = pg_sys::CreateExecutorState();
             let indexes = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
@@ -214,14 +220,9 @@ impl Writer {
             }
         }
     }
-}
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            // The transaction is ending with an error and frees all of it.
-            return;
-        }
+    /// Frees what it holds. After an error the end of the transaction does, for that must not raise another one.
+    fn finish(self) {
         // SAFETY: made in `new` and `grow`, freed once.
         unsafe {
             for slot in &self.slots {

@@ -246,3 +246,73 @@ fn chunks_that_come_and_go_under_a_session() {
     }
     check_indexes(&mut client);
 }
+
+/// The index raises in the middle of a batch, when rows are in the heap and the lane holds tables, slots and memory.
+#[test]
+fn an_error_amid_the_direct_lane_leaves_a_healthy_session() {
+    let database = database("amid");
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "SET tailstream.ingest_lane = direct;
+             SELECT ts_ingest('acme', '{}');
+             CREATE INDEX raising ON tailstream.events ((1 / (status - 500)));
+             CREATE UNIQUE INDEX once ON tailstream.events (path, created_at, tier) WHERE path LIKE '/once%'",
+        )
+        .expect("indexes that raise");
+    let log = || std::fs::read_to_string(database.cluster.log_path()).expect("the server's log");
+    let warned = log().matches("WARNING").count();
+    let now = now_micros();
+    let batch = |bad: &str| -> String {
+        let event = |n: i64| format!(r#"{{"ts":{},"path":"/{n}"}}"#, (now - n) / 1000);
+        let events: Vec<String> =
+            (0..400).map(event).chain([bad.to_owned()]).chain((400..500).map(event)).collect();
+        json_array(&events)
+    };
+    let once = format!(r#"{{"ts":{0},"path":"/once"}},{{"ts":{0},"path":"/once"}}"#, now / 1000 - 600_000);
+    let (raising, twice, good) = (batch(r#"{"status":500}"#), batch(&once), batch("{}"));
+    for round in 0..50 {
+        for (bad, states) in [(&raising, "22012"), (&twice, "23505")] {
+            refused("a batch", ingest(&mut client, "acme", bad, None), &[states]);
+            client.batch_execute("BEGIN; SAVEPOINT s").expect("a savepoint");
+            refused("a batch", ingest(&mut client, "acme", bad, None), &[states]);
+            client.batch_execute("ROLLBACK TO s").expect("ROLLBACK TO");
+            ingest(&mut client, "acme", r#"{"path":"/saved"}"#, None).expect("what comes after it");
+            client.batch_execute("COMMIT").expect("COMMIT");
+        }
+        client
+            .execute(
+                "DO $$BEGIN PERFORM ts_ingest('acme', '[{},{},{\"status\":500}]'); EXCEPTION WHEN division_by_zero THEN NULL; END$$",
+                &[],
+            )
+            .unwrap_or_else(|error| panic!("{round}: {error:?}"));
+    }
+    cancelled_amid_it(&database, &mut client);
+    let start = wal_position(&mut client);
+    assert_eq!(ingest(&mut client, "acme", &good, None).expect("a good batch").accepted, 501);
+    assert!(multi_inserts(&mut client, &start) > 0, "the direct lane is still taken");
+    let stored = "SELECT count(*) FROM tailstream.events WHERE org_id = 'acme'";
+    assert_eq!(one::<i64>(&mut client, stored), 1 + 100 + 501);
+    check_indexes(&mut client);
+    let said = log();
+    assert_eq!(said.matches("WARNING").count(), warned, "{said}");
+    assert!(!said.contains("was terminated by signal"), "{said}");
+}
+
+/// Statements that are cancelled while an index waits.
+fn cancelled_amid_it(database: &Database, client: &mut Client) {
+    client
+        .batch_execute(
+            "CREATE FUNCTION public.slow(status integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS
+                 'BEGIN IF status = 599 THEN PERFORM pg_sleep(60); END IF; RETURN status; END';
+             CREATE INDEX slow ON tailstream.events (public.slow(status)) WHERE status = 599;
+             SET statement_timeout = '50ms'",
+        )
+        .expect("an index that takes its time");
+    for _ in 0..5 {
+        let slow = r#"[{},{},{"status":599},{}]"#;
+        refused("a slow batch", ingest(client, "acme", slow, None), &["57014"]);
+    }
+    client.batch_execute("RESET statement_timeout").expect("RESET");
+    database.connect().batch_execute("DROP INDEX tailstream.slow").expect("DROP INDEX");
+}

@@ -2,6 +2,7 @@
 
 mod databases;
 mod errors;
+mod hooks;
 mod processes;
 mod standby;
 
