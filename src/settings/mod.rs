@@ -1,4 +1,8 @@
 //! Every setting of the extension, with its unit, range, default and the reason for that default.
+//!
+//! A setting that promises something about stored data has one value for the whole server (`Sighup`): one session stores
+//! by it and another one purges by it, and the two must not differ. A setting that only says how its own session works,
+//! or what that session may do, can be set per role (`Suset`, `Userset`).
 
 mod secret;
 
@@ -104,7 +108,7 @@ pub fn init() {
         &REJECTED_RETENTION,
         3600,
         10 * 365 * 24 * 3600,
-        GucContext::Suset,
+        GucContext::Sighup,
         GucFlags::UNIT_S,
     );
     GucRegistry::define_int_guc(
@@ -114,7 +118,7 @@ pub fn init() {
         &CURSOR_TTL,
         0,
         10 * 365 * 24 * 3600,
-        GucContext::Suset,
+        GucContext::Sighup,
         GucFlags::UNIT_S,
     );
     GucRegistry::define_int_guc(
@@ -124,7 +128,7 @@ pub fn init() {
         &MAX_CURSORS_PER_ORG,
         0,
         i32::MAX,
-        GucContext::Suset,
+        GucContext::Sighup,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
@@ -149,7 +153,7 @@ fn define_ingest_settings() {
         &MAX_FUTURE_SKEW,
         0,
         24 * 3600,
-        GucContext::Suset,
+        GucContext::Sighup,
         GucFlags::UNIT_S,
     );
     GucRegistry::define_int_guc(
@@ -159,7 +163,7 @@ fn define_ingest_settings() {
         &IDEMPOTENCY_WINDOW,
         0,
         30 * 24 * 3600,
-        GucContext::Suset,
+        GucContext::Sighup,
         GucFlags::UNIT_S,
     );
     GucRegistry::define_bool_guc(

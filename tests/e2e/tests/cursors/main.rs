@@ -25,6 +25,7 @@ mod transactions;
 mod waiting;
 mod waiting_ends;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use postgres::Client;
@@ -44,22 +45,33 @@ const ORDERS: [&str; 2] = ["arrival", "event_time"];
 fn database(name: &str) -> Database {
     const NAMES: &str = "abandoned, abroad, all_lost, behind_gap, bound, bystanders, cancelled, columns, consumers, \
                          crowd, downgraded, empty_wait, erased, expiring, filter_wait, filtered, first_batches, \
-                         for_ever, forgotten, hoarding, grants, had, held_up, home, huge, impatient, in_flight, \
+                         forgotten, grants, had, held_up, home, huge, impatient, in_flight, \
                          in_use, lag, late, late_by_time, latecomers, left_alone, leaves, lengthened, let_in, live, \
                          many, moments, not_granted, newer, old_snapshots, one_by_one, other_orgs, \
                          others_tokens, out_of_reach, overtaken, part, partly, passed, polled, positions, \
-                         purged_wait, patient, quiet, refused, renewed, revived, replaced, rescued, rescuing, resumed, \
+                         purged_wait, quiet, refused, renewed, revived, replaced, rescued, rescuing, resumed, \
                          reused, savepoints, scattered, seeks, sequencer_gone, several, snapshots, spanned, \
-                         started, ties, timed, told_once, tokens, two_phases, undone, undone_parts, unfinished, \
+                         started, ties, timed, told_once, tokens, two_phases, undone, undone_parts, unfinished, unheard, \
                          unmissed, viewed, waited_for, waiting, waits";
-    assert!(NAMES.split(", ").any(|known| known == name), "{name} has no sequencer");
-    let server = Server::shared_with("cursors", |builder| {
+    prepared("cursors", NAMES, name)
+}
+
+/// A database on a server whose settings a test may change, alone meanwhile.
+fn database_with_settings(name: &str) -> (MutexGuard<'static, ()>, Database) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    (alone, prepared("cursor-settings", "for_ever, hoarding, patient, rush", name))
+}
+
+fn prepared(server: &'static str, sequenced: &str, name: &str) -> Database {
+    assert!(sequenced.split(", ").any(|known| known == name), "{name} has no sequencer");
+    let server = Server::shared_with(server, |builder| {
         builder
             .preload(&PRELOAD)
             // What waits for ever shall fail; it is not meant for workers.
             .setting("statement_timeout", "60s")
             .setting("max_prepared_transactions", "10")
-            .setting("tailstream.databases", NAMES)
+            .setting("tailstream.databases", sequenced)
     });
     let database = Database::new(&server, name);
     let mut client = database.connect();

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use postgres::Client;
-use tailstream_e2e::database::{column, ingest, one, pid, wait_until_blocked};
+use tailstream_e2e::database::{column, ingest, one, pid, set_for_server, wait_until_blocked};
 use tailstream_e2e::eventually;
 use tailstream_e2e::mirror::some_events;
 use tailstream_e2e::positions::{check_positions, position, soon_placed, wait_until_all_placed};
@@ -107,8 +107,9 @@ fn old_ledger_and_positions_go_and_what_is_needed_stays() {
     purge(&mut client);
     assert_eq!(numbers(&mut client, positions), [-1, 2], "and than a stream may be made again");
     client.batch_execute("SELECT ts_alter_tier('standard', stream_age => '1 hour')").expect("a tier");
-    client.batch_execute("SET tailstream.idempotency_window = '1h'").expect("a setting");
+    set_for_server(&mut client, "tailstream.idempotency_window", "1h");
     purge(&mut client);
+    set_for_server(&mut client, "tailstream.idempotency_window", "24h");
     assert_eq!(numbers(&mut client, positions), [2]);
     assert_eq!(numbers(&mut client, ledger), [now]);
     let next = ingest(&mut client, "acme", &some_events(1), None).expect("ingest").batch_id;
