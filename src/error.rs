@@ -65,6 +65,8 @@ pub enum Error {
     CursorMoved(String),
     #[error("a durable cursor cannot be used on a standby")]
     OnStandby,
+    #[error("connection to client is lost")]
+    ClientGone,
     #[error("a fetch cannot wait under isolation level {0}")]
     CannotWait(&'static str),
     #[error("the row is not an event")]
@@ -131,7 +133,7 @@ impl Error {
             | Self::NoRedis
             | Self::StandbyBehind
             | Self::CursorMoved(_) => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            Self::Redis(_) => ERRCODE_CONNECTION_FAILURE,
+            Self::Redis(_) | Self::ClientGone => ERRCODE_CONNECTION_FAILURE,
             Self::Worker(_) => ERRCODE_INTERNAL_ERROR,
             Self::Event { sqlstate, .. } => event_code(sqlstate),
             Self::Spi { .. } | Self::Internal(_) => ERRCODE_INTERNAL_ERROR,

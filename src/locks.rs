@@ -14,6 +14,7 @@ enum Subject {
     IdempotencyKey = 2,
     Purge = 3,
     Cursor = 4,
+    CursorsOfOrg = 5,
 }
 
 /// Of the lock's last field.
@@ -57,6 +58,11 @@ pub fn keeping_purge_away() -> Result<()> {
 /// Makes this transaction the only one that uses this durable cursor; waits for it unless told not to.
 pub fn cursor(id: i64, only_if_free: bool) -> Result<Taken> {
     acquire(Subject::Cursor, id as u64, pg_sys::ExclusiveLock, only_if_free)
+}
+
+/// Only one transaction at a time may create cursors of an org that has a limit.
+pub fn creating_cursor(org: &str) -> Result<()> {
+    acquire(Subject::CursorsOfOrg, hash(&[org]), pg_sys::ExclusiveLock, false).map(drop)
 }
 
 /// An object lock as PostgreSQL's own, on table orgs as if it were a catalog: no SQL command makes that tag. It has room for

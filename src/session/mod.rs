@@ -2,6 +2,7 @@
 
 pub mod barrier;
 pub mod binding;
+pub mod client;
 
 use pgrx::prelude::*;
 

@@ -91,8 +91,8 @@ pub fn arg<T: IntoDatum>(value: T) -> DatumWithOid<'static> {
 }
 
 /// A query that sees what is committed at the moment it runs, whatever the isolation level of the
-/// transaction; pgrx's own queries cannot be given a snapshot. All arguments are text, timestamps or
-/// oids, all results bigints or timestamps.
+/// transaction; pgrx's own queries cannot be given a snapshot. All arguments are text, timestamps, bigints
+/// or oids, all results bigints or timestamps.
 pub struct LatestQuery {
     sql: &'static core::ffi::CStr,
     arguments: &'static [PgBuiltInOids],
@@ -123,7 +123,7 @@ impl LatestQuery {
                     1,
                 );
                 pg_sys::UnregisterSnapshot(snapshot);
-                Spi::check_status(status).map_err(spi("querying the ledger"))?;
+                Spi::check_status(status).map_err(spi("querying what is committed"))?;
                 Ok((pg_sys::SPI_processed > 0).then(|| first_row()))
             }
         })

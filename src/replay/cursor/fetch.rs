@@ -16,6 +16,7 @@ use crate::replay::page::scope::Scope;
 use crate::replay::page::time;
 use crate::replay::page::{loss, page_size};
 use crate::replay::token::{self, Course, Place};
+use crate::session::client;
 use crate::settings;
 use crate::statement::subtransaction;
 
@@ -98,7 +99,7 @@ fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) 
             return Ok(read);
         }
         // It may have become due while it waited: then it looks once more.
-        if !patience.wait() && (read.is_due || !is_due(cursor)) {
+        if !patience.wait()? && (read.is_due || !is_due(cursor)) {
             return Ok(read);
         }
         cursor.check()?;
@@ -151,6 +152,10 @@ fn settle(cursor: &Cursor, read: &Read, auto_ack: bool, nothing: bool) -> Result
     // SAFETY: reads one variable.
     let may_write = !unsafe { pg_sys::XactReadOnly };
     let moves = auto_ack && !nothing;
+    if moves {
+        // Nothing is acknowledged for a client that will not get it.
+        client::require()?;
+    }
     // What was passed over without a row need not be written down every time; it is passed over again.
     if moves || may_write && (read.is_due || nothing && read.seen > FORGETTABLE) {
         cursor.move_to(stands)?;

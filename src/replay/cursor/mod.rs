@@ -145,8 +145,11 @@ unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &Start<'_>) -> Result<
         None => {}
     }
     let most = settings::max_cursors_per_org();
-    if most > 0 && store::count(org, most)? >= most {
-        return Err(Error::TooManyCursors { org: org.to_owned(), most });
+    if most > 0 {
+        locks::creating_cursor(org)?;
+        if store::count(org, most)? >= most {
+            return Err(Error::TooManyCursors { org: org.to_owned(), most });
+        }
     }
     if store::create(name, org, by_arrival, filter.text(), begins)? { Ok(()) } else { Err(exists(name, org)) }
 }

@@ -21,7 +21,7 @@ use crate::replay::token::Place;
 use crate::session::binding;
 use crate::settings;
 use crate::statement::table::{self, Key, Row};
-use crate::statement::{Statement, arg};
+use crate::statement::{LatestQuery, Statement, arg};
 use crate::tier::{lookup, to_unix_time};
 
 // Columns of tailstream.durable_cursors.
@@ -45,9 +45,8 @@ thread_local! {
         "INSERT INTO tailstream.durable_cursors (name, org_id, by_arrival, filter, place_at, place_id, place_offset, reach, reach_seq, life)
          VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING cursor_id",
         &[TEXTOID, TEXTOID, BOOLOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
-    static COUNT: Statement = const { Statement::new(
-        "counting cursors",
-        "SELECT count(*) FROM (SELECT FROM tailstream.durable_cursors c WHERE c.org_id = $1 AND c.last_active >= $2 LIMIT $3) c",
+    static COUNT: LatestQuery = const { LatestQuery::new(
+        c"SELECT count(*) FROM (SELECT FROM tailstream.durable_cursors c WHERE c.org_id = $1 AND c.last_active >= $2 LIMIT $3) c",
         &[TEXTOID, TIMESTAMPTZOID, INT8OID]) };
     static DROP: Statement = const { Statement::new(
         "dropping a cursor", "DELETE FROM tailstream.durable_cursors WHERE cursor_id = $1", &[INT8OID]) };
@@ -244,10 +243,10 @@ pub fn create(
     Spi::connect_mut(|client| Ok(!CREATE.with(|create| create.run(client, &arguments))?.is_empty()))
 }
 
-/// How many cursors an org has, up to so many.
+/// How many cursors an org has, up to so many: committed, whatever the isolation level, or made by this transaction.
 pub fn count(org: &str, most: i64) -> Result<i64> {
-    let arguments = [arg(org.to_owned()), arg(time(expired_before())?), arg(most)];
-    let found = COUNT.with(|count| count.first_numbers::<1>(&arguments))?;
+    let mut arguments = [datum(org)?, pg_sys::Datum::from(expired_before()), pg_sys::Datum::from(most)];
+    let found = COUNT.with(|count| count.first::<1>(&mut arguments))?;
     Ok(found.map_or(0, |[count]| count))
 }
 

@@ -8,10 +8,14 @@ use pgrx::pg_sys;
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::metrics::shared;
+use crate::session::client;
 use crate::tier::retention;
 
 /// The longest wait: longer than a day is not worth an open transaction.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// How often a session that waits looks whether its client is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A wait that may be necessary.
 pub struct Patience {
@@ -51,10 +55,18 @@ impl Patience {
         self.heard = self.bell.map_or(0, shared::Bell::rings);
     }
 
-    /// Waits until something was placed since it last listened; false if the time is over.
-    pub fn wait(&self) -> bool {
-        let (Some(bell), Some(until)) = (self.bell, self.until) else { return false };
-        let left = until.saturating_duration_since(Instant::now());
-        !left.is_zero() && bell.wait(self.heard, left)
+    /// Waits until something was placed since it last listened; false if the time is over. Error if the client is gone.
+    pub fn wait(&self) -> Result<bool> {
+        let (Some(bell), Some(until)) = (self.bell, self.until) else { return Ok(false) };
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            if bell.wait(self.heard, left.min(LOOK)) {
+                return Ok(true);
+            }
+            client::require()?;
+        }
     }
 }

@@ -221,3 +221,43 @@ fn a_cursor_that_comes_back_to_life_is_not_replaced() {
     refused("a cursor of that name", made, &["42710"]);
     assert_eq!(labels(&fetched(&mut client, "'c'")), ["b"]);
 }
+
+#[test]
+fn creating_at_the_same_time_passes_no_limit() {
+    let (_alone, database) = database_with_settings("rush");
+    let mut client = database.connect();
+    set_for_server(&mut client, "tailstream.max_cursors_per_org", "2");
+    create(&mut client, "'first', 'acme'");
+    for (end, expected) in [("ROLLBACK", Ok(())), ("COMMIT", Err(()))] {
+        run(&mut client, "ts_cursor_drop('first')");
+        create(&mut client, "'first', 'acme'");
+        let (mut one, mut other) = (database.connect(), database.connect());
+        let (holding, waiting) = (pid(&mut one), pid(&mut other));
+        one.batch_execute("BEGIN").expect("begin");
+        create(&mut one, "'one', 'acme'");
+        // Another org's do not wait for it.
+        create(&mut client, &format!("'{end}', 'other'"));
+        let made = thread::scope(|scope| {
+            // A transaction whose snapshot is older sees as little of the first one.
+            let made = scope.spawn(move || {
+                other
+                    .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM tailstream.orgs")
+                    .expect("a snapshot");
+                other
+                    .execute("SELECT ts_cursor_create('other', 'acme')", &[])
+                    .and_then(|_| other.batch_execute("COMMIT"))
+            });
+            wait_until_blocked(&mut client, waiting, holding);
+            one.batch_execute(end).expect(end);
+            made.join().expect("who makes it")
+        });
+        match expected {
+            Ok(()) => {
+                made.expect("a cursor within the limit");
+                run(&mut client, "ts_cursor_drop('other', 'acme')");
+            }
+            Err(()) => drop(refused("one cursor more than an org may have", made, &["53400"])),
+        }
+    }
+    set_for_server(&mut client, "tailstream.max_cursors_per_org", "10000");
+}

@@ -1,6 +1,6 @@
 //! What ends a wait: its time, whoever cancels it, the end of the session or of the server.
 
-use std::process::Command;
+use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -98,27 +98,59 @@ fn a_wait_can_be_cancelled_and_leaves_nothing() {
     assert_eq!(labels(&fetched(&mut client, "'c'")), ["a"], "nothing was passed over");
 }
 
-#[test]
-fn a_wait_ends_with_its_client_where_the_server_looks_after_it() {
-    let database = database("abandoned");
-    let mut client = database.connect();
-    create(&mut client, "'c', 'acme'");
+/// A client that waits in a fetch, and its session.
+fn waiting_psql(database: &Database, client: &mut Client, options: &[&str]) -> (Child, i32) {
     let wait = format!("SELECT * FROM ts_cursor_fetch({WAIT})");
-    let mut waiter = Command::new(postgres_install::program("psql"))
+    let psql = Command::new(postgres_install::program("psql"))
         .args(database.cluster.psql_args())
-        .args(["-d", &database.name, "-c", "SET client_connection_check_interval = '50ms'", "-c", &wait])
+        .args(["-d", &database.name])
+        .args(options)
+        .args(["-c", &wait])
+        .env("PGPASSWORD", "secret")
         .spawn()
         .expect("psql");
     let found =
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'psql' AND query LIKE '%ts_cursor_fetch%'
                  AND datname = current_database()";
-    let waiting = eventually("psql to fetch", LONG, || column(&mut client, found).pop());
-    wait_until_idle(&mut client, waiting);
-    waiter.kill().expect("SIGKILL");
-    waiter.wait().expect("its end");
-    let began = Instant::now();
-    eventually("the cursor to be free again", LONG, || fetch(&mut client, "'c', nowait => true").ok());
-    assert!(began.elapsed() < AT_ONCE, "a dead client's wait went on for {:?}", began.elapsed());
+    let waiting = eventually("psql to fetch", LONG, || column(client, found).pop());
+    wait_until_idle(client, waiting);
+    (psql, waiting)
+}
+
+#[test]
+fn a_wait_ends_with_its_client() {
+    let database = database("abandoned");
+    let mut client = database.connect();
+    create(&mut client, "'c', 'acme'");
+    let role = database.login_role("reader", &["tailstream_reader"]);
+    client.batch_execute(&format!("ALTER ROLE {role} PASSWORD 'secret'")).expect("a password");
+    let tcp = ["-h", "127.0.0.1", "-U", &role];
+    for options in [&[][..], &tcp, &["-c", "SET client_connection_check_interval = '50ms'"]] {
+        let (mut psql, _) = waiting_psql(&database, &mut client, options);
+        psql.kill().expect("SIGKILL");
+        psql.wait().expect("its end");
+        let began = Instant::now();
+        eventually("the cursor to be free again", LONG, || fetch(&mut client, "'c', nowait => true").ok());
+        let took = began.elapsed();
+        assert!(took < AT_ONCE, "{options:?}: a dead client's wait went on for {took:?}");
+    }
+}
+
+#[test]
+fn nothing_is_acknowledged_for_a_client_that_is_gone() {
+    let database = database("unheard");
+    let mut client = database.connect();
+    create(&mut client, "'c', 'acme'");
+    let (mut psql, waiting) = waiting_psql(&database, &mut client, &[]);
+    psql.kill().expect("SIGKILL");
+    psql.wait().expect("its end");
+    // It is rung for before it looks after its client again.
+    store_placed(&mut client, "acme", &[("a", 0)]);
+    let there = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {waiting}");
+    eventually("the session to be gone", LONG, || (one::<i64>(&mut client, &there) == 0).then_some(()));
+    assert_eq!(labels(&fetched(&mut client, "'c'")), ["a"], "nobody has got it");
+    let lost = "connection to client is lost";
+    assert!(database.cluster.log_tail(200).contains(lost), "the log does not say why");
 }
 
 #[test]
