@@ -1,6 +1,6 @@
 //! The chunks of events that this session knows.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -9,6 +9,7 @@ use pgrx::spi::Spi;
 use super::micros;
 use crate::error::{Result, spi};
 use crate::statement::snapshot;
+use crate::tier::lookup;
 
 const LOOKING: &str = "looking for chunks";
 
@@ -22,26 +23,56 @@ pub struct Chunk {
 }
 
 thread_local! {
+    /// In the order of tiers and times.
     static CHUNKS: RefCell<Vec<Chunk>> = const { RefCell::new(Vec::new()) };
+    /// The table of events when they were listed; `InvalidOid` if it has changed since.
+    static LISTED: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
 }
 
 /// The known chunks of a tier in this range of time; looks for new ones if the first or the last event has none.
 pub fn of(tier: i16, first: i64, last: i64) -> Result<Vec<Chunk>> {
-    let find = || {
-        CHUNKS.with_borrow(|chunks| {
-            let touches = |chunk: &&Chunk| chunk.tier == tier && chunk.start <= last && first < chunk.end;
-            chunks.iter().filter(touches).copied().collect::<Vec<_>>()
-        })
-    };
     let covers =
         |found: &[Chunk], time: i64| found.iter().any(|chunk| chunk.start <= time && time < chunk.end);
-    let found = find();
-    if covers(&found, first) && covers(&found, last) {
+    let found = find(tier, first, last);
+    if covers(&found, first) && covers(&found, last) || LISTED.get() != pg_sys::InvalidOid {
         return Ok(found);
     }
-    let chunks = all()?;
+    // First: what changes while they are listed has to be heard of.
+    LISTED.set(lookup::relation(lookup::schema()?, c"events")?);
+    let listed = all();
+    if listed.is_err() {
+        LISTED.set(pg_sys::InvalidOid);
+    }
+    let mut chunks = listed?;
+    chunks.sort_unstable_by_key(|chunk| (chunk.tier, chunk.start));
     CHUNKS.set(chunks);
-    Ok(find())
+    Ok(find(tier, first, last))
+}
+
+fn find(tier: i16, first: i64, last: i64) -> Vec<Chunk> {
+    CHUNKS.with_borrow(|chunks| {
+        let behind = chunks.partition_point(|chunk| (chunk.tier, chunk.start) <= (tier, last));
+        let touches = |chunk: &&Chunk| chunk.tier == tier && first < chunk.end;
+        let mut found: Vec<Chunk> = chunks[..behind].iter().rev().take_while(touches).copied().collect();
+        found.reverse();
+        found
+    })
+}
+
+/// Whether a relation is known as a chunk for events of this tier and these times.
+pub fn known(tier: i16, first: i64, last: i64, relation: u32) -> bool {
+    CHUNKS.with_borrow(|chunks| {
+        let behind = chunks.partition_point(|chunk| (chunk.tier, chunk.start) <= (tier, last));
+        let touches = |chunk: &&Chunk| chunk.tier == tier && first < chunk.end;
+        chunks[..behind].iter().rev().take_while(touches).any(|chunk| chunk.relation.to_u32() == relation)
+    })
+}
+
+/// PostgreSQL says that a relation has changed, or any may have: the table of events when it gets a chunk or loses one.
+pub fn relation_changed(relation: pg_sys::Oid) {
+    if relation == pg_sys::InvalidOid || relation == LISTED.get() {
+        LISTED.set(pg_sys::InvalidOid);
+    }
 }
 
 /// Whether a chunk is still there; it then stays until the end of the transaction, and else is forgotten.

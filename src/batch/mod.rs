@@ -4,9 +4,10 @@
 //! the hypertable would be planned over all chunks, or executed over all. If that does not bring all events (they
 //! were copied into another tier, or are gone) the hypertable is asked.
 
-mod chunk;
+pub mod chunk;
 mod heap;
 pub mod order;
+pub mod together;
 
 use std::ops::Range;
 
@@ -204,7 +205,9 @@ fn plan(chunk: pg_sys::Oid) -> Result<RawPlan> {
         let table =
             if chunk == pg_sys::InvalidOid { "tailstream.events".to_owned() } else { name_of(chunk)? };
         let sql = format!("SELECT {} FROM {table} WHERE {CONDITION}", column_names());
-        RawPlan::new(&sql, &ARGUMENTS, Planning::Automatic)
+        // A plan of the hypertable for any times opens all its chunks.
+        let planning = if chunk == pg_sys::InvalidOid { Planning::EachCall } else { Planning::Automatic };
+        RawPlan::new(&sql, &ARGUMENTS, planning)
     };
     PLANS.with(|plans| plans.get(&chunk.to_u32(), make))
 }

@@ -1,12 +1,13 @@
 //! The events of a batch, as entries of a stream.
 
 use core::ffi::CStr;
+use core::ops::ControlFlow;
 
 use pgrx::pg_sys;
 
 use super::part::Entry;
 use super::server::MAX_BYTES;
-use crate::batch::{self, Position, Sink};
+use crate::batch::{self, Position, Sink, together};
 use crate::error::Result;
 use crate::event::{EventColumns, Inet, encode};
 use crate::statement::raw::RawRow;
@@ -37,6 +38,26 @@ pub struct Entries {
     pub entries: Vec<Entry>,
     /// Ids of events that are too large to be one, and how large.
     pub oversized: Vec<(i64, usize)>,
+}
+
+/// The entries of whole batches, read together where they are small. `None` for a batch that has to be read by itself, as one
+/// with an event whose JSON has more than `most` bytes.
+pub fn read_together(positions: &[Position], most: usize) -> Result<Vec<Option<Vec<Entry>>>> {
+    let mut entries: Vec<Vec<Entry>> =
+        positions.iter().map(|position| Vec::with_capacity(position.events as usize)).collect();
+    let mut bytes = 0;
+    let complete = together::read(positions, |batch, row| {
+        let entry = entry(row, &positions[batch]);
+        bytes += entry.data.len();
+        entries[batch].push(entry);
+        if bytes > MAX_GATHERED { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    let sorted = |(mut entries, complete): (Vec<Entry>, bool)| {
+        entries.sort_unstable_by_key(|entry| entry.event_id);
+        let fits = entries.iter().all(|entry| entry.data.len() <= most);
+        (complete && fits).then_some(entries)
+    };
+    Ok(entries.into_iter().zip(complete).map(sorted).collect())
 }
 
 /// Entries as they are read.

@@ -30,6 +30,8 @@ const PAGE: i64 = 64;
 const ORG_PAGE: usize = 1_024;
 /// Pages of such looked through in one transaction, if their events are all gone.
 const MAX_PAGES: usize = 4;
+/// Batches of no more events are read together.
+const SMALL: i32 = 100;
 
 /// First number, from, to, limit.
 const ARGUMENTS: [PgBuiltInOids; 4] = [INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
@@ -119,7 +121,7 @@ fn take(
             if let Some((ms, seq)) = source.orgs.begins(org, &mirrored, source.after_seq)? {
                 part.trim(org, &key, ms, seq);
             }
-            stopped_at = add(part, source, (org, &key), &mirrored, (position, from))?;
+            stopped_at = add(part, source, (org, &key), &mirrored, (position, from, None))?;
         }
     }
     reading.placed_ms = position.ms;
@@ -153,9 +155,12 @@ pub fn next_of(
     }
     for _ in 0..MAX_PAGES {
         let positions = window::positions(org, cursor.seq, before, ORG_PAGE)?;
-        for position in &positions {
+        let mut ahead = Ahead::new(&positions, source.limits.entry);
+        for (index, position) in positions.iter().enumerate() {
             let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
-            let stopped_at = add(&mut part, source, (org, &key), &mirrored, (position, from))?;
+            READING.set(Some(org.to_owned()));
+            let known = ahead.take(index, MAX_EVENTS.saturating_sub(part.entries))?;
+            let stopped_at = add(&mut part, source, (org, &key), &mirrored, (position, from, known))?;
             *cursor = match stopped_at {
                 Some(offset) => Cursor { seq: position.seq, offset },
                 None => Cursor::before(position.seq + 1),
@@ -171,18 +176,62 @@ pub fn next_of(
     Ok((part, false))
 }
 
+/// Positions whose events are read before their turn, where many have few: the entries of each, if they were found together.
+struct Ahead<'a> {
+    positions: &'a [Position],
+    /// Those from this one on, in their order.
+    first: usize,
+    entries: std::vec::IntoIter<Option<Vec<Entry>>>,
+    /// Bytes of an entry's JSON at the most.
+    most: usize,
+}
+
+impl<'a> Ahead<'a> {
+    fn new(positions: &'a [Position], most: usize) -> Self {
+        Self { positions, first: 0, entries: Vec::new().into_iter(), most }
+    }
+
+    /// All entries of a position, if it is small and they were found; `room` is how many are wanted of it and of those behind it.
+    fn take(&mut self, index: usize, room: usize) -> Result<Option<Vec<Entry>>> {
+        let left = |ahead: &Self| ahead.first + ahead.entries.len();
+        if index >= left(self) {
+            let mut events = 0;
+            let fits = |position: &&Position| {
+                events += position.events as usize;
+                position.events <= SMALL && events <= room
+            };
+            let together = self.positions[index..].iter().take_while(fits).count();
+            let entries = match together {
+                0 | 1 => vec![None],
+                _ => events::read_together(&self.positions[index..index + together], self.most)?,
+            };
+            (self.first, self.entries) = (index, entries.into_iter());
+        }
+        while self.first < index {
+            (self.first, _) = (self.first + 1, self.entries.next());
+        }
+        self.first += 1;
+        Ok(self.entries.next().flatten())
+    }
+}
+
 /// Adds a batch's events from an offset on, as many as there is room for; returns where it stopped if not at the end.
+/// `known` are all of its entries, if they were read before.
 fn add(
     part: &mut Part,
     source: &mut Source<'_>,
     (org, key): (&str, &str),
     mirrored: &Mirrored,
-    (position, from): (&Position, i32),
+    (position, from, known): (&Position, i32, Option<Vec<Entry>>),
 ) -> Result<Option<i32>> {
     let room = source.limits.events.saturating_sub(part.entries).max(1) as i32;
     let mut end = position.events.min(from.saturating_add(room));
+    let known = known.filter(|_| from == 0 && end == position.events);
     READING.set(Some(org.to_owned()));
-    let Entries { entries, oversized } = events::read(org, position, from, &mut end, source.limits.entry)?;
+    let Entries { entries, oversized } = match known {
+        Some(entries) => Entries { entries, oversized: Vec::new() },
+        None => events::read(org, position, from, &mut end, source.limits.entry)?,
+    };
     READING.set(None);
     if !entries.is_empty() {
         if source.orgs.register(org) {
@@ -273,11 +322,16 @@ pub fn expected(
     let mut all = Vec::new();
     loop {
         let positions = window::positions(org, cursor.seq, before, ORG_PAGE)?;
-        for position in &positions {
+        let mut ahead = Ahead::new(&positions, limits.entry);
+        for (index, position) in positions.iter().enumerate() {
             let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
             let last = if position.seq == sent.seq { sent.offset } else { position.events };
             let mut end = last.min(from + MAX_EVENTS as i32);
-            let entries = events::read(org, position, from, &mut end, limits.entry)?.entries;
+            let known = ahead.take(index, MAX_EVENTS)?.filter(|_| from == 0 && end == position.events);
+            let entries = match known {
+                Some(entries) => entries,
+                None => events::read(org, position, from, &mut end, limits.entry)?.entries,
+            };
             if let Some(offset) = last_missing(&entries, position, from..end) {
                 *hole = (position.ms, position.stream_seq + i64::from(offset));
             }

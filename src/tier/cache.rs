@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pgrx::{pg_guard, pg_sys};
 
 use super::lookup::{Tables, Tier};
+use crate::batch;
 use crate::error::{Error, Result};
 use crate::ingest::chunk;
 
@@ -54,6 +55,7 @@ pub fn register_invalidation() {
 #[pg_guard]
 unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
     chunk::relation_changed(relation);
+    batch::chunk::relation_changed(relation);
     let (orgs, tiers) = WATCHED.get();
     if relation == pg_sys::InvalidOid || relation == orgs || relation == tiers {
         forget();

@@ -1,0 +1,102 @@
+//! Small batches, read back together: neighbours in the order are neighbours in the heap, and a block that has the events of
+//! many batches is read once.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use super::{Position, chunk, heap, micros};
+use crate::error::Result;
+use crate::ingest::Spot;
+use crate::statement::raw::RawRow;
+use crate::statement::subtransaction;
+
+/// One of the batches that are read.
+struct Sought {
+    index: usize,
+    events: i32,
+    /// Which of its events were found, a bit for each.
+    found: Vec<u64>,
+    missing: usize,
+}
+
+/// Reads batches where their hints say that they are. Calls `take` with the number of a batch among these and a row of its,
+/// each once and in any order, until that breaks. Returns of which batches all was found; whatever was not has to be asked for.
+pub fn read(
+    positions: &[Position],
+    mut take: impl FnMut(usize, &RawRow<'_>) -> ControlFlow<()>,
+) -> Result<Vec<bool>> {
+    let mut complete = vec![false; positions.len()];
+    let mut by_batch = HashMap::new();
+    for spot in spots(positions, &mut by_batch)? {
+        let mut stopped = false;
+        heap::scan(&spot, |row| {
+            let id = row.int8(0).unwrap_or_default();
+            if let Some(sought) = by_batch.get_mut(&(id >> 16))
+                && sought.finds((id & 0xffff) as i32)
+            {
+                stopped = take(sought.index, row).is_break();
+            }
+            !stopped
+        });
+        if stopped {
+            return Ok(vec![false; positions.len()]);
+        }
+    }
+    for sought in by_batch.values() {
+        complete[sought.index] = sought.missing == 0;
+    }
+    Ok(complete)
+}
+
+impl Sought {
+    fn new(index: usize, events: i32) -> Self {
+        let missing = events.max(0) as usize;
+        Self { index, events, found: vec![0; missing.div_ceil(64)], missing }
+    }
+
+    /// Notes an event; false if it was found before.
+    fn finds(&mut self, offset: i32) -> bool {
+        if offset >= self.events {
+            return false;
+        }
+        let (word, bit) = (&mut self.found[offset as usize / 64], 1 << (offset % 64));
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        self.missing -= usize::from(is_new);
+        is_new
+    }
+}
+
+/// The blocks of these batches by chunk, each once, and the batches by their ids. Hints at anything but a chunk of ours are
+/// left out: any other relation may have got that number since.
+fn spots(positions: &[Position], by_batch: &mut HashMap<i64, Sought>) -> Result<Vec<Spot>> {
+    let mut by_chunk: HashMap<u32, Vec<(u32, u32)>> = HashMap::new();
+    for (index, position) in positions.iter().enumerate() {
+        let (first, last) = (micros(position.first), micros(position.last));
+        let Some(spot) = &position.spot else { continue };
+        let is_known = match chunk::known(position.tier, first, last, spot.chunk) {
+            true => true,
+            false => {
+                let chunks =
+                    subtransaction::again_without_dropped_chunks(|| chunk::of(position.tier, first, last))?;
+                chunks.iter().any(|chunk| chunk.relation.to_u32() == spot.chunk)
+            }
+        };
+        if is_known {
+            by_batch.insert(position.batch_id, Sought::new(index, position.events));
+            by_chunk.entry(spot.chunk).or_default().extend(&spot.runs);
+        }
+    }
+    let spot = |(chunk, mut runs): (u32, Vec<(u32, u32)>)| {
+        runs.sort_unstable();
+        runs.dedup_by(|next, run| {
+            let touches = next.0 <= run.1.saturating_add(1);
+            if touches {
+                run.1 = run.1.max(next.1);
+            }
+            touches
+        });
+        Spot { chunk, runs }
+    };
+    Ok(by_chunk.into_iter().map(spot).collect())
+}
