@@ -94,47 +94,72 @@ BEGIN
 END
 $body$;
 
--- Makes the chunks of the next hour of every tier that has events now, and the next ones of the ledger, the quarantine
--- and the positions. Who makes a chunk keeps everybody else from making or finding out about one until its transaction ends,
--- so a client that writes the first event of an hour and then stays idle would hold up all ingest; and other sessions are told
--- of it before there is anything in it. Returns how many.
-CREATE FUNCTION tailstream.make_next_chunks(ahead interval) RETURNS integer
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '1s' AS $body$
+-- The chunks that will be needed so far ahead and are not there: of every tier that has events now, and of the ledger, the
+-- quarantine and the positions. The soonest first; very short ones only here and there.
+CREATE FUNCTION tailstream.missing_chunks(ahead interval) RETURNS TABLE (name text, tier smallint, needed_at timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
 DECLARE
-    due  timestamptz := clock_timestamp() + ahead;
-    made integer := 0;
-    next record;
+    timescaledb name := (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+                         WHERE e.extname = 'timescaledb');
+    present     timestamptz := clock_timestamp();
 BEGIN
-    FOR next IN
-        SELECT t.name, c.tier
-        FROM (VALUES ('events', 'created_at'), ('batches', 'received_at'), ('rejected_events', 'received_at'),
-                     ('positions', 'placed_at')) AS t(name, time_column)
-        CROSS JOIN LATERAL tailstream.chunks(format('tailstream.%I', t.name), t.time_column) c
-        GROUP BY t.name, c.tier
-        HAVING bool_or(c.range_start <= clock_timestamp() AND clock_timestamp() < c.range_end)
-           AND NOT bool_or(c.range_start <= due AND due < c.range_end)
-    LOOP
-        -- A row makes the chunk, and is not wanted.
-        CASE next.name
-            WHEN 'events' THEN
-                INSERT INTO tailstream.events (id, created_at, org_id, tier) VALUES (0, due, '', next.tier);
-                DELETE FROM tailstream.events e WHERE e.org_id = '' AND e.created_at = due AND e.id = 0;
-            WHEN 'batches' THEN
-                INSERT INTO tailstream.batches (batch_id, received_at, xid, org_id, tier, event_count)
-                VALUES (0, due, pg_current_xact_id(), '', 0, 0);
-                DELETE FROM tailstream.batches b WHERE b.received_at = due AND b.batch_id = 0;
-            WHEN 'positions' THEN
-                INSERT INTO tailstream.positions (seq, placed_at, stream_seq, batch_id, xid, org_id, tier, event_count,
-                                                  first_event_at, last_event_at, events_before)
-                VALUES (0, due, 0, 0, pg_current_xact_id(), '', 0, 0, due, due, 0);
-                DELETE FROM tailstream.positions p WHERE p.placed_at = due AND p.seq = 0;
-            ELSE
-                INSERT INTO tailstream.rejected_events (received_at, batch_id, position, org_id, sqlstate, reason, event)
-                VALUES (due, 0, 0, '', '', '', '');
-                DELETE FROM tailstream.rejected_events r WHERE r.received_at = due AND r.batch_id = 0;
-        END CASE;
-        made := made + 1;
-    END LOOP;
-    RETURN made;
+    RETURN QUERY EXECUTE format($query$
+        WITH tables AS (
+            SELECT t.name, t.time_column, d.time_interval
+            FROM (VALUES ('events', 'created_at'), ('batches', 'received_at'), ('rejected_events', 'received_at'),
+                         ('positions', 'placed_at')) AS t (name, time_column)
+            JOIN timescaledb_information.dimensions d
+              ON d.hypertable_schema = 'tailstream' AND d.hypertable_name = t.name AND d.column_name = t.time_column
+        ), chunks AS MATERIALIZED (
+            -- Of the past only what may reach into the present.
+            SELECT t.name, r.* FROM tables t
+            CROSS JOIN LATERAL %I.show_chunks(format('tailstream.%%I', t.name)::regclass,
+                                              newer_than => $1 - t.time_interval - interval '1 hour') AS s(chunk)
+            CROSS JOIN LATERAL tailstream.chunk_range(s.chunk, t.time_column) r
+        )
+        SELECT t.name, c.tier, needed.at FROM tables t
+        JOIN chunks c ON c.name = t.name AND c.range_start <= $1 AND $1 < c.range_end
+        CROSS JOIN LATERAL (SELECT g FROM generate_series($1, $1 + $2, greatest(t.time_interval, $2 / 36)) g UNION SELECT $1 + $2) AS needed(at)
+        WHERE NOT EXISTS (SELECT FROM chunks o WHERE o.name = t.name AND o.tier IS NOT DISTINCT FROM c.tier
+                                                 AND o.range_start <= needed.at AND needed.at < o.range_end)
+        ORDER BY needed.at, t.name, c.tier$query$, timescaledb)
+    USING present, ahead;
+END
+$body$;
+
+-- Makes one of those; returns whether there was any. Whoever makes a chunk keeps everybody else from making one until its
+-- transaction ends, so a client that writes the first event of an hour and then stays idle would hold up all ingest; and other
+-- sessions are told of a chunk before there is anything in it. What holds the lock is not waited for: places must not.
+CREATE FUNCTION tailstream.make_next_chunk(ahead interval) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '10ms' AS $body$
+DECLARE
+    next record;
+    due  timestamptz;
+BEGIN
+    SELECT * INTO next FROM tailstream.missing_chunks(ahead) m LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    due := next.needed_at;
+    -- A row makes the chunk, and is not wanted.
+    CASE next.name
+        WHEN 'events' THEN
+            INSERT INTO tailstream.events (id, created_at, org_id, tier) VALUES (0, due, '', next.tier);
+            DELETE FROM tailstream.events e WHERE e.org_id = '' AND e.created_at = due AND e.id = 0;
+        WHEN 'batches' THEN
+            INSERT INTO tailstream.batches (batch_id, received_at, xid, org_id, tier, event_count)
+            VALUES (0, due, pg_current_xact_id(), '', 0, 0);
+            DELETE FROM tailstream.batches b WHERE b.received_at = due AND b.batch_id = 0;
+        WHEN 'positions' THEN
+            INSERT INTO tailstream.positions (seq, placed_at, stream_seq, batch_id, xid, org_id, tier, event_count,
+                                              first_event_at, last_event_at, events_before)
+            VALUES (0, due, 0, 0, pg_current_xact_id(), '', 0, 0, due, due, 0);
+            DELETE FROM tailstream.positions p WHERE p.placed_at = due AND p.seq = 0;
+        ELSE
+            INSERT INTO tailstream.rejected_events (received_at, batch_id, position, org_id, sqlstate, reason, event)
+            VALUES (due, 0, 0, '', '', '', '');
+            DELETE FROM tailstream.rejected_events r WHERE r.received_at = due AND r.batch_id = 0;
+    END CASE;
+    RETURN true;
 END
 $body$;

@@ -29,8 +29,8 @@ thread_local! {
     static BASE: Statement = const { Statement::new(
         "reading the sequencer's state",
         "SELECT snapshot::text, after_seq FROM tailstream.sequencer", &[]) };
-    static NEXT_CHUNKS: Statement = const { Statement::new(
-        "making chunks ahead", "SELECT tailstream.make_next_chunks($1::interval)", &[TEXTOID]) };
+    static NEXT_CHUNK: Statement = const { Statement::new(
+        "making chunks ahead", "SELECT tailstream.make_next_chunk($1::interval)", &[TEXTOID]) };
     static LOOKS: StretchPlans = StretchPlans::new("b.received_at", &LOOK, STRETCH);
     static PLACE: Statement = const { Statement::new(
         "placing batches",
@@ -177,10 +177,11 @@ pub fn load(positions: pg_sys::Oid) -> Result<Order> {
     })
 }
 
-/// Makes the chunks that will be written to so far ahead, where there are such now.
-pub fn make_next_chunks(ahead: &str) -> Result<()> {
+/// Makes a chunk that will be written to within that time and is not there; returns whether there was any.
+pub fn make_next_chunk(ahead: &str) -> Result<bool> {
     Spi::connect_mut(|client| {
-        NEXT_CHUNKS.with(|chunks| chunks.run(client, &[arg(ahead.to_owned())]).map(drop))
+        let made = NEXT_CHUNK.with(|chunk| chunk.run(client, &[arg(ahead.to_owned())]))?.first();
+        made.get::<bool>(1).map_err(spi("making chunks ahead")).map(|made| made == Some(true))
     })
 }
 

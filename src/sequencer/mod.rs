@@ -32,9 +32,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a commit takes from when it can be seen to its end.
 const MOMENT: Duration = Duration::from_millis(1);
-/// How often it makes chunks ahead, and how far.
-const UPKEEP: Duration = Duration::from_secs(60);
-const AHEAD: &str = "10 minutes";
+/// How often it looks for chunks to be made ahead, how soon again if one could not be made, and how far ahead. A client that
+/// has made a chunk itself and idles in its transaction holds up nobody for as long as that.
+const UPKEEP: Duration = Duration::from_secs(10);
+const UPKEEP_AGAIN: Duration = Duration::from_secs(1);
+const AHEAD: &str = "3 hours";
 
 /// What it knows between looks; read anew after an error.
 struct Order {
@@ -66,8 +68,7 @@ pub extern "C-unwind" fn tailstream_sequencer_main(argument: pg_sys::Datum) {
     let mut upkeep_at = Instant::now();
     loop {
         if upkeep_at <= Instant::now() {
-            upkeep_at = Instant::now() + UPKEEP;
-            make_next_chunks();
+            upkeep_at = Instant::now() + make_next_chunk();
         }
         let pause = match look(&mut order, slot) {
             Ok(look) => {
@@ -78,6 +79,7 @@ pub extern "C-unwind" fn tailstream_sequencer_main(argument: pg_sys::Datum) {
                 }
                 match look {
                     Look { stopped: true, placed: 1.., .. } => None,
+                    _ if upkeep_at <= Instant::now() => None,
                     Look { finishing: true, .. } => Some(MOMENT),
                     _ => Some(INTERVAL),
                 }
@@ -141,16 +143,21 @@ fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
     Ok(look)
 }
 
-/// Whatever keeps it from that is in the way of others too, or comes again in a minute: it is no failure.
-fn make_next_chunks() {
+/// One chunk in a transaction of its own, so that places wait for no more. Returns when to look again. Whatever keeps it from
+/// that is in the way of others too: it is no failure.
+fn make_next_chunk() -> Duration {
     let made = transaction::run(Isolation::ReadCommitted, || {
         lookup::positions()?;
-        snapshot::current(|| ledger::make_next_chunks(AHEAD))
+        snapshot::current(|| ledger::make_next_chunk(AHEAD))
     });
-    if let Err(error) = made
-        && !matches!(error, Error::StorageMissing)
-    {
-        pgrx::debug1!("tailstream sequencer: chunks were not made ahead: {error}");
+    match made {
+        Ok(true) => Duration::ZERO,
+        Ok(false) => UPKEEP,
+        Err(Error::StorageMissing) => UPKEEP_AGAIN,
+        Err(error) => {
+            pgrx::debug1!("tailstream sequencer: a chunk was not made ahead: {error}");
+            UPKEEP_AGAIN
+        }
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use postgres::Client;
 use tailstream_e2e::database::{ingest, one};
 use tailstream_e2e::mirror::some_events;
 use tailstream_e2e::positions::{check_positions, position, soon_placed};
-use tailstream_e2e::{Database, Server};
+use tailstream_e2e::{Database, Server, eventually};
+
+const LONG: Duration = Duration::from_secs(20);
 
 /// One batch by a session of its own is placed soon.
 #[track_caller]
@@ -88,4 +91,78 @@ fn a_long_transaction_in_another_database_delays_nobody() {
         one::<i64>(&mut client, "SELECT count(*) FROM tailstream.positions WHERE org_id = 'other'"),
         4
     );
+}
+
+/// Chunks of the next three hours that are not there.
+const MISSING: &str = "SELECT count(*) FROM tailstream.missing_chunks('3 hours')";
+
+/// A client that has stored an event of two days ago, whose hour had no chunk, and idles in its transaction.
+fn idle_after_a_late_event(client: &mut Client) {
+    client
+        .batch_execute(
+            "BEGIN; SELECT * FROM ts_ingest('late', json_build_array(json_build_object('created_at', now() - interval '2 days')))",
+        )
+        .expect("a late event");
+}
+
+#[test]
+fn who_idles_after_a_late_event_holds_up_nobody_at_the_next_hour() {
+    let database = crate::database("border");
+    let [mut client, mut idle] = [(); 2].map(|()| database.connect());
+    client.batch_execute("SELECT ts_set_org_tier('late', 'premium')").expect("a tier");
+    eventually("chunks ahead", Duration::from_secs(30), || {
+        (one::<i64>(&mut client, MISSING) == 0).then_some(())
+    });
+    idle_after_a_late_event(&mut idle);
+    client
+        .batch_execute("SET statement_timeout = '10s'; SET tailstream.max_future_skew = '3h'")
+        .expect("settings");
+    for hours in [1, 2] {
+        let event =
+            format!("json_build_array(json_build_object('created_at', now() + interval '{hours} hours'))");
+        let ingest = format!("SELECT batch_id FROM ts_ingest('acme', {event})");
+        let batch: i64 = one(&mut client, &ingest);
+        soon_placed(&mut client, batch);
+    }
+}
+
+#[test]
+fn places_do_not_wait_for_chunks_that_cannot_be_made() {
+    let database = crate::database("unmade");
+    let [mut client, mut idle] = [(); 2].map(|()| database.connect());
+    client.batch_execute("SELECT ts_set_org_tier('late', 'premium')").expect("a tier");
+    eventually("chunks ahead", Duration::from_secs(30), || {
+        (one::<i64>(&mut client, MISSING) == 0).then_some(())
+    });
+    let sequencer = "SELECT coalesce(max(pid), 0) FROM pg_stat_activity
+                     WHERE datname = current_database() AND backend_type = 'tailstream sequencer'";
+    let before: i32 = one(&mut client, sequencer);
+    idle_after_a_late_event(&mut idle);
+    client
+        .batch_execute(
+            "SELECT _timescaledb_functions.drop_chunk(c.chunk) FROM tailstream.chunks('tailstream.events', 'created_at') c
+             WHERE c.range_start > now() + interval '5 minutes'",
+        )
+        .expect("no chunks ahead");
+    client.execute("SELECT pg_terminate_backend($1, 20000)", &[&before]).expect("another sequencer");
+    eventually("another sequencer", Duration::from_secs(20), || {
+        (one::<i32>(&mut client, sequencer) != 0).then_some(())
+    });
+    let placed =
+        client.prepare("SELECT seq FROM tailstream.last_position() WHERE seq > $1").expect("a query");
+    let mut slowest = Duration::ZERO;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        let last: i64 = one(&mut client, "SELECT seq FROM tailstream.last_position()");
+        ingest(&mut client, "acme", "{}", None).expect("ingest");
+        let sent = Instant::now();
+        while client.query(&placed, &[&last]).expect("positions").is_empty() {
+            assert!(sent.elapsed() < LONG, "it never got a place");
+        }
+        slowest = slowest.max(sent.elapsed());
+    }
+    assert!(one::<i64>(&mut client, MISSING) > 0, "nobody was in the way");
+    assert!(slowest < Duration::from_millis(500), "a batch waited {slowest:?} for its place");
+    idle.batch_execute("ROLLBACK").expect("rollback");
+    eventually("chunks ahead", LONG, || (one::<i64>(&mut client, MISSING) == 0).then_some(()));
 }

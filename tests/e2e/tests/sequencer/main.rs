@@ -19,7 +19,7 @@ fn database(name: &str) -> Database {
 /// The same without a single chunk.
 fn empty_database(name: &str) -> Database {
     const NAMES: &str = "every, idle, prepared, elsewhere, huge, interleaved, new_chunks, no_dead_rows, kept, \
-                         unplaced, erased, in_order, anew, waited_for";
+                         unplaced, erased, in_order, anew, waited_for, border, unmade";
     assert!(NAMES.split(", ").any(|known| known == name), "{name} has no sequencer");
     let server = Server::shared_with("sequencer", |builder| {
         builder
