@@ -52,7 +52,7 @@ const fn limit(key: &'static str, must: f64, aim: f64) -> Key {
     Key { key, goal: Goal::AtMost { must, aim } }
 }
 
-pub const KEYS: [Key; 21] = [
+pub const KEYS: [Key; 29] = [
     key("ingest_vs_row_inserts", 40.0, 80.0),
     key("ingest_vs_insert_json", 2.5, 4.0),
     key("ingest_vs_copy_seed", 1.5, 2.5),
@@ -63,7 +63,8 @@ pub const KEYS: [Key; 21] = [
     key("page_depth_cost", 0.7, 1.0),
     key("cursor_vs_select", 0.5, 0.8),
     limit("cursor_tail_lag_ms_p99", 50.0, 10.0),
-    key("purge_vs_delete", 100.0, 1000.0),
+    Key { key: "purge_vs_delete", goal: Goal::None },
+    limit("purge_blocks_others_ms", 50.0, 10.0),
     key("bytes_seed_vs_ours", 2.3, 3.0),
     key("ingest_scale_orgs", 0.8, 1.0),
     key("ingest_scale_rows", 0.8, 1.0),
@@ -74,6 +75,13 @@ pub const KEYS: [Key; 21] = [
     key("mirror_drain_events_per_s", 100_000.0, 250_000.0),
     key("mirror_drain_vs_xadd", 0.3, 0.6),
     key("redis_memory_saved", 0.8, 0.9),
+    limit("history_cost_commit_to_xread", 1.5, 1.1),
+    limit("history_cost_fetch", 2.0, 1.2),
+    limit("history_cost_replay_live", 2.0, 1.2),
+    limit("history_cost_mirror_status", 2.0, 1.2),
+    limit("history_cost_set_org_tier", 2.0, 1.2),
+    key("verify_entries_per_s", 20_000.0, 100_000.0),
+    key("resync_entries_per_s", 50_000.0, 150_000.0),
 ];
 
 /// Names by which `--only` asks for figures that are compared with nothing.
@@ -128,7 +136,7 @@ pub const ALL: &[Comparison] = &[
         run: replay::tail::run,
     },
     Comparison { title: "Bytes of an event", keys: &["bytes_seed_vs_ours"], run: size::run },
-    Comparison { title: "Purge", keys: &["purge_vs_delete"], run: purge::run },
+    Comparison { title: "Purge", keys: &["purge_vs_delete", "purge_blocks_others_ms"], run: purge::run },
     Comparison {
         title: "Ingest beside a mirror",
         keys: &["ingest_with_mirror_vs_without"],
@@ -150,6 +158,22 @@ pub const ALL: &[Comparison] = &[
         run: mirror::drain::run,
     },
     Comparison { title: "Memory of Redis", keys: &["redis_memory_saved"], run: mirror::memory::run },
+    Comparison {
+        title: "What a long history costs",
+        keys: &[
+            "history_cost_commit_to_xread",
+            "history_cost_fetch",
+            "history_cost_replay_live",
+            "history_cost_mirror_status",
+            "history_cost_set_org_tier",
+        ],
+        run: mirror::history::run,
+    },
+    Comparison {
+        title: "Reading batches of one event back",
+        keys: &["verify_entries_per_s", "resync_entries_per_s"],
+        run: mirror::single::run,
+    },
     Comparison { title: "Ingest with many orgs", keys: &["ingest_scale_orgs"], run: ingest::scale::orgs },
     Comparison { title: "Ingest with much stored", keys: &["ingest_scale_rows"], run: ingest::scale::rows },
 ];

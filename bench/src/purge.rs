@@ -1,9 +1,11 @@
 //! Dropping the chunks of a tier that are over, against DELETE and VACUUM.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use postgres::Client;
 use serde_json::json;
 use tailstream_devkit::event::now_micros;
@@ -14,7 +16,7 @@ use crate::comparison::Context;
 use crate::generator::{Generator, Rows};
 use crate::load::{EMPTY_OURS, EMPTY_SEED, tier_id};
 use crate::payload::{HOUR, SECOND};
-use crate::results::Results;
+use crate::results::{Finding, Results};
 use crate::round::{Contender, Measure, duel};
 use crate::server::{OURS, SEED};
 
@@ -49,12 +51,65 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
         results.add_absolute("purge_vs_delete_of_cold_rows_ratio", cold.ratio());
     }
 
+    ours.cold = false;
+    let blocked = blocked(context, &mut ours)?;
+    let value = blocked.iter().copied().fold(0.0, f64::max);
+    let finding = Finding { value, ours: format!("{value:.1} ms"), theirs: String::new() };
+    results.add("purge_blocks_others_ms", finding, json!({ "rounds": blocked, "expired": expired }));
+
     // A purge that was held up for some hours.
     let mut late = Purge { hours: 6, cold: false, ..ours };
     late.prepare()?;
     context.server.checkpoint()?;
     results.add_absolute("purge_of_6_chunks_s", late.run()?.seconds);
     late.generator.client.batch_execute(EMPTY_OURS).context("cannot empty our tables")
+}
+
+/// The longest that an ingest or a replay takes while a chunk is purged, in each of some rounds: milliseconds.
+fn blocked(context: &Context, ours: &mut Purge) -> Result<Vec<f64>> {
+    let mut longest = Vec::new();
+    for _ in 0..context.options.size(3, 1) {
+        ours.prepare()?;
+        context.server.checkpoint()?;
+        let over = AtomicBool::new(false);
+        let others = [
+            r#"SELECT FROM ts_ingest('long-1', '[{"path": "/"}]')"#,
+            "SELECT count(*) FROM (SELECT FROM ts_replay('long-1', now() - interval '1 day', now()) LIMIT 100) r",
+        ];
+        let clients = others.map(|_| context.server.connect(OURS));
+        let took = thread::scope(|scope| -> Result<Vec<f64>> {
+            let running: Vec<_> = others
+                .into_iter()
+                .zip(clients)
+                .map(|(sql, client)| scope.spawn(|| repeat(client?, sql, &over)))
+                .collect();
+            let purged = ours.client.batch_execute("SELECT FROM ts_apply_retention()");
+            // What was waiting ends, and what comes then is not blocked.
+            over.store(true, Ordering::Relaxed);
+            purged?;
+            let took = running.into_iter().map(|other| other.join().map_err(|_| anyhow!("a client died"))?);
+            took.collect()
+        })?;
+        longest.push(took.into_iter().fold(0.0, f64::max));
+    }
+    Ok(longest)
+}
+
+/// Runs a statement over and over; returns the milliseconds that the slowest run took but for the first ones.
+fn repeat(mut client: Client, sql: &str, over: &AtomicBool) -> Result<f64> {
+    const WARM_UP: usize = 5;
+    let statement = client.prepare(sql)?;
+    let mut longest: f64 = 0.0;
+    let mut runs = 0;
+    while !over.load(Ordering::Relaxed) || runs <= WARM_UP {
+        let started = Instant::now();
+        client.query(&statement, &[])?;
+        if runs >= WARM_UP {
+            longest = longest.max(started.elapsed().as_secs_f64() * 1_000.0);
+        }
+        runs += 1;
+    }
+    Ok(longest)
 }
 
 fn staying(expired: i64) -> i64 {

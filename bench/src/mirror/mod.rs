@@ -1,10 +1,12 @@
 //! What the mirror costs those who ingest, and how fast it is.
 
 pub mod drain;
+pub mod history;
 pub mod lag;
 pub mod memory;
 pub mod overhead;
 pub mod rate;
+pub mod single;
 
 use std::cell::{RefCell, RefMut};
 use std::thread;
@@ -20,8 +22,15 @@ use crate::sample::Samples;
 use crate::server::Server;
 
 /// A database of each comparison: what one leaves behind would be rebuilt in the next one's Redis.
-pub const DATABASES: [&str; 5] =
-    [rate::DATABASE, overhead::DATABASE, lag::DATABASE, drain::DATABASE, memory::DATABASE];
+pub const DATABASES: [&str; 7] = [
+    rate::DATABASE,
+    overhead::DATABASE,
+    lag::DATABASE,
+    drain::DATABASE,
+    memory::DATABASE,
+    history::DATABASE,
+    single::DATABASE,
+];
 
 /// How often something is looked at while waiting for it.
 const POLL: Duration = Duration::from_millis(10);
