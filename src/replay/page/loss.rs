@@ -56,6 +56,10 @@ fn may_be_lost(scope: &Scope<'_>, (time, id): (i64, i64), to: i64) -> Result<boo
     let (time, to) = (in_range(time), in_range(to));
     let since = time.saturating_sub(MAX_AHEAD);
     subtransaction::again_without_dropped_chunks(|| {
+        // These first: what gets its place meanwhile is seen here or there.
+        if any_unplaced(scope, since, (time, id), to)? {
+            return Ok(true);
+        }
         snapshot::current(|| {
             // SAFETY: inside a transaction.
             unsafe { pg_sys::AcceptInvalidationMessages() };
@@ -68,9 +72,7 @@ fn may_be_lost(scope: &Scope<'_>, (time, id): (i64, i64), to: i64) -> Result<boo
                     cut != Some([0])
                 }
             };
-            Ok(is_cut
-                || any_placed(scope, since, (time, id), to)?
-                || any_unplaced(scope, since, (time, id), to)?)
+            Ok(is_cut || any_placed(scope, since, (time, id), to)?)
         })
     })
 }
