@@ -15,6 +15,14 @@ pub enum Error {
     EmptyOrg,
     #[error("org id has {0} characters")]
     LongOrg(usize),
+    #[error("column \"org_id\" of view log_events is NULL")]
+    NoOrg,
+    #[error("COPY into view log_events while session_replication_role is \"replica\"")]
+    CopyWithoutTriggers,
+    #[error("permission denied for view log_events")]
+    NotReader,
+    #[error("a trigger on tailstream.{0} has suppressed or changed a row")]
+    RowNotStored(&'static str),
     #[error("idempotency key has {0} characters")]
     BadKeyLength(usize),
     #[error("idempotency key \"{key}\" was used for other events")]
@@ -100,6 +108,8 @@ impl Error {
         use PgSqlErrorCode::*;
         match self {
             Self::NullArgument(_) => ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            Self::NoOrg => ERRCODE_NOT_NULL_VIOLATION,
+            Self::RowNotStored(_) => ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
             Self::EmptyOrg
             | Self::LongOrg(_)
             | Self::BadKeyLength(_)
@@ -121,13 +131,16 @@ impl Error {
             // Not unique_violation: clients pass over that as "stored already", which this is not.
             Self::KeyReused { .. } => ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION,
             Self::UnknownOrg(_) => ERRCODE_FOREIGN_KEY_VIOLATION,
-            Self::ForeignOrg(_) | Self::Bound(_) | Self::PlainView(_) | Self::ForeignToken => {
-                ERRCODE_INSUFFICIENT_PRIVILEGE
-            }
+            Self::ForeignOrg(_)
+            | Self::Bound(_)
+            | Self::PlainView(_)
+            | Self::NotReader
+            | Self::ForeignToken => ERRCODE_INSUFFICIENT_PRIVILEGE,
             Self::BeforeRetention { .. } | Self::EndlessTime => ERRCODE_DATETIME_FIELD_OVERFLOW,
             Self::NotAnEvent => ERRCODE_DATATYPE_MISMATCH,
             Self::StorageMissing
             | Self::MissingTier(_)
+            | Self::CopyWithoutTriggers
             | Self::NotPreloaded
             | Self::NoWorkers(_)
             | Self::NoRedis
@@ -154,6 +167,9 @@ impl Error {
             Self::ForeignOrg(_) => {
                 Some("The session is bound to another org by the setting tailstream.org.".into())
             }
+            Self::RowNotStored(_) => {
+                Some("A batch is stored whole, as its sender and the ledger know it, or not at all.".into())
+            }
             Self::BadToken => Some("It was changed or cut off, or another database made it.".into()),
             Self::ExpiredCursor(_) => {
                 Some("Nobody used it for longer than the setting tailstream.cursor_ttl.".into())
@@ -166,6 +182,14 @@ impl Error {
         match self {
             Self::Event { hint, .. } => hint.clone(),
             Self::EndlessTime => Some("Give the time at which the event happened.".into()),
+            Self::NoOrg => Some("Name the org, or have the role bound to one.".into()),
+            Self::CopyWithoutTriggers => {
+                Some("SET session_replication_role = origin, or use INSERT or ts_ingest().".into())
+            }
+            Self::NotReader => Some("Reading needs the rights of tailstream_reader.".into()),
+            Self::RowNotStored(_) => Some(
+                "A trigger may not return NULL, and may not change id, org_id, created_at or tier of an event.".into(),
+            ),
             Self::BadKeyLength(_) => Some("A key has 1 to 255 characters; NULL means none.".into()),
             Self::KeyReused { .. } => {
                 Some("Give every batch a key of its own, and repeat a batch byte by byte.".into())

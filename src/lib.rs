@@ -31,6 +31,8 @@ pub extern "C-unwind" fn _PG_init() {
     session::barrier::install();
     tier::cache::register_invalidation();
     worker::commit::register();
+    ingest::view::pending::register();
+    ingest::view::firing::install();
     // SAFETY: reads two variables.
     if unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress && !pgrx::pg_sys::IsBinaryUpgrade }
     {

@@ -252,4 +252,29 @@ mod tests {
         }
         assert_eq!(one::<i64>("SELECT count(*) FROM tailstream.events WHERE org_id = 'stays'"), 1);
     }
+
+    /// Runs an INSERT of three rows of which the caller wants the first only.
+    fn insert_cut_short(path: &str) {
+        let sql = format!(
+            "INSERT INTO tailstream.log_events (org_id, path) SELECT 'cut', '{path}' FROM generate_series(1, 3) RETURNING id"
+        );
+        Spi::connect_mut(|client| client.update(&sql, Some(1), &[]).map(|table| assert_eq!(table.len(), 1)))
+            .unwrap();
+    }
+
+    #[pg_test]
+    fn rows_of_a_statement_that_was_cut_short_are_stored_by_the_next() {
+        insert_cut_short("/cut");
+        Spi::run("INSERT INTO tailstream.log_events (org_id, path) VALUES ('cut', '/whole')").unwrap();
+        let paths = "SELECT string_agg(path, ' ' ORDER BY id) FROM tailstream.events WHERE org_id = 'cut'";
+        assert_eq!(Spi::get_one::<String>(paths).unwrap().as_deref(), Some("/cut /whole"));
+    }
+
+    #[pg_test]
+    fn rows_of_a_statement_that_was_cut_short_are_stored_at_the_end() {
+        insert_cut_short("/cut");
+        crate::ingest::view::pending::store_left();
+        let stored = "SELECT count(*) FROM tailstream.events WHERE org_id = 'cut'";
+        assert_eq!(Spi::get_one::<i64>(stored).unwrap(), Some(1));
+    }
 }

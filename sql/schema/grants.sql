@@ -24,9 +24,13 @@ GRANT EXECUTE ON FUNCTION
     ts_ingest_ndjson(text, text, text, text),
     ts_event(record),
     tailstream.event_json(record),
-    tailstream.bound_org()
+    tailstream.bound_org(),
+    tailstream.session_unbound()
 TO tailstream_writer;
-GRANT INSERT ON tailstream.log_events TO tailstream_writer;
+-- RETURNING needs SELECT on the columns that it returns. A writer reads nothing by that: whoever reads the view evaluates
+-- its filter, and tailstream.is_retained() is for readers.
+GRANT INSERT, SELECT (id, created_at, org_id, host, method, path, status, response_time, response_size, user_agent, referrer,
+                      ip_address, metadata) ON tailstream.log_events TO tailstream_writer;
 
 GRANT EXECUTE ON FUNCTION
     ts_replay(text, timestamptz, timestamptz),

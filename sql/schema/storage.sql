@@ -303,6 +303,8 @@ BEGIN
         EXECUTE format('CREATE OR REPLACE TRIGGER tailstream_invalidate_cache AFTER %s UPDATE OR DELETE OR TRUNCATE
                         ON tailstream.%I FOR EACH STATEMENT EXECUTE FUNCTION tailstream.invalidate_tier_cache()',
                        CASE cached WHEN 'tiers' THEN 'INSERT OR' ELSE '' END, cached);
+        -- Also in sessions with session_replication_role = replica.
+        EXECUTE format('ALTER TABLE tailstream.%I ENABLE ALWAYS TRIGGER tailstream_invalidate_cache', cached);
         EXECUTE format('ALTER TRIGGER tailstream_invalidate_cache ON tailstream.%I DEPENDS ON EXTENSION tailstream', cached);
     END LOOP;
     GRANT SELECT ON tailstream.orgs, tailstream.tiers, tailstream.dropped_tiers, tailstream.batches, tailstream.rejected_events,

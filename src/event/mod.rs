@@ -24,7 +24,6 @@ pub use decode::{Clock, Format, OnInvalid, Rejection, decode};
 pub use encode::{EventColumns, encode};
 pub use error::EventError;
 pub use inet::Inet;
-#[cfg(test)]
 pub use time::MIN_CREATED_AT;
 
 /// Levels of nesting that the metadata of one event may have, its own object being the first.

@@ -1,15 +1,17 @@
 //! One call of `ts_ingest`, step by step.
 
-use pgrx::{IntoDatum, pg_sys};
+use pgrx::pg_sys;
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 
 use super::lane::{self, Stored};
 use super::ledger::{self, Key};
+use super::view::pending::Rows;
 use crate::error::{Error, Result};
 use crate::event::{Clock, Event, EventError, Format, OnInvalid, decode};
 use crate::locks;
 use crate::metrics::shared;
 use crate::session::binding;
-use crate::tier::lookup::Tier;
+use crate::tier::lookup::{self, Tier};
 use crate::tier::{cache, to_unix_time};
 use crate::worker::commit;
 use crate::{replay, settings};
@@ -17,6 +19,11 @@ use crate::{replay, settings};
 /// Bits of an event's id that count events within a batch.
 pub const OFFSET_BITS: u32 = 16;
 const MAX_KEY_CHARS: usize = 255;
+
+unsafe extern "C-unwind" {
+    /// PostgreSQL's own `nextval`, which can leave out the check of the caller's rights.
+    fn nextval_internal(sequence: pg_sys::Oid, check_permissions: bool) -> i64;
+}
 
 /// What the caller asks for.
 pub struct Request<'a> {
@@ -57,7 +64,7 @@ pub fn ingest(request: &Request) -> Result<Outcome> {
     let mut decoded = decode(request.format, request.events, &clock, request.on_invalid).map_err(invalid)?;
 
     let decoded_count = decoded.events.len();
-    let floor = to_unix_time(replay::statement_start()) - tier.retention;
+    let floor = floor(&tier);
     decoded.events.retain(|event| event.created_at >= floor);
 
     let outcome = Outcome {
@@ -72,6 +79,36 @@ pub fn ingest(request: &Request) -> Result<Outcome> {
     ledger::quarantine(org, &outcome, received_at, &decoded.rejected)?;
     commit::wake_sequencer();
     Ok(outcome)
+}
+
+/// Stores rows that were collected one by one; those that are expired are only counted.
+pub fn store_collected(org: &str, rows: &Rows) -> Result<Outcome> {
+    let tier = tier_for(org)?;
+    let (_, received_at) = times();
+    let outcome = Outcome {
+        batch_id: rows.batch_id,
+        accepted: count(rows.events.len())?,
+        rejected: 0,
+        expired: count(rows.expired)?,
+        duplicate: false,
+    };
+    store(&Stored { org, tier: tier.id }, &rows.events, &outcome, received_at, None)?;
+    commit::wake_sequencer();
+    Ok(outcome)
+}
+
+/// Events of the org that are older are expired: microseconds since the Unix epoch.
+pub fn floor_of(org: &str) -> Result<i64> {
+    let tier = match cache::tier_of(org)? {
+        Some(tier) => tier,
+        None if settings::auto_register_orgs() => cache::default_tier()?,
+        None => return Err(Error::UnknownOrg(org.to_owned())),
+    };
+    Ok(floor(&tier))
+}
+
+fn floor(tier: &Tier) -> i64 {
+    to_unix_time(replay::statement_start()) - tier.retention
 }
 
 /// Writes rows and ledger, one batch id for every 65,536 events.
@@ -117,14 +154,14 @@ fn tier_for(org: &str) -> Result<Tier> {
     pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Abort, cache::forget);
     pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Prepare, cache::forget);
     pgrx::register_subxact_callback(pgrx::PgSubXactCallbackEvent::AbortSub, |_, _| cache::forget());
-    cache::tier_of(org)?.ok_or(Error::Internal("an org that was just registered is not there"))
+    cache::tier_of(org)?.ok_or(Error::RowNotStored("orgs"))
 }
 
-fn next_batch_id() -> Result<i64> {
-    let sequence = crate::tier::lookup::relation(crate::tier::lookup::schema()?, c"batch_id_seq")?;
-    // SAFETY: nextval takes one oid and returns a bigint.
-    let id = unsafe { pgrx::direct_function_call::<i64>(pg_sys::nextval_oid, &[sequence.into_datum()]) };
-    id.ok_or(Error::Internal("nextval returned NULL"))
+/// A new batch id, whatever rights the caller has.
+pub fn next_batch_id() -> Result<i64> {
+    let sequence = lookup::relation(lookup::schema()?, c"batch_id_seq")?;
+    // SAFETY: a sequence; what it raises passes the guard.
+    Ok(unsafe { pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) })
 }
 
 /// The time, and when the batch counts as received: after the transaction got its id, and not before any look of the
@@ -152,7 +189,8 @@ fn count(length: usize) -> Result<i32> {
     i32::try_from(length).map_err(|_| Error::Internal("more events than an integer counts"))
 }
 
-fn invalid(error: EventError) -> Error {
+/// The error of a batch with an invalid event.
+pub fn invalid(error: EventError) -> Error {
     Error::Event {
         sqlstate: error.sqlstate(),
         message: error.to_string(),

@@ -4,6 +4,7 @@ mod batch;
 mod lane;
 mod ledger;
 mod row;
+pub mod view;
 
 use std::time::{Duration, Instant};
 

@@ -156,7 +156,7 @@ impl Row {
 }
 
 /// JSON text as jsonb, allocated in the current memory context.
-fn jsonb(text: &str) -> Result<pg_sys::Datum> {
+pub fn jsonb(text: &str) -> Result<pg_sys::Datum> {
     let text = CString::new(text).map_err(|_| Error::Internal("metadata with a NUL byte"))?;
     // SAFETY: jsonb_in takes a C string and returns a jsonb.
     let datum =

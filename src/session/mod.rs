@@ -3,6 +3,7 @@
 pub mod barrier;
 pub mod binding;
 pub mod client;
+mod rights;
 
 use pgrx::prelude::*;
 
@@ -16,6 +17,7 @@ fn bound_org() -> Option<String> {
 #[pg_extern(sql = false)]
 fn session_unbound() -> bool {
     match binding::bound_org() {
+        None if !rights::may_read() => Error::NotReader.raise(),
         None => true,
         Some(org) => Error::PlainView(org).raise(),
     }

@@ -6,9 +6,11 @@ use postgres::Client;
 use tailstream_e2e::database::{column, one};
 use tailstream_e2e::{Database, Server, refused};
 
-const WRITER: [&str; 6] = [
+const WRITER: [&str; 7] = [
     "tailstream.bound_org",
     "tailstream.event_json",
+    // Says why a writer cannot read; true for readers alone.
+    "tailstream.session_unbound",
     "ts_event",
     "ts_ingest",
     "ts_ingest_ndjson",
@@ -192,19 +194,19 @@ const FORBIDDEN: &[&str] = &[
     "ALTER DATABASE {database} SET tailstream.org = 'acme'",
 ];
 
-const INGESTS: [&str; 3] = [
+const INGESTS: [&str; 4] = [
     "SELECT ts_ingest('acme', '{}')",
     "SELECT ts_ingest_ndjson('acme', '{}')",
     "INSERT INTO tailstream.log_events (org_id) VALUES ('acme')",
+    "INSERT INTO tailstream.log_events (org_id) VALUES ('acme') RETURNING path",
 ];
-const REPLAYS: [&str; 7] = [
+const REPLAYS: [&str; 6] = [
     "SELECT * FROM ts_replay('acme', now() - interval '1 hour', now())",
     "SELECT ts_replay_window('acme')",
     "SELECT * FROM ts_org('acme')",
     "SELECT * FROM tailstream.log_events",
     "SELECT * FROM tailstream.own_log_events",
     "SELECT tailstream.retention_floor('acme')",
-    "INSERT INTO tailstream.log_events (org_id) VALUES ('acme') RETURNING path",
 ];
 const RULES: [&str; 13] = [
     "SELECT * FROM ts_apply_retention()",

@@ -1,0 +1,166 @@
+//! A row that was inserted into the view, on its way to an event.
+
+use core::ffi::CStr;
+use std::borrow::Cow;
+
+use pgrx::{FromDatum, IntoDatum, pg_sys};
+
+use super::super::batch::invalid;
+use super::super::row::jsonb;
+use crate::error::{Error, Result};
+use crate::event::{Clock, Event, EventColumns, Format, Inet, MIN_CREATED_AT, OnInvalid, decode, encode};
+use crate::session::binding;
+use crate::settings;
+use crate::tier::{to_postgres_time, to_unix_time};
+
+/// Columns of the view: those of tailstream.events but the tier.
+const COLUMNS: usize = 13;
+const ID: usize = 0;
+const CREATED_AT: usize = 1;
+const ORG_ID: usize = 2;
+const HOST: usize = 3;
+const METHOD: usize = 4;
+const PATH: usize = 5;
+const STATUS: usize = 6;
+const RESPONSE_TIME: usize = 7;
+const RESPONSE_SIZE: usize = 8;
+const USER_AGENT: usize = 9;
+const REFERRER: usize = 10;
+const IP_ADDRESS: usize = 11;
+const METADATA: usize = 12;
+
+/// The column values, which live as long as the call of the trigger.
+pub struct Inserted {
+    descriptor: pg_sys::TupleDesc,
+    values: [pg_sys::Datum; COLUMNS],
+    nulls: [bool; COLUMNS],
+}
+
+impl Inserted {
+    /// # Safety
+    /// `trigger` must come from PostgreSQL, for a row trigger on the view.
+    pub unsafe fn open(trigger: &pg_sys::TriggerData) -> Result<Self> {
+        let mut row = Self {
+            descriptor: std::ptr::null_mut(),
+            values: [pg_sys::Datum::null(); COLUMNS],
+            nulls: [true; COLUMNS],
+        };
+        // SAFETY: the caller's promise; there is room for as many columns as are asked for.
+        unsafe {
+            row.descriptor = (*trigger.tg_relation).rd_att;
+            if (*row.descriptor).natts != COLUMNS as i32 {
+                return Err(Error::Internal("view log_events has other columns"));
+            }
+            let (values, nulls) = (row.values.as_mut_ptr(), row.nulls.as_mut_ptr());
+            pg_sys::heap_deform_tuple(trigger.tg_trigtuple, row.descriptor, values, nulls);
+        }
+        Ok(row)
+    }
+
+    /// Fills in what has a default, and makes an event of the row.
+    pub fn complete(&mut self, now: i64) -> Result<Event<'static>> {
+        self.default(CREATED_AT, || to_postgres_time(now).into_datum());
+        self.default(ORG_ID, || binding::bound_org().into_datum());
+        self.default(METHOD, || "GET".into_datum());
+        self.default(PATH, || "/".into_datum());
+        self.default(STATUS, || 200.into_datum());
+        let clock = Clock { now, max_future: now + settings::max_future_skew() };
+        Ok(Event {
+            created_at: self.created_at(&clock)?,
+            host: self.text(HOST),
+            method: self.text(METHOD).unwrap_or_default(),
+            path: self.text(PATH).unwrap_or_default(),
+            status: self.value(STATUS).unwrap_or_default(),
+            response_time: self.value(RESPONSE_TIME),
+            response_size: self.value(RESPONSE_SIZE),
+            user_agent: self.text(USER_AGENT),
+            referrer: self.text(REFERRER),
+            ip_address: self.ip_address(),
+            metadata: self.metadata(&clock)?,
+        })
+    }
+
+    pub fn org(&self) -> Result<&str> {
+        self.value(ORG_ID).ok_or(Error::NoOrg)
+    }
+
+    /// The row as it will be stored.
+    pub fn with_id(mut self, id: i64) -> pg_sys::Datum {
+        self.set(ID, id.into_datum());
+        // SAFETY: the values are of the descriptor's types.
+        let tuple = unsafe {
+            pg_sys::heap_form_tuple(self.descriptor, self.values.as_mut_ptr(), self.nulls.as_mut_ptr())
+        };
+        pg_sys::Datum::from(tuple)
+    }
+
+    fn set(&mut self, column: usize, value: Option<pg_sys::Datum>) {
+        self.nulls[column] = value.is_none();
+        self.values[column] = value.unwrap_or(pg_sys::Datum::null());
+    }
+
+    fn default(&mut self, column: usize, value: impl FnOnce() -> Option<pg_sys::Datum>) {
+        if self.nulls[column] {
+            self.set(column, value());
+        }
+    }
+
+    /// `None` for NULL.
+    fn value<T: FromDatum>(&self, column: usize) -> Option<T> {
+        // SAFETY: the constants above say what type each column has.
+        unsafe { T::from_datum(self.values[column], self.nulls[column]) }
+    }
+
+    fn text(&self, column: usize) -> Option<Cow<'static, str>> {
+        self.value::<String>(column).map(Cow::Owned)
+    }
+
+    /// Microseconds since the Unix epoch; an error where an event of that time would be one.
+    fn created_at(&self, clock: &Clock) -> Result<i64> {
+        let created_at = to_unix_time(self.value(CREATED_AT).unwrap_or_default());
+        if !(MIN_CREATED_AT..=clock.max_future).contains(&created_at) {
+            let event = encode(&EventColumns { created_at, ..EventColumns::default() });
+            decoded(&event, clock)?;
+        }
+        Ok(created_at)
+    }
+
+    fn ip_address(&self) -> Option<Inet> {
+        if self.nulls[IP_ADDRESS] {
+            None
+        } else {
+            Inet::parse(printed(pg_sys::inet_out, self.values[IP_ADDRESS]))
+        }
+    }
+
+    /// As an event would have it: always an object.
+    fn metadata(&mut self, clock: &Clock) -> Result<Option<String>> {
+        if self.nulls[METADATA] {
+            return Ok(None);
+        }
+        let text = printed(pg_sys::jsonb_out, self.values[METADATA]);
+        let metadata = decoded(&format!("{{\"metadata\":{text}}}"), clock)?;
+        match &metadata {
+            None => self.set(METADATA, None),
+            Some(object) if !text.starts_with('{') => self.set(METADATA, Some(jsonb(object)?)),
+            Some(_) => {}
+        }
+        Ok(metadata)
+    }
+}
+
+/// The metadata of an event, which has to be valid.
+fn decoded(event: &str, clock: &Clock) -> Result<Option<String>> {
+    let decoded = decode(Format::Json, event, clock, OnInvalid::Error).map_err(invalid)?;
+    Ok(decoded.events.into_iter().next().and_then(|event| event.metadata))
+}
+
+/// A value as its type's output function prints it.
+fn printed<'a>(
+    output: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
+    value: pg_sys::Datum,
+) -> &'a str {
+    // SAFETY: output functions take one value of their type and return a C string; the database is UTF-8.
+    let text = unsafe { pgrx::direct_function_call::<&CStr>(output, &[Some(value)]) };
+    text.and_then(|text| text.to_str().ok()).unwrap_or_default()
+}

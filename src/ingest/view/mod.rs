@@ -1,0 +1,80 @@
+//! `INSERT INTO tailstream.log_events`: the rows of one statement are one batch for each org.
+//!
+//! A row trigger collects the rows and gives them their ids, so that RETURNING has them; the statement trigger stores what
+//! was collected. The row trigger runs with the rights of the caller and touches no table, the statement trigger with
+//! those of the owner, as `ts_ingest` does.
+
+pub mod firing;
+mod inserted;
+pub mod pending;
+
+use std::time::Instant;
+
+use pgrx::pg_sys;
+
+use super::batch;
+use crate::call::pg_function;
+use crate::error::{Error, Result, report};
+use inserted::Inserted;
+
+pg_function! {
+    /// `tailstream.insert_log_event()`: INSTEAD OF INSERT … FOR EACH ROW
+    fn insert_log_event_wrapper(fcinfo) -> Datum {
+        // SAFETY: PostgreSQL's own structure for the call.
+        report(unsafe { trigger(fcinfo).and_then(|trigger| collect(trigger)) })
+    }
+}
+
+pg_function! {
+    /// `tailstream.store_log_events()`: AFTER INSERT … FOR EACH STATEMENT, also called by itself
+    fn store_log_events_wrapper(_fcinfo) -> Datum {
+        report(pending::take_all(store));
+        pg_sys::Datum::null()
+    }
+}
+
+unsafe fn trigger<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Result<&'a pg_sys::TriggerData> {
+    // SAFETY: PostgreSQL passes a trigger's data as the context of the call.
+    unsafe {
+        let context = (*fcinfo).context;
+        if context.is_null() || !pgrx::is_a(context, pg_sys::NodeTag::T_TriggerData) {
+            return Err(Error::Internal("a trigger function that was called as none"));
+        }
+        Ok(&*context.cast::<pg_sys::TriggerData>())
+    }
+}
+
+/// Takes one row in; returns it as it will be stored, or NULL if it is older than the retention of its org.
+///
+/// # Safety
+/// `trigger` must come from PostgreSQL, for the row trigger.
+unsafe fn collect(trigger: &pg_sys::TriggerData) -> Result<pg_sys::Datum> {
+    // SAFETY: the caller's promise.
+    let (mut row, store) = unsafe { (Inserted::open(trigger)?, store_function(trigger)?) };
+    let event = row.complete(batch::now())?;
+    let Some(id) = pending::add(row.org()?, event, store)? else { return Ok(pg_sys::Datum::null()) };
+    Ok(row.with_id(id))
+}
+
+/// The function of the statement trigger beside this row trigger.
+unsafe fn store_function(trigger: &pg_sys::TriggerData) -> Result<pg_sys::Oid> {
+    // SAFETY: the relation is open and has the trigger that runs, so its triggers are described.
+    unsafe {
+        let all = &*(*trigger.tg_relation).trigdesc;
+        let triggers = std::slice::from_raw_parts(all.triggers, all.numtriggers.unsigned_abs() as usize);
+        let of_statement = triggers
+            .iter()
+            .find(|trigger| u32::from(trigger.tgtype.unsigned_abs()) & pg_sys::TRIGGER_TYPE_ROW == 0);
+        of_statement
+            .map(|trigger| trigger.tgfoid)
+            .ok_or(Error::Internal("view log_events has lost a trigger"))
+    }
+}
+
+/// Stores what was collected of one org.
+fn store(org: &str, rows: &pending::Rows) -> Result<()> {
+    let began = Instant::now();
+    let outcome = batch::store_collected(org, rows)?;
+    super::count(&outcome, began.elapsed());
+    Ok(())
+}
