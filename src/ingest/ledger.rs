@@ -113,7 +113,9 @@ pub fn record(
         arg(spot.map(|spot| spot.to_string())),
         arg(key.map(|key| key.payload_hash)),
     ];
-    Spi::connect_mut(|client| RECORD.with(|record| record.run(client, &arguments)).map(drop))
+    let recorded =
+        Spi::connect_mut(|client| RECORD.with(|record| Ok(record.run(client, &arguments)?.len())))?;
+    if recorded == 1 { Ok(()) } else { Err(Error::RowNotStored("batches")) }
 }
 
 /// Event time of the first and the last event.
@@ -141,7 +143,12 @@ pub fn quarantine(org: &str, outcome: &Outcome, received_at: i64, rejected: &[Re
             arg(texts(|rejection| rejection.error.to_string())),
             arg(texts(|rejection| rejection.raw.to_owned())),
         ];
-        Spi::connect_mut(|client| QUARANTINE.with(|statement| statement.run(client, &arguments)).map(drop))?;
+        let stored = Spi::connect_mut(|client| {
+            QUARANTINE.with(|statement| Ok(statement.run(client, &arguments)?.len()))
+        })?;
+        if stored != part.len() {
+            return Err(Error::RowNotStored("rejected_events"));
+        }
     }
     Ok(())
 }

@@ -8,12 +8,12 @@ use pgrx::pg_sys::BuiltinOid::{
 };
 use pgrx::pg_sys::{self, BuiltinOid};
 use pgrx::prelude::*;
+use pgrx::spi::SpiHeapTupleData;
 
 use super::Rows;
-use crate::error::{Error, Result, spi};
+use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::statement::Statement;
-use crate::statement::arg;
+use crate::statement::{Statement, arg, column};
 use crate::tier::to_postgres_time;
 
 /// Rows per statement: their values are held three times while it runs.
@@ -33,6 +33,7 @@ macro_rules! insert {
     };
 }
 
+const TABLE: &str = "events";
 const WHAT: &str = "storing events";
 const ARGUMENTS: &[BuiltinOid] = &[
     TEXTOID,
@@ -51,18 +52,31 @@ const ARGUMENTS: &[BuiltinOid] = &[
     TEXTARRAYOID,
 ];
 
+/// What a trigger of the user's must not change: the ledger and the id say the same of the event.
+macro_rules! returning {
+    ($more:literal) => {
+        concat!(insert!(), " RETURNING id, created_at, org_id = $1 AND tier = $2", $more)
+    };
+}
+
 thread_local! {
-    static INSERT_MANY: Statement = const { Statement::new(WHAT, insert!(), ARGUMENTS) };
+    static INSERT_MANY: Statement = const { Statement::new(WHAT, returning!(""), ARGUMENTS) };
     /// Of a single row we want to know the chunk and the place in it.
-    static INSERT_ONE: Statement =
-        const { Statement::new(WHAT, concat!(insert!(), " RETURNING tableoid, ctid"), ARGUMENTS) };
+    static INSERT_ONE: Statement = const { Statement::new(WHAT, returning!(", tableoid, ctid"), ARGUMENTS) };
 }
 
 /// Inserts the rows.
 pub fn insert(rows: &Rows, range: Range<usize>) -> Result<()> {
     for start in range.clone().step_by(PART) {
-        let arguments = arguments(rows, start..range.end.min(start + PART))?;
-        Spi::connect_mut(|client| INSERT_MANY.with(|insert| insert.run(client, &arguments)).map(drop))?;
+        let part = start..range.end.min(start + PART);
+        let arguments = arguments(rows, part.clone())?;
+        Spi::connect_mut(|client| {
+            let stored = INSERT_MANY.with(|insert| insert.run(client, &arguments))?;
+            if stored.len() != part.len() {
+                return Err(Error::RowNotStored(TABLE));
+            }
+            stored.into_iter().zip(part).try_for_each(|(row, index)| check(&row, rows, index))
+        })?;
     }
     Ok(())
 }
@@ -71,12 +85,22 @@ pub fn insert(rows: &Rows, range: Range<usize>) -> Result<()> {
 pub fn insert_one(rows: &Rows, index: usize) -> Result<(pg_sys::Oid, u32)> {
     let arguments = arguments(rows, index..index + 1)?;
     Spi::connect_mut(|client| {
-        let row = INSERT_ONE.with(|insert| insert.run(client, &arguments))?.first();
-        let chunk = row.get::<pg_sys::Oid>(1).map_err(spi(WHAT))?;
-        let place = row.get::<pg_sys::ItemPointerData>(2).map_err(spi(WHAT))?;
-        let (chunk, place) = chunk.zip(place).ok_or(Error::Internal("an INSERT that stored nothing"))?;
-        Ok((chunk, item_pointer_get_both(place).0))
+        let stored = INSERT_ONE.with(|insert| insert.run(client, &arguments))?;
+        let row = stored.into_iter().next().ok_or(Error::RowNotStored(TABLE))?;
+        check(&row, rows, index)?;
+        let place: pg_sys::ItemPointerData = column(&row, 5, WHAT)?;
+        Ok((column(&row, 4, WHAT)?, item_pointer_get_both(place).0))
     })
+}
+
+/// Whether the row was stored as the event that it is; rows come in the order in which they were given.
+fn check(row: &SpiHeapTupleData<'_>, rows: &Rows, index: usize) -> Result<()> {
+    let (id, event) = rows.get(index);
+    let created_at: i64 = column::<TimestampWithTimeZone>(row, 2, WHAT)?.into();
+    let same = column::<i64>(row, 1, WHAT)? == id
+        && created_at == to_postgres_time(event.created_at)
+        && column::<bool>(row, 3, WHAT)?;
+    if same { Ok(()) } else { Err(Error::RowNotStored(TABLE)) }
 }
 
 fn arguments(rows: &Rows, range: Range<usize>) -> Result<[pgrx::datum::DatumWithOid<'static>; 14]> {

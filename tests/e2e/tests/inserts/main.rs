@@ -5,6 +5,7 @@ mod bulk;
 mod nesting;
 mod replica;
 mod returning;
+mod suppressed;
 
 use postgres::{Client, GenericClient};
 use tailstream_e2e::database::one;
