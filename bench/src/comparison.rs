@@ -52,11 +52,12 @@ const fn limit(key: &'static str, must: f64, aim: f64) -> Key {
     Key { key, goal: Goal::AtMost { must, aim } }
 }
 
-pub const KEYS: [Key; 29] = [
+pub const KEYS: [Key; 30] = [
     key("ingest_vs_row_inserts", 40.0, 80.0),
     key("ingest_vs_insert_json", 2.5, 4.0),
     key("ingest_vs_copy_seed", 1.5, 2.5),
     key("ingest_vs_copy_same", 0.9, 1.2),
+    key("bulk_insert_vs_ingest", 0.3, 0.7),
     key("replay_vs_select", 0.95, 1.0),
     key("replay_vs_offset_paging", 20.0, 100.0),
     key("page_vs_offset", 20.0, 100.0),
@@ -113,6 +114,7 @@ pub const ALL: &[Comparison] = &[
         ],
         run: ingest::versus::run,
     },
+    Comparison { title: "INSERT of 1,000 rows", keys: &["bulk_insert_vs_ingest"], run: ingest::versus::bulk },
     Comparison { title: "Ingest of single events", keys: &["ingest_1"], run: ingest::latency::run },
     Comparison { title: "Replay against SELECT", keys: &["replay_vs_select"], run: replay::select::run },
     Comparison {

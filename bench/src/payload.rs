@@ -100,6 +100,35 @@ impl<'a> Payload<'a> {
         Ok(text.into_bytes())
     }
 
+    /// One batch as a single INSERT with the values in its text, as many object-relational mappers send it.
+    pub fn insert(&self, batch: usize, org: &str) -> String {
+        let mut text = "INSERT INTO tailstream.log_events (created_at, org_id, host, method, path, status,
+            response_time, response_size, user_agent, referrer, ip_address) VALUES "
+            .to_owned();
+        for (offset, (created_at, sample)) in self.rows(batch).enumerate() {
+            let separator = if offset == 0 { "(" } else { ",(" };
+            text += &format!("{separator}'{}','{org}'", rfc3339(created_at));
+            let status = sample.status.to_string();
+            for value in [Some(&*sample.host), Some(&*sample.method), Some(&*sample.path)] {
+                push_literal(&mut text, value);
+            }
+            text += &format!(",{status}");
+            for number in [
+                sample.response_time.map(|time| time.to_string()),
+                sample.response_size.map(|size| size.to_string()),
+            ] {
+                text += &format!(",{}", number.as_deref().unwrap_or("NULL"));
+            }
+            for value in
+                [sample.user_agent.as_deref(), sample.referrer.as_deref(), address(sample).as_deref()]
+            {
+                push_literal(&mut text, value);
+            }
+            text.push(')');
+        }
+        text + " RETURNING id"
+    }
+
     /// One batch as parameters of single-row INSERTs.
     pub fn parameters(&self, batch: usize) -> Result<Vec<Parameters<'a>>> {
         self.rows(batch)
@@ -154,6 +183,14 @@ fn push_columns(text: &mut String, sample: &Sample) {
     push_text(text, address(sample).as_deref());
 }
 
+/// A comma and a value as an SQL literal.
+fn push_literal(text: &mut String, value: Option<&str>) {
+    match value {
+        Some(value) => *text += &format!(",'{}'", value.replace('\'', "''")),
+        None => *text += ",NULL",
+    }
+}
+
 /// A tab and a value in the text format of COPY.
 fn push_text(text: &mut String, value: Option<&str>) {
     text.push('\t');
@@ -202,6 +239,15 @@ mod tests {
         assert_eq!(columns(&payload.copy_ours(1, "o", 1)), 14);
         assert_eq!(columns(&payload.copy_seed(1, "o").unwrap()), 12);
         assert_eq!(payload.parameters(1).unwrap().len(), BATCH);
+        assert_eq!(payload.insert(1, "o").matches(",'o',").count(), BATCH);
+    }
+
+    #[test]
+    fn literals_escape_what_they_must() {
+        let mut text = String::new();
+        push_literal(&mut text, Some("a'b\\c"));
+        push_literal(&mut text, None);
+        assert_eq!(text, ",'a''b\\c',NULL");
     }
 
     #[test]

@@ -19,6 +19,16 @@ const INSERT_ROW: &str = "
     INSERT INTO log_events (created_at, org_id, host, method, path, status, response_time,
         response_size, user_agent, referrer, ip_address, metadata)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+/// One INSERT for each batch, its columns as arrays.
+const INSERT_ARRAYS: &str = "
+    INSERT INTO tailstream.log_events (created_at, org_id, host, method, path, status, response_time,
+        response_size, user_agent, referrer, ip_address)
+    SELECT u.created_at, $1, u.host, u.method, u.path, u.status, u.response_time, u.response_size, u.user_agent, u.referrer,
+        u.ip_address::inet
+    FROM unnest($2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::integer[], $8::bigint[], $9::text[],
+                $10::text[], $11::text[])
+        AS u(created_at, host, method, path, status, response_time, response_size, user_agent, referrer, ip_address)
+    RETURNING id";
 const INSERT_JSON: &str = "
     INSERT INTO log_events (created_at, org_id, host, method, path, status, response_time,
         response_size, user_agent, referrer, ip_address, metadata)
@@ -32,6 +42,8 @@ enum Batches<'a> {
     Text(Vec<String>),
     Copy(Vec<Vec<u8>>),
     Rows(Vec<Vec<Parameters<'a>>>),
+    Statements(Vec<String>),
+    Arrays(Vec<Vec<Parameters<'a>>>),
 }
 
 /// One way of storing, with its connection, its statement and its batches.
@@ -63,6 +75,18 @@ impl<'a> Store<'a> {
         let tier = tier_id(&mut server.connect(OURS)?, TIER)?;
         let batches = (0..payload.batches()).map(|batch| payload.copy_ours(batch, ORG, tier)).collect();
         Self::ours(server, "COPY into our table", COPY_OURS, Batches::Copy(batches))
+    }
+
+    /// INSERTs of 1,000 rows into the view, as text.
+    pub fn bulk_insert(server: &Server, payload: Payload<'a>) -> Result<Self> {
+        let batches = (0..payload.batches()).map(|batch| payload.insert(batch, ORG)).collect();
+        Self::ours(server, "INSERT of 1,000 rows into our view", "SELECT", Batches::Statements(batches))
+    }
+
+    /// The same with a prepared statement that takes arrays.
+    pub fn array_insert(server: &Server, payload: Payload<'a>) -> Result<Self> {
+        let batches = (0..payload.batches()).map(|batch| payload.parameters(batch)).collect::<Result<_>>()?;
+        Self::ours(server, "INSERT of arrays into our view", INSERT_ARRAYS, Batches::Arrays(batches))
     }
 
     pub fn row_inserts(server: &Server, payload: Payload<'a>) -> Result<Self> {
@@ -110,7 +134,8 @@ impl<'a> Store<'a> {
             Batches::Json(batches) => batches.len(),
             Batches::Text(batches) => batches.len(),
             Batches::Copy(batches) => batches.len(),
-            Batches::Rows(batches) => batches.len(),
+            Batches::Rows(batches) | Batches::Arrays(batches) => batches.len(),
+            Batches::Statements(batches) => batches.len(),
         }
     }
 
@@ -120,6 +145,8 @@ impl<'a> Store<'a> {
             Batches::Json(batches) => drop(client.query(statement, &[&Json(&*batches[batch]), &ORG])?),
             Batches::Text(batches) => drop(client.query(statement, &[&batches[batch], &ORG])?),
             Batches::Copy(batches) => copy(client, statement, &batches[batch])?,
+            Batches::Statements(batches) => drop(client.simple_query(&batches[batch])?),
+            Batches::Arrays(batches) => insert_arrays(client, statement, &batches[batch])?,
             Batches::Rows(batches) => {
                 for row in &batches[batch] {
                     insert_row(client, statement, row)?;
@@ -154,6 +181,29 @@ impl Contender for Store<'_> {
             Ok((self.count() * BATCH) as u64)
         })
     }
+}
+
+fn insert_arrays(client: &mut Client, statement: &Statement, rows: &[Parameters]) -> Result<()> {
+    fn column<'a, T>(rows: &'a [Parameters], value: impl Fn(&'a Parameters) -> T) -> Vec<T> {
+        rows.iter().map(value).collect()
+    }
+    client.query(
+        statement,
+        &[
+            &ORG,
+            &column(rows, |row| row.created_at),
+            &column(rows, |row| &*row.sample.host),
+            &column(rows, |row| &*row.sample.method),
+            &column(rows, |row| &*row.sample.path),
+            &column(rows, |row| i32::from(row.sample.status)),
+            &column(rows, |row| row.response_time),
+            &column(rows, |row| row.response_size),
+            &column(rows, |row| row.sample.user_agent.as_deref()),
+            &column(rows, |row| row.sample.referrer.as_deref()),
+            &column(rows, |row| row.sample.ip_address.map(|address| address.to_string())),
+        ],
+    )?;
+    Ok(())
 }
 
 fn insert_row(client: &mut Client, statement: &Statement, row: &Parameters) -> Result<()> {

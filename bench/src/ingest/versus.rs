@@ -51,3 +51,18 @@ fn theirs<'a>(
     };
     Ok((store?, events))
 }
+
+/// INSERTs of 1,000 rows into the view, as object-relational mappers send them, against `ts_ingest`.
+pub fn bulk(context: &Context, results: &mut Results) -> Result<()> {
+    let options = context.options;
+    let (rounds, payload) = (options.size(7, 3), Payload::recent(context.samples, options.size(100, 50)));
+    let mut ingest = Store::ts_ingest(context.server, payload)?;
+    let rows = json!({ "ours": payload.events(), "theirs": payload.events() });
+    let mut text = Store::bulk_insert(context.server, payload)?;
+    let by_text = duel(context.server, rounds, &mut text, &mut ingest)?;
+    results.add_duel("bulk_insert_vs_ingest", "/s", &by_text, &rows);
+    let mut arrays = Store::array_insert(context.server, payload)?;
+    let by_arrays = duel(context.server, rounds, &mut arrays, &mut ingest)?;
+    results.add_absolute("bulk_insert_of_arrays_vs_ingest_ratio", by_arrays.ratio());
+    Ok(())
+}
