@@ -41,6 +41,21 @@ fn pg_cron_runs_the_purge() {
 }
 
 fn in_its_own_database(client: &mut Client) {
+    for schedule in [
+        "''",
+        "'infinity'",
+        "'-1 seconds'",
+        "'0 seconds'",
+        "'99999999999 seconds'",
+        "'1 month'",
+        "'* * * *'",
+        "repeat('* ', 100000)",
+    ] {
+        let call = format!("SELECT ts_schedule_retention({schedule})");
+        refused(&call, client.execute(&call, &[]), &["22023"]);
+    }
+    refused("NULL", client.execute("SELECT ts_schedule_retention(NULL)", &[]), &["22004"]);
+    assert!(jobs(client).is_empty());
     let health = "SELECT status FROM ts_health() WHERE component = 'retention job'";
     assert_eq!(one::<String>(client, health), "warning");
     store_expired(client);

@@ -2,7 +2,7 @@
 //! and none of them stops a worker.
 
 use tailstream_e2e::database::one;
-use tailstream_e2e::{Sides, sqlstate};
+use tailstream_e2e::{Sides, refused, sqlstate};
 
 use crate::database;
 
@@ -155,6 +155,10 @@ const TIME_CALLS: &[(&str, [&[&str]; 6])] = &[
     ),
 ];
 
+/// Settings that are lengths of time.
+const LENGTHS_SET: &[&str] =
+    &["max_future_skew", "idempotency_window", "rejected_retention", "purge_lock_timeout", "cursor_ttl"];
+
 /// Runs it in a transaction that commits: what is accepted must not do harm later either.
 fn check(sides: &mut Sides, sql: &str, expected: &[&str], wrong: &mut Vec<String>) {
     let ended = sides.client.simple_query(sql);
@@ -220,8 +224,20 @@ fn every_interval_and_time_has_a_meaning_or_is_refused_and_workers_go_on() {
             check(&mut sides, &call.replace('$', time), expected, &mut wrong);
         }
     }
+    for setting in LENGTHS_SET {
+        for value in
+            ["infinity", "-infinity", "-2s", "1 month", "1e400", "100000d", "NaN", "", "9223372036854775807d"]
+        {
+            let sql = format!("SET tailstream.{setting} = '{value}'");
+            // Or it cannot be set by a session at all.
+            refused(&sql, sides.client.simple_query(&sql), &["22023", "55P02"]);
+        }
+    }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    sides.client.batch_execute("SELECT ts_set_mirror('acme', true, '1 hour')").expect("a backfill");
+    sides
+        .client
+        .batch_execute("SELECT ts_set_mirror('acme', true, '1 hour'), ts_apply_retention()")
+        .expect("a backfill");
     sides.ingest("acme", 2);
     sides.ingest("other", 2);
     sides.settle(&["acme", "other"]);
