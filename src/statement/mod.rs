@@ -10,8 +10,8 @@ use std::cell::{Cell, OnceCell};
 use std::mem::ManuallyDrop;
 
 use pgrx::datum::DatumWithOid;
-use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiTupleTable};
-use pgrx::{IntoDatum, PgBuiltInOids, PgOid, Spi, pg_sys};
+use pgrx::spi::{OwnedPreparedStatement, SpiClient, SpiHeapTupleData, SpiTupleTable};
+use pgrx::{FromDatum, IntoDatum, PgBuiltInOids, PgOid, Spi, pg_sys};
 
 use crate::error::{Error, Result, spi};
 
@@ -88,6 +88,15 @@ impl Statement {
 /// An SPI argument.
 pub fn arg<T: IntoDatum>(value: T) -> DatumWithOid<'static> {
     DatumWithOid::from(value)
+}
+
+/// A column of a row, which must not be NULL; `what` is what an error message says was being done.
+pub fn column<T: FromDatum + IntoDatum>(
+    row: &SpiHeapTupleData<'_>,
+    number: usize,
+    what: &'static str,
+) -> Result<T> {
+    row.get::<T>(number).map_err(spi(what))?.ok_or(Error::Internal("a NULL where a value has to be"))
 }
 
 /// A query that sees what is committed at the moment it runs, whatever the isolation level of the
