@@ -1,5 +1,5 @@
-//! What a long history costs those who want nothing of it: the same calls in a database with few chunks of positions and, a
-//! moment later, with many.
+//! What a long history costs those who want nothing of it: the same calls in turn in a database with few chunks of positions
+//! and in one with many.
 
 use std::time::Instant;
 
@@ -8,14 +8,16 @@ use postgres::Client;
 use redis::Connection;
 use serde_json::json;
 
-use super::Mirror;
+use super::{Mirror, POLL, wait_until};
 use crate::comparison::Context;
 use crate::load::ORG;
 use crate::results::{Finding, Results};
-use crate::screen::{self, number};
+use crate::screen::{self, number as number_of};
 use crate::statistics::percentile;
 
 pub const DATABASE: &str = "mirror_history";
+pub const SHORT: &str = "mirror_short";
+const STREAM_KEY: &str = "bench:{database}:{org}";
 /// What a tier of a year has.
 const CHUNKS: usize = 1_436;
 const KEYS: [&str; 5] = [
@@ -25,6 +27,7 @@ const KEYS: [&str; 5] = [
     "history_cost_mirror_status",
     "history_cost_set_org_tier",
 ];
+const WARM_UP: usize = 20;
 /// Events of a fetch.
 const FETCHED: usize = 100;
 
@@ -39,75 +42,89 @@ const POSITIONS: &str = "
 
 type Entry = (String, Vec<String>);
 
-struct History<'a> {
-    mirror: &'a Mirror<'a>,
+struct History {
     client: Client,
     redis: Connection,
     stream: String,
     last_id: String,
+    /// Milliseconds of each call, in the order of the keys.
+    times: [Vec<f64>; 5],
 }
 
 pub fn run(context: &Context, results: &mut Results) -> Result<()> {
-    let chunks = context.options.size(CHUNKS, 200);
+    let chunks = context.options.size(CHUNKS, 200) as i64;
     let calls = context.options.size(300, 60);
     let mirror = Mirror::start(context.server, DATABASE)?;
-    let mut client = mirror.connect()?;
-    client.batch_execute(
-        "SELECT ts_create_tier('year', '365 days'), ts_create_tier('half', '180 days');
-         SELECT ts_set_org_tier('acme', 'year'); SELECT ts_cursor_create('fetched', 'acme', 'now')",
-    )?;
-    let (redis, stream) = (mirror.redis().connect()?, mirror.stream(ORG)?);
-    let mut history = History { mirror: &mirror, client, redis, stream, last_id: "0".to_owned() };
-    let few = history.measure(calls)?;
+    mirror.set("tailstream.stream_key", STREAM_KEY)?;
+    mirror.set("tailstream.databases", &format!("{DATABASE},{SHORT}"))?;
+    let mut few = History::begin(context, &mirror, SHORT)?;
+    let mut many = History::begin(context, &mirror, DATABASE)?;
     let started = Instant::now();
-    for first in (2..chunks as i64).step_by(100) {
-        let last = (first + 99).min(chunks as i64 - 1);
-        history.client.execute(POSITIONS, &[&first, &last, &ORG]).context("cannot make a history")?;
-        screen::progress("Making chunks", last as usize, chunks);
+    for first in (1..=chunks).step_by(100) {
+        let last = (first + 99).min(chunks);
+        many.client.execute(POSITIONS, &[&first, &last, &ORG]).context("cannot make a history")?;
+        screen::progress("Making chunks", last as usize, chunks as usize);
     }
     results.add_absolute("history_made_s", started.elapsed().as_secs_f64());
-    let found: i64 = history
-        .client
-        .query_one(
-            "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tailstream.positions'::regclass",
-            &[],
-        )?
-        .get(0);
-    ensure!(found as usize >= chunks, "{found} chunks instead of {chunks}");
-    history.client.batch_execute("ANALYZE tailstream.positions")?;
-    let many = history.measure(calls)?;
-    for ((key, few), many) in KEYS.into_iter().zip(few).zip(many) {
-        let finding = Finding {
-            value: many.0 / few.0,
-            ours: format!("{} ms with {found} chunks", number(many.0)),
-            theirs: format!("{} ms", number(few.0)),
-        };
-        let detail = |(p50, p99): (f64, f64)| json!({ "p50_ms": p50, "p99_ms": p99 });
-        results.add(key, finding, json!({ "few": detail(few), "many": detail(many), "calls": calls }));
+    let found = many.chunks()?;
+    ensure!(found + 1 >= chunks, "{found} chunks instead of {chunks}");
+    // Plans become others when they have been used for a while.
+    for call in 0..calls + WARM_UP {
+        if call == WARM_UP {
+            few.times = Default::default();
+            many.times = Default::default();
+        }
+        few.measure()?;
+        many.measure()?;
     }
-    drop(history);
+    let of_few = few.chunks()?;
+    for (number, key) in KEYS.into_iter().enumerate() {
+        let [(few, few_99), (many, many_99)] = [&few, &many].map(|history| {
+            (percentile(&history.times[number], 50.0), percentile(&history.times[number], 99.0))
+        });
+        let finding = Finding {
+            value: many / few,
+            ours: format!("{} ms with {found} chunks", number_of(many)),
+            theirs: format!("{} ms with {of_few}", number_of(few)),
+        };
+        let detail = json!({ "calls": calls, "few_ms": { "p50": few, "p99": few_99 }, "many_ms": { "p50": many, "p99": many_99 } });
+        results.add(key, finding, detail);
+    }
+    drop((few, many));
+    mirror.alter("RESET tailstream.stream_key")?;
+    mirror.set("tailstream.databases", DATABASE)?;
+    context.server.drop_database(SHORT)?;
     mirror.stop()
 }
 
-impl History<'_> {
-    /// The median and the 99th percentile of each call, in the order of the keys: milliseconds.
-    fn measure(&mut self, calls: usize) -> Result<[(f64, f64); 5]> {
-        let mut times: [Vec<f64>; 5] = Default::default();
-        // Plans become others when they have been used for a while.
-        for call in 0..calls + 20 {
-            let taken = [
-                self.commit_to_xread()?,
-                self.fetch()?,
-                self.call("SELECT * FROM ts_replay_live('acme', clock_timestamp() - interval '1 minute')")?,
-                self.call("SELECT * FROM ts_mirror_status()")?,
-                self.call("SELECT ts_set_org_tier('acme', 'half')")?
-                    + self.call("SELECT ts_set_org_tier('acme', 'year')")?,
-            ];
-            if call >= 20 {
-                times.iter_mut().zip(taken).for_each(|(times, taken)| times.push(taken));
-            }
-        }
-        Ok(times.map(|times| (percentile(&times, 50.0), percentile(&times, 99.0))))
+impl History {
+    fn begin(context: &Context, mirror: &Mirror<'_>, database: &str) -> Result<Self> {
+        let mut client = context.server.connect(database)?;
+        client.batch_execute(
+            "SELECT ts_create_tier('year', '365 days'), ts_create_tier('half', '180 days');
+             SELECT ts_set_org_tier('acme', 'year'); SELECT ts_cursor_create('fetched', 'acme', 'now')",
+        )?;
+        let stream = client.query_one("SELECT stream_key FROM ts_mirror_status($1)", &[&ORG])?.get(0);
+        let redis = mirror.redis().connect()?;
+        Ok(Self { client, redis, stream, last_id: "0".to_owned(), times: Default::default() })
+    }
+
+    fn chunks(&mut self) -> Result<i64> {
+        let sql = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tailstream.positions'::regclass";
+        Ok(self.client.query_one(sql, &[])?.get(0))
+    }
+
+    fn measure(&mut self) -> Result<()> {
+        let taken = [
+            self.commit_to_xread()?,
+            self.fetch()?,
+            self.call("SELECT * FROM ts_replay_live('acme', clock_timestamp() - interval '1 minute')")?,
+            self.call("SELECT * FROM ts_mirror_status()")?,
+            self.call("SELECT ts_set_org_tier('acme', 'half')")?
+                + self.call("SELECT ts_set_org_tier('acme', 'year')")?,
+        ];
+        self.times.iter_mut().zip(taken).for_each(|(times, taken)| times.push(taken));
+        Ok(())
     }
 
     fn commit_to_xread(&mut self) -> Result<f64> {
@@ -128,7 +145,8 @@ impl History<'_> {
             "SELECT FROM ts_ingest('acme', (SELECT json_agg(json_build_object('path', n::text)) FROM generate_series(1, $1::int - 1) n))",
             &[&(FETCHED as i32)],
         )?;
-        self.mirror.wait_until_sent()?;
+        let sent = "SELECT backlog_events = 0 FROM ts_mirror_status()";
+        wait_until("everything to be mirrored", POLL, || Ok(self.client.query_one(sent, &[])?.get(0)))?;
         let (id, _) = redis::cmd("XREVRANGE")
             .arg(&[&self.stream, "+", "-", "COUNT", "1"])
             .query::<Vec<Entry>>(&mut self.redis)?

@@ -22,13 +22,14 @@ use crate::sample::Samples;
 use crate::server::Server;
 
 /// A database of each comparison: what one leaves behind would be rebuilt in the next one's Redis.
-pub const DATABASES: [&str; 7] = [
+pub const DATABASES: [&str; 8] = [
     rate::DATABASE,
     overhead::DATABASE,
     lag::DATABASE,
     drain::DATABASE,
     memory::DATABASE,
     history::DATABASE,
+    history::SHORT,
     single::DATABASE,
 ];
 
