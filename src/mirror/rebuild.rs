@@ -7,12 +7,17 @@ use super::marker::Cursor;
 use super::state::Request;
 use crate::worker::backoff::Backoff;
 
+/// How often a rebuild may be interrupted before it has pauses of its own: any outage of Redis does that.
+const FREE_INTERRUPTIONS: u32 = 2;
+
 /// One stream to be made again.
 #[derive(Debug)]
 pub struct Rebuild {
     pub request: Request,
     backoff: Backoff,
     retry_at: Option<Instant>,
+    /// How often the connection was lost, or the server refused everything, while it was under way.
+    interruptions: u32,
     /// Where it goes on; `None` before the first part.
     pub cursor: Option<Cursor>,
 }
@@ -42,6 +47,7 @@ impl Rebuilds {
                     request,
                     backoff: known.map(|known| known.backoff).unwrap_or_default(),
                     retry_at: None,
+                    interruptions: 0,
                     cursor: None,
                 },
             };
@@ -73,6 +79,16 @@ impl Rebuilds {
             rebuild.cursor = None;
         }
         self.later(org, now, random);
+    }
+
+    /// Has it begin again, at once unless that has happened before: then its own events may be to blame.
+    pub fn interrupted(&mut self, org: &str, now: Instant, random: u64) {
+        let Some(rebuild) = self.by_org.get_mut(org) else { return };
+        rebuild.cursor = None;
+        rebuild.interruptions += 1;
+        if rebuild.interruptions > FREE_INTERRUPTIONS {
+            self.later(org, now, random);
+        }
     }
 
     /// Has it go on after a pause.

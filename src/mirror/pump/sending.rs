@@ -137,7 +137,7 @@ impl Pump {
         let settled = self.settle(&part, replies, marker, rebuild.is_some());
         if let (Err(_), Some(request)) = (&settled, &rebuild) {
             // Its first part may go through each time.
-            self.rebuilds.failed(&request.org, Instant::now(), process::random());
+            self.rebuilds.interrupted(&request.org, Instant::now(), process::random());
         }
         let failed = settled?;
         self.count(&part, resent, rebuild.is_some());
@@ -154,7 +154,7 @@ impl Pump {
         let UnderWay { part, rebuild, .. } = under_way;
         if let Some(request) = rebuild {
             // It may be the org's own events: its next attempt waits, and the others go on.
-            self.rebuilds.failed(&request.org, Instant::now(), process::random());
+            self.rebuilds.interrupted(&request.org, Instant::now(), process::random());
             let org = &request.org;
             return Ok(Error::Redis(format!("{message}, while the stream of org \"{org}\" was made again")));
         }

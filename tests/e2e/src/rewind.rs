@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tailstream_devkit::Redis;
 
+use crate::eventually;
+use crate::mirror::PATIENCE;
+
 /// What a server had persisted at some moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -38,10 +41,16 @@ impl Snapshot {
     }
 }
 
-/// With owners and modes.
+/// With owners and modes. A file that is renamed while it is being copied, as by a rewrite of the append-only file, has
+/// the copy made anew.
 fn copy(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg("-a").args([from, to]).status().expect("cp");
-    assert!(status.success(), "{} cannot be copied", from.display());
+    eventually(&format!("a copy of {}", from.display()), PATIENCE, || {
+        if to.exists() {
+            fs::remove_dir_all(to).expect("no copy yet");
+        }
+        let status = Command::new("cp").arg("-a").args([from, to]).status().expect("cp");
+        status.success().then_some(())
+    });
 }
 
 /// The file that a server with an append-only file appends to.

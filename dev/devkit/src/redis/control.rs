@@ -92,6 +92,18 @@ impl Redis {
         Ok(())
     }
 
+    /// Makes a replica a server of its own, also after the next start.
+    pub fn promote(&mut self) -> Result<()> {
+        let mut connection = self.connect()?;
+        redis::cmd("REPLICAOF")
+            .arg("NO")
+            .arg("ONE")
+            .exec(&mut connection)
+            .context("cannot promote the replica")?;
+        self.state.wanted.primary = None;
+        self.state.save(&self.dir, &self.user)
+    }
+
     /// Freezes the server: it keeps its connections and takes new ones, but answers nobody.
     pub fn pause(&self) -> Result<()> {
         let process = self.running()?;

@@ -193,7 +193,7 @@ impl World {
 
     /// Begins a replica, or cuts off the one there is.
     fn replicate(&mut self) {
-        match &self.replica {
+        match &mut self.replica {
             None => {
                 self.replicas += 1;
                 let name = format!("e2e-{}-{}", self.name, self.replicas);
@@ -201,14 +201,14 @@ impl World {
                     Redis::builder(&name).replica_of(&self.mirror.redis).append_only(self.append_only);
                 self.replica = Some(replica.create().expect("a replica"));
             }
-            Some(replica) => promote(replica),
+            Some(replica) => replica.promote().expect("a replica that is cut off"),
         }
     }
 
     /// The replica takes over, with whatever it has.
     fn fail_over(&mut self) {
-        let Some(replica) = self.replica.take() else { return };
-        promote(&replica);
+        let Some(mut replica) = self.replica.take() else { return };
+        replica.promote().expect("a replica that takes over");
         self.mirror.redis.kill9().expect("kill -9");
         // The snapshots are files of the server that they are of.
         self.snapshots = vec![Snapshot::copy(&replica)];
@@ -257,9 +257,4 @@ impl World {
             self.erased.iter().filter(|org| keys.contains(&self.sides.key(org))).collect();
         assert!(back.is_empty(), "streams of erased orgs: {back:?}");
     }
-}
-
-fn promote(replica: &Redis) {
-    let mut connection = replica.connect().expect("a connection to the replica");
-    redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec(&mut connection).expect("REPLICAOF NO ONE");
 }
