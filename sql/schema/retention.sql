@@ -113,7 +113,7 @@ BEGIN
               FROM tailstream.chunk_tiers() f WHERE pg_relation_size(f.chunk) > 0) c
         WHERE thorough OR 1 IN (c.from_first, c.from_last)
         UNION ALL
-        SELECT i.inhrelid::regclass FROM pg_inherits i WHERE thorough AND i.inhparent = 'tailstream.positions'::regclass
+        SELECT i.inhrelid::regclass FROM pg_inherits i WHERE thorough AND i.inhparent = to_regclass('tailstream.positions')
     LOOP
         lost := ARRAY(SELECT unnest(lost) UNION SELECT tailstream.unregistered_orgs(looked, CASE WHEN thorough THEN 10000 ELSE 300 END)
                       ORDER BY 1 LIMIT 100);
@@ -140,6 +140,13 @@ BEGIN
         message := 'tier "standard" does not exist, which orgs get that register themselves';
         advice := 'Insert it into tailstream.tiers again, with its id if that is missing too.';
         RETURN NEXT;
+    END IF;
+    IF to_regclass('tailstream.orgs') IS NULL THEN
+        component := 'orgs';
+        message := 'table tailstream.orgs does not exist';
+        advice := 'Restore it; SELECT tailstream.attach_storage() makes an empty one.';
+        RETURN NEXT;
+        RETURN;
     END IF;
     SELECT format('orgs have a tier that does not exist: %s', string_agg(o.org_id, ', ' ORDER BY o.org_id)) INTO message
     FROM (SELECT * FROM tailstream.orgs o WHERE NOT EXISTS (SELECT FROM tailstream.tiers t WHERE t.id = o.tier) ORDER BY o.org_id LIMIT 5) o

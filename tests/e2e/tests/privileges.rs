@@ -110,8 +110,9 @@ fn functions_are_granted_to_those_who_need_them_alone() {
 fn nobody_but_the_owner_has_rights_on_tables_chunks_and_sequences() {
     let scene = Scene::new("tables");
     let mut client = scene.database.connect();
-    let bookkeeping = ["batches", "mirror_rebuilds", "orgs", "positions", "rejected_events", "tiers"]
-        .map(|table| format!("tailstream.{table} SELECT"));
+    let bookkeeping =
+        ["batches", "dropped_tiers", "mirror_rebuilds", "orgs", "positions", "rejected_events", "tiers"]
+            .map(|table| format!("tailstream.{table} SELECT"));
     let views =
         |rights: &[&str]| rights.iter().map(|right| format!("tailstream.{right}")).collect::<Vec<_>>();
     let write = views(&["log_events INSERT"]);

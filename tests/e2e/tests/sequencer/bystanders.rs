@@ -114,9 +114,7 @@ fn who_idles_after_a_late_event_holds_up_nobody_at_the_next_hour() {
         (one::<i64>(&mut client, MISSING) == 0).then_some(())
     });
     idle_after_a_late_event(&mut idle);
-    client
-        .batch_execute("SET statement_timeout = '10s'; SET tailstream.max_future_skew = '3h'")
-        .expect("settings");
+    client.batch_execute("SET statement_timeout = '10s'").expect("a timeout");
     for hours in [1, 2] {
         let event =
             format!("json_build_array(json_build_object('created_at', now() + interval '{hours} hours'))");

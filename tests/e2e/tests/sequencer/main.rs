@@ -27,6 +27,8 @@ fn empty_database(name: &str) -> Database {
             // What waits for ever shall fail; it is not meant for workers.
             .setting("statement_timeout", "60s")
             .setting("max_prepared_transactions", "10")
+            // Events of the next hours are stored now.
+            .setting("tailstream.max_future_skew", "3h")
             .setting("tailstream.databases", NAMES)
     });
     Database::new(&server, name)
