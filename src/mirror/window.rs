@@ -29,7 +29,9 @@ const CONDITION: &str =
 thread_local! {
     static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
     static WINDOW: RawStatement = const { RawStatement::new(
-        "SELECT greatest(clock_timestamp() - least(t.stream_age, interval '36500 days') + interval '1 microsecond', o.mirror_from), t.stream_entries,
+        // Beyond the last time that TimescaleDB can look for chunks of, all times are alike: nothing is placed then.
+        "SELECT least(greatest(clock_timestamp() - least(t.stream_age, interval '36500 days') + interval '1 microsecond',
+                               o.mirror_from), timestamptz '9999-12-31 00:00:00+00'), t.stream_entries,
                 CASE WHEN o.mirror_from IS NULL THEN (SELECT m.after_seq FROM tailstream.mirror m)
                      ELSE -9223372036854775807 END,
                 o.mirror_snapshot::text

@@ -117,7 +117,11 @@ impl Inserted {
 
     /// Microseconds since the Unix epoch; an error where an event of that time would be one.
     fn created_at(&self, clock: &Clock) -> Result<i64> {
-        let created_at = to_unix_time(self.value(CREATED_AT).unwrap_or_default());
+        let created_at = self.value(CREATED_AT).unwrap_or_default();
+        if created_at == i64::MIN || created_at == i64::MAX {
+            return Err(Error::EndlessTime);
+        }
+        let created_at = to_unix_time(created_at);
         if !(MIN_CREATED_AT..=clock.max_future).contains(&created_at) {
             let event = encode(&EventColumns { created_at, ..EventColumns::default() });
             decoded(&event, clock)?;
