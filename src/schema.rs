@@ -15,6 +15,7 @@ extension_sql_file!("../sql/schema/cursors.sql", name = "cursors", requires = ["
 extension_sql_file!("../sql/schema/mirror.sql", name = "mirror", requires = ["cursors"]);
 extension_sql_file!("../sql/schema/metrics.sql", name = "metrics", requires = ["mirror"]);
 extension_sql_file!("../sql/schema/retention.sql", name = "retention", requires = ["metrics"]);
-extension_sql_file!("../sql/schema/schedule.sql", name = "schedule", requires = ["retention"]);
+extension_sql_file!("../sql/schema/registrations.sql", name = "registrations", requires = ["retention"]);
+extension_sql_file!("../sql/schema/schedule.sql", name = "schedule", requires = ["registrations"]);
 extension_sql_file!("../sql/schema/health.sql", name = "health", requires = ["schedule"]);
 extension_sql_file!("../sql/schema/grants.sql", name = "grants", requires = ["health"], finalize);

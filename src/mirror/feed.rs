@@ -6,6 +6,7 @@ use std::ops::Range;
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TIMESTAMPTZOID};
 use pgrx::{PgBuiltInOids, Spi, pg_sys};
 
+use super::ahead::Ahead;
 use super::events::{self, Entries};
 use super::key::Template;
 use super::marker::Cursor;
@@ -30,8 +31,6 @@ const PAGE: i64 = 64;
 const ORG_PAGE: usize = 1_024;
 /// Pages of such looked through in one transaction, if their events are all gone.
 const MAX_PAGES: usize = 4;
-/// Batches of no more events are read together.
-const SMALL: i32 = 100;
 
 /// First number, from, to, limit.
 const ARGUMENTS: [PgBuiltInOids; 4] = [INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
@@ -174,45 +173,6 @@ pub fn next_of(
         }
     }
     Ok((part, false))
-}
-
-/// Positions whose events are read before their turn, where many have few: the entries of each, if they were found together.
-struct Ahead<'a> {
-    positions: &'a [Position],
-    /// Those from this one on, in their order.
-    first: usize,
-    entries: std::vec::IntoIter<Option<Vec<Entry>>>,
-    /// Bytes of an entry's JSON at the most.
-    most: usize,
-}
-
-impl<'a> Ahead<'a> {
-    fn new(positions: &'a [Position], most: usize) -> Self {
-        Self { positions, first: 0, entries: Vec::new().into_iter(), most }
-    }
-
-    /// All entries of a position, if it is small and they were found; `room` is how many are wanted of it and of those behind it.
-    fn take(&mut self, index: usize, room: usize) -> Result<Option<Vec<Entry>>> {
-        let left = |ahead: &Self| ahead.first + ahead.entries.len();
-        if index >= left(self) {
-            let mut events = 0;
-            let fits = |position: &&Position| {
-                events += position.events as usize;
-                position.events <= SMALL && events <= room
-            };
-            let together = self.positions[index..].iter().take_while(fits).count();
-            let entries = match together {
-                0 | 1 => vec![None],
-                _ => events::read_together(&self.positions[index..index + together], self.most)?,
-            };
-            (self.first, self.entries) = (index, entries.into_iter());
-        }
-        while self.first < index {
-            (self.first, _) = (self.first + 1, self.entries.next());
-        }
-        self.first += 1;
-        Ok(self.entries.next().flatten())
-    }
 }
 
 /// Adds a batch's events from an offset on, as many as there is room for; returns where it stopped if not at the end.

@@ -1,5 +1,6 @@
 //! The mirror: what the sequencer has placed goes to Redis Streams, exactly once.
 
+mod ahead;
 mod commands;
 mod events;
 mod feed;

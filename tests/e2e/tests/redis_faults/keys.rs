@@ -1,12 +1,9 @@
 //! One org's key is broken: that concerns this org alone.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use tailstream_e2e::mirror::PATIENCE;
 use tailstream_e2e::{Mirror, Sides, eventually};
 
-use crate::command;
+use crate::{command, wait_for};
 
 /// Ingests for the broken org and others; the others' events have to come.
 #[track_caller]
@@ -16,16 +13,7 @@ fn others_go_on(sides: &mut Sides, broken: &str) {
         sides.ingest_promptly("globex", 5);
         sides.ingest_promptly("initech", 600);
     }
-    let began = Instant::now();
-    loop {
-        let mut wrong = sides.unsettled(&[("globex", usize::MAX), ("initech", usize::MAX)]);
-        wrong.retain(|wrong| !wrong.starts_with("Status"));
-        if wrong.is_empty() {
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "the others wait: {wrong:#?}");
-        thread::sleep(Duration::from_millis(10));
-    }
+    wait_for(sides, &[("globex", usize::MAX), ("initech", usize::MAX)]);
 }
 
 #[test]

@@ -1,13 +1,9 @@
 //! Events that Redis does not take.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use tailstream_e2e::database::ingest;
-use tailstream_e2e::mirror::PATIENCE;
 use tailstream_e2e::{Mirror, Sides};
 
-use crate::command;
+use crate::{command, wait_for};
 
 /// Below it Redis sets no limit.
 const LIMIT: usize = 1 << 20;
@@ -20,21 +16,6 @@ fn of_backspaces(count: usize) -> String {
 #[track_caller]
 fn store(sides: &mut Sides, org: &str, json: &str) -> i64 {
     ingest(&mut sides.client, org, json, None).expect("ingest").batch_id << 16
-}
-
-/// Waits until all of these orgs' events are in their streams, whatever becomes of others.
-#[track_caller]
-fn wait_for(sides: &mut Sides, orgs: &[(&str, usize)]) {
-    let began = Instant::now();
-    loop {
-        let mut wrong = sides.unsettled(orgs);
-        wrong.retain(|wrong| !wrong.starts_with("Status"));
-        if wrong.is_empty() {
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "the others wait: {wrong:#?}");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]

@@ -42,6 +42,21 @@ fn wait_for_failure(sides: &mut Sides, reason: &str, retries: i64) {
     }
 }
 
+/// Waits until all events of these orgs are in their streams, whatever becomes of other orgs.
+#[track_caller]
+fn wait_for(sides: &mut Sides, orgs: &[(&str, usize)]) {
+    let began = Instant::now();
+    loop {
+        let mut wrong = sides.unsettled(orgs);
+        wrong.retain(|wrong| !wrong.starts_with("Status"));
+        if wrong.is_empty() {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "the others wait: {wrong:#?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// While the mirror fails for a reason that holds `reason`, events come in as ever, and attempt after attempt goes by.
 #[track_caller]
 fn endure(sides: &mut Sides, reason: &str) {
