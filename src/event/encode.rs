@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use super::decode::Field;
 use super::inet::Inet;
-use super::json::{Audit, Cursor, Key, Kind, Token, write_string};
+use super::json::{Audit, Cursor, Key, Kind, Token, string_length, write_string};
 use super::time;
 
 /// One stored event; `None` where a column is null.
@@ -63,6 +63,12 @@ pub fn encode(event: &EventColumns<'_>) -> String {
     }
     out.push('}');
     out
+}
+
+/// At least how many bytes the JSON of these texts has, without writing it: what a control character takes is six times what
+/// it takes as text.
+pub fn encoded_length<'a>(texts: impl IntoIterator<Item = &'a str>) -> usize {
+    texts.into_iter().map(string_length).sum()
 }
 
 fn push_text(out: &mut String, name: &str, value: Option<&str>) {

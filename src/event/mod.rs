@@ -21,8 +21,8 @@ use std::borrow::Cow;
 #[allow(unused_imports, reason = "the fuzz target names it")]
 pub use decode::Decoded;
 pub use decode::{Clock, Format, OnInvalid, Rejection, decode};
-pub use encode::{EventColumns, encode};
-pub use error::EventError;
+pub use encode::{EventColumns, encode, encoded_length};
+pub use error::{EventError, Problem};
 pub use inet::Inet;
 pub use time::MIN_CREATED_AT;
 

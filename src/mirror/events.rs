@@ -9,7 +9,7 @@ use super::part::Entry;
 use super::server::MAX_BYTES;
 use crate::batch::{self, Position, Sink, together};
 use crate::error::Result;
-use crate::event::{EventColumns, Inet, encode};
+use crate::event::{EventColumns, Inet, encode, encoded_length};
 use crate::statement::raw::RawRow;
 use crate::tier::to_unix_time;
 
@@ -45,17 +45,21 @@ pub struct Entries {
 pub fn read_together(positions: &[Position], most: usize) -> Result<Vec<Option<Vec<Entry>>>> {
     let mut entries: Vec<Vec<Entry>> =
         positions.iter().map(|position| Vec::with_capacity(position.events as usize)).collect();
-    let mut bytes = 0;
+    let (mut bytes, mut fits) = (0, vec![true; positions.len()]);
     let complete = together::read(positions, |batch, row| {
-        let entry = entry(row, &positions[batch]);
-        bytes += entry.data.len();
-        entries[batch].push(entry);
+        match entry(row, &positions[batch], most) {
+            Ok(entry) => {
+                bytes += entry.data.len();
+                entries[batch].push(entry);
+            }
+            Err(_) => fits[batch] = false,
+        }
         if bytes > MAX_GATHERED { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
+    let complete = complete.into_iter().zip(fits).map(|(complete, fits)| complete && fits);
     let sorted = |(mut entries, complete): (Vec<Entry>, bool)| {
         entries.sort_unstable_by_key(|entry| entry.event_id);
-        let fits = entries.iter().all(|entry| entry.data.len() <= most);
-        (complete && fits).then_some(entries)
+        complete.then_some(entries)
     };
     Ok(entries.into_iter().zip(complete).map(sorted).collect())
 }
@@ -79,12 +83,12 @@ impl Gathered<'_> {
 
 impl Sink for Gathered<'_> {
     fn take(&mut self, row: &RawRow<'_>) -> bool {
-        let entry = entry(row, self.position);
-        self.bytes += entry.data.len();
-        if entry.data.len() > self.most {
-            self.entries.oversized.push((entry.event_id, entry.data.len()));
-        } else {
-            self.entries.entries.push(entry);
+        match entry(row, self.position, self.most) {
+            Ok(entry) => {
+                self.bytes += entry.data.len();
+                self.entries.entries.push(entry);
+            }
+            Err(oversized) => self.entries.oversized.push(oversized),
         }
         !self.is_too_large()
     }
@@ -95,7 +99,12 @@ impl Sink for Gathered<'_> {
     }
 }
 
-fn entry(row: &RawRow<'_>, position: &Position) -> Entry {
+/// The most bytes that a byte of text takes as JSON.
+const LONGEST_ESCAPE: usize = 6;
+
+/// The entry for an event, or the event's id and how many bytes its JSON has at least, if those are more than `most`. Then
+/// it is not written at all: it may be larger than there is memory.
+fn entry(row: &RawRow<'_>, position: &Position, most: usize) -> core::result::Result<Entry, (i64, usize)> {
     let event_id = row.int8(0).unwrap_or_default();
     let created_at = to_unix_time(row.int8(1).unwrap_or_default());
     let printed = |column: usize, output: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum| {
@@ -104,7 +113,7 @@ fn entry(row: &RawRow<'_>, position: &Position) -> Entry {
         let text = unsafe { pgrx::direct_function_call::<&CStr>(output, &[Some(value)]) };
         text.and_then(|text| text.to_str().ok())
     };
-    let data = encode(&EventColumns {
+    let columns = EventColumns {
         created_at,
         host: row.text(3),
         method: row.text(4),
@@ -116,6 +125,19 @@ fn entry(row: &RawRow<'_>, position: &Position) -> Entry {
         referrer: row.text(10),
         ip_address: printed(11, pg_sys::inet_out).and_then(Inet::parse),
         metadata: printed(12, pg_sys::jsonb_out),
-    });
-    Entry { ms: position.ms, seq: position.stream_seq + (event_id & 0xffff), event_id, data }
+    };
+    let texts = [columns.host, columns.method, columns.path, columns.user_agent, columns.referrer];
+    let texts = || texts.into_iter().flatten();
+    let metadata = columns.metadata.map_or(0, str::len);
+    if LONGEST_ESCAPE * texts().map(str::len).sum::<usize>() + metadata > most {
+        let bytes = encoded_length(texts()) + metadata;
+        if bytes > most {
+            return Err((event_id, bytes));
+        }
+    }
+    let data = encode(&columns);
+    if data.len() > most {
+        return Err((event_id, data.len()));
+    }
+    Ok(Entry { ms: position.ms, seq: position.stream_seq + (event_id & 0xffff), event_id, data })
 }

@@ -160,4 +160,5 @@ fn a_character_takes_no_more_bytes_than_its_shortest_escape() {
     let path = encode(&EventColumns { path: Some(&text), ..EventColumns::default() });
     let theirs = serde_json::to_string(&text).unwrap();
     assert!(path.contains(&theirs), "{path}");
+    assert_eq!(encoded_length([text.as_str()]), theirs.len());
 }

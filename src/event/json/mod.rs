@@ -10,7 +10,7 @@ mod string;
 
 pub(super) use audit::{Audit, VALUE_BYTES, refuse_duplicates};
 pub(super) use cursor::{Cursor, Key, Kind, Token};
-pub(super) use string::write_string;
+pub(super) use string::{string_length, write_string};
 
 #[cfg(test)]
 mod tests;

@@ -96,6 +96,16 @@ fn unicode(escape: &str) -> Result<(char, usize), Problem> {
     }
 }
 
+/// How many bytes `write_string` appends.
+pub(in super::super) fn string_length(text: &str) -> usize {
+    let escape = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 1,
+        0..0x20 => 5,
+        _ => 0,
+    };
+    2 + text.len() + text.bytes().map(escape).sum::<usize>()
+}
+
 /// Appends `text` as a JSON string, with the shortest escape of each character: what came in as two bytes must not come
 /// out as six.
 pub(in super::super) fn write_string(out: &mut String, text: &str) {

@@ -8,7 +8,10 @@ use pgrx::{FromDatum, IntoDatum, pg_sys};
 use super::super::batch::invalid;
 use super::super::row::jsonb;
 use crate::error::{Error, Result};
-use crate::event::{Clock, Event, EventColumns, Format, Inet, MIN_CREATED_AT, OnInvalid, decode, encode};
+use crate::event::{
+    Clock, Event, EventColumns, Format, Inet, MAX_EVENT_BYTES, MIN_CREATED_AT, OnInvalid, Problem, decode,
+    encode, encoded_length,
+};
 use crate::session::binding;
 use crate::settings;
 use crate::tier::{to_postgres_time, to_unix_time};
@@ -65,6 +68,7 @@ impl Inserted {
         self.default(PATH, || "/".into_datum());
         self.default(STATUS, || 200.into_datum());
         let clock = Clock { now, max_future: now + settings::max_future_skew() };
+        self.check_size()?;
         Ok(Event {
             created_at: self.created_at(&clock)?,
             host: self.text(HOST),
@@ -78,6 +82,16 @@ impl Inserted {
             ip_address: self.ip_address(),
             metadata: self.metadata(&clock)?,
         })
+    }
+
+    /// Error if the event has more bytes as JSON than one may have. Its metadata is checked where it is read.
+    fn check_size(&self) -> Result<()> {
+        let texts = [HOST, METHOD, PATH, USER_AGENT, REFERRER];
+        let texts = texts.into_iter().filter_map(|column| self.value::<&str>(column));
+        if encoded_length(texts) > MAX_EVENT_BYTES {
+            return Err(invalid(Problem::TooLarge { what: "the event" }.into()));
+        }
+        Ok(())
     }
 
     pub fn org(&self) -> Result<&str> {

@@ -8,6 +8,7 @@ pub mod firing;
 mod inserted;
 pub mod pending;
 
+use core::ffi::CStr;
 use std::time::Instant;
 
 use pgrx::pg_sys;
@@ -16,6 +17,9 @@ use super::batch;
 use crate::call::pg_function;
 use crate::error::{Error, Result, report};
 use inserted::Inserted;
+
+/// The statement trigger.
+const STORE: &CStr = c"log_events_store";
 
 pg_function! {
     /// `tailstream.insert_log_event()`: INSTEAD OF INSERT … FOR EACH ROW
@@ -56,18 +60,14 @@ unsafe fn collect(trigger: &pg_sys::TriggerData) -> Result<pg_sys::Datum> {
     Ok(row.with_id(id))
 }
 
-/// The function of the statement trigger beside this row trigger.
+/// The function of the statement trigger beside this row trigger. Owners may have put others there.
 unsafe fn store_function(trigger: &pg_sys::TriggerData) -> Result<pg_sys::Oid> {
     // SAFETY: the relation is open and has the trigger that runs, so its triggers are described.
     unsafe {
         let all = &*(*trigger.tg_relation).trigdesc;
         let triggers = std::slice::from_raw_parts(all.triggers, all.numtriggers.unsigned_abs() as usize);
-        let of_statement = triggers
-            .iter()
-            .find(|trigger| u32::from(trigger.tgtype.unsigned_abs()) & pg_sys::TRIGGER_TYPE_ROW == 0);
-        of_statement
-            .map(|trigger| trigger.tgfoid)
-            .ok_or(Error::Internal("view log_events has lost a trigger"))
+        let stores = triggers.iter().find(|trigger| CStr::from_ptr(trigger.tgname) == STORE);
+        stores.map(|trigger| trigger.tgfoid).ok_or(Error::Internal("view log_events has lost a trigger"))
     }
 }
 

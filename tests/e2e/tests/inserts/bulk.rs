@@ -194,3 +194,33 @@ fn random_rows_are_returned_as_they_are_stored() {
     }
     check_shown(&mut client, sent);
 }
+
+#[test]
+fn an_event_that_is_too_large_as_json_is_refused() {
+    let database = database("too_large");
+    let mut client = database.connect();
+    for path in ["repeat('x', 256 << 20)", r"repeat(E'\x01', 45000000)"] {
+        let insert = format!("INSERT INTO tailstream.log_events (org_id, path) SELECT 'acme', {path}");
+        let error = refused(path, client.batch_execute(&insert), &["22023"]);
+        assert!(error.message().contains("the event has more than"), "{error:?}");
+    }
+    let fits = r"INSERT INTO tailstream.log_events (org_id, path) SELECT 'acme', repeat(E'\x01', 1000000)";
+    client.batch_execute(fits).expect("a large event");
+    assert_eq!(batches(&mut client, "acme"), [1]);
+}
+
+#[test]
+fn triggers_of_the_owner_beside_ours_are_left_alone() {
+    let database = database("beside");
+    let mut client = database.connect();
+    client
+        .batch_execute(
+            "CREATE TABLE audit (n int);
+             CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO audit VALUES (1); RETURN NULL; END';
+             CREATE TRIGGER audit AFTER INSERT ON tailstream.log_events FOR EACH STATEMENT EXECUTE FUNCTION audit();
+             INSERT INTO tailstream.log_events (org_id, path) SELECT 'acme', '/many' FROM generate_series(1, 70000)",
+        )
+        .expect("more rows than a batch has");
+    assert_eq!(batches(&mut client, "acme"), [65_536, 70_000 - 65_536]);
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM audit"), 1);
+}

@@ -94,6 +94,10 @@ const ATTEMPTS: &[&str] = &[
     "INSERT INTO tailstream.log_events (org_id) VALUES ('acme') ON CONFLICT DO UPDATE SET path = excluded.path RETURNING path",
     "MERGE INTO tailstream.log_events t USING (VALUES ('acme')) v (o) ON t.org_id = 'other' AND leak(t.path)
          WHEN NOT MATCHED THEN INSERT (org_id) VALUES (v.o) RETURNING t.path",
+    "CREATE FUNCTION below(text, text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+         'BEGIN RAISE NOTICE ''%'', $1; RETURN $1 < $2; END';
+     CREATE OPERATOR <<<# (LEFTARG = text, RIGHTARG = text, FUNCTION = below, RESTRICT = scalarltsel);
+     EXPLAIN SELECT 1 FROM {s} WHERE path <<<# '/z'",
     "SELECT s FROM {s} s FOR UPDATE",
     "SELECT * FROM {s} TABLESAMPLE SYSTEM (100)",
     "SELECT a.path FROM {s} a JOIN {s} b USING (id)",
