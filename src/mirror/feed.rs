@@ -11,7 +11,7 @@ use super::events::{self, Entries};
 use super::key::Template;
 use super::marker::Cursor;
 use super::orgs::{Mirrored, Orgs};
-use super::part::{Entry, Part};
+use super::part::{Entry, Oversized, Part};
 use super::server::{Limits, MAX_EVENTS};
 use super::window;
 use crate::batch::order::{self, STRETCH};
@@ -37,7 +37,7 @@ const ARGUMENTS: [PgBuiltInOids; 4] = [INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, 
 thread_local! {
     static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
     /// The org whose events are being read: should that fail, it concerns this one.
-    static READING: RefCell<Option<String>> = const { RefCell::new(None) };
+    static READING: RefCell<Option<(String, i64)>> = const { RefCell::new(None) };
 }
 
 /// Where reading goes on.
@@ -63,8 +63,8 @@ pub struct Source<'a> {
     pub limits: Limits,
 }
 
-/// The org that could not be read, after an error.
-pub fn take_failed() -> Option<String> {
+/// The org that could not be read, and at which position, after an error.
+pub fn take_failed() -> Option<(String, i64)> {
     READING.with_borrow_mut(Option::take)
 }
 
@@ -157,7 +157,7 @@ pub fn next_of(
         let mut ahead = Ahead::new(&positions, source.limits.entry);
         for (index, position) in positions.iter().enumerate() {
             let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
-            READING.set(Some(org.to_owned()));
+            READING.set(Some((org.to_owned(), position.seq)));
             let known = ahead.take(index, MAX_EVENTS.saturating_sub(part.entries))?;
             let stopped_at = add(&mut part, source, (org, &key), &mirrored, (position, from, known))?;
             *cursor = match stopped_at {
@@ -187,7 +187,7 @@ fn add(
     let room = source.limits.events.saturating_sub(part.entries).max(1) as i32;
     let mut end = position.events.min(from.saturating_add(room));
     let known = known.filter(|_| from == 0 && end == position.events);
-    READING.set(Some(org.to_owned()));
+    READING.set(Some((org.to_owned(), position.seq)));
     let Entries { entries, oversized } = match known {
         Some(entries) => Entries { entries, oversized: Vec::new() },
         None => events::read(org, position, from, &mut end, source.limits.entry)?,
@@ -199,7 +199,13 @@ fn add(
         }
         part.add(org, key, &entries, mirrored.stream_entries);
     }
-    part.oversized.extend(oversized.into_iter().map(|(id, bytes)| (org.to_owned(), id, bytes)));
+    part.oversized.extend(oversized.into_iter().map(|(event_id, bytes)| Oversized {
+        org: org.to_owned(),
+        event_id,
+        bytes,
+        ms: position.ms,
+        seq: position.stream_seq + (event_id & 0xffff),
+    }));
     if let Some(offset) = last_missing(&entries, position, from..end) {
         part.trim(org, key, position.ms, position.stream_seq + i64::from(offset) + 1);
     }

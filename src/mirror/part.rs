@@ -48,13 +48,25 @@ pub struct Part {
     commands: Commands,
     owners: Vec<Owner>,
     orgs: Vec<String>,
+    /// The org of the last entry.
+    sender: Option<usize>,
     pub entries: usize,
     /// Where reading goes on behind it.
     pub end: Reading,
     /// Events passed over because they were too old.
     pub expired: u64,
-    /// Events passed over because Redis takes none so large: org, id and bytes.
-    pub oversized: Vec<(String, i64, usize)>,
+    pub oversized: Vec<Oversized>,
+}
+
+/// An event passed over because Redis takes none so large.
+pub struct Oversized {
+    pub org: String,
+    pub event_id: i64,
+    /// Of its JSON.
+    pub bytes: usize,
+    /// The id that its entry would have.
+    pub ms: i64,
+    pub seq: i64,
 }
 
 impl Part {
@@ -71,17 +83,26 @@ impl Part {
         Self { end, ..Self::default() }
     }
 
-    fn owner(&mut self, org: &str) -> Owner {
+    fn org(&mut self, org: &str) -> usize {
         let known = self.orgs.iter().rposition(|other| other == org);
-        Owner::Org(known.unwrap_or_else(|| {
+        known.unwrap_or_else(|| {
             self.orgs.push(org.to_owned());
             self.orgs.len() - 1
-        }))
+        })
     }
 
-    /// The orgs that it has commands for.
-    pub fn orgs(&self) -> &[String] {
-        &self.orgs
+    fn owner(&mut self, org: &str) -> Owner {
+        Owner::Org(self.org(org))
+    }
+
+    /// Whether it has commands for the org.
+    pub fn concerns(&self, org: &str) -> bool {
+        self.orgs.iter().any(|other| other == org)
+    }
+
+    /// The org of the last entry.
+    pub fn sender(&self) -> Option<&str> {
+        self.sender.map(|sender| self.orgs[sender].as_str())
     }
 
     /// Removes what is under the key, and its line in the registry.
@@ -120,15 +141,17 @@ impl Part {
     }
 
     /// Trims a stream to what its tier keeps, roughly: by whole nodes.
-    pub fn limit(&mut self, key: &str, entries: i64, oldest_ms: i64) {
+    pub fn limit(&mut self, org: &str, key: &str, entries: i64, oldest_ms: i64) {
+        let owner = self.owner(org);
         self.commands.begin(5).word("XTRIM").word(key).word("MAXLEN").word("~").number(entries);
         self.commands.begin(5).word("XTRIM").word(key).word("MINID").word("~").number(oldest_ms.max(0));
-        self.owners.extend([Owner::Nobody; 2]);
+        self.owners.extend([owner; 2]);
     }
 
     /// Adds entries of one org in their order; the last one trims the stream to so many.
     pub fn add(&mut self, org: &str, key: &str, entries: &[Entry], most: i64) {
-        let owner = self.owner(org);
+        let sender = self.org(org);
+        self.sender = Some(sender);
         for (index, entry) in entries.iter().enumerate() {
             let trims = index + 1 == entries.len();
             self.commands.begin(if trims { 12 } else { 9 }).word("XADD").word(key);
@@ -137,7 +160,7 @@ impl Part {
             }
             self.commands.stream_id(entry.ms, entry.seq).word("id").number(entry.event_id);
             self.commands.word("ts").word(entry.time()).word("data").word(&entry.data);
-            self.owners.push(owner);
+            self.owners.push(Owner::Org(sender));
             self.entries += 1;
         }
     }
@@ -210,6 +233,11 @@ pub enum Outcome {
     Overtaken,
     /// Nothing was written, and nothing would be for now.
     Refused(String),
+}
+
+/// The id of an entry, as Redis writes it.
+pub fn stream_id(ms: i64, seq: i64) -> String {
+    format!("{ms}-{seq}")
 }
 
 /// An error as Redis itself puts it.

@@ -20,6 +20,8 @@ pub struct Rebuild {
     interruptions: u32,
     /// Where it goes on; `None` before the first part.
     pub cursor: Option<Cursor>,
+    /// It is not over before the flow has come here: the org was set aside for what comes before.
+    pub not_before: Cursor,
 }
 
 /// All of them, by org.
@@ -45,6 +47,7 @@ impl Rebuilds {
                 // What failed before may fail again.
                 known => Rebuild {
                     request,
+                    not_before: known.as_ref().map(|known| known.not_before).unwrap_or_default(),
                     backoff: known.map(|known| known.backoff).unwrap_or_default(),
                     retry_at: None,
                     interruptions: 0,
@@ -71,6 +74,13 @@ impl Rebuilds {
 
     pub fn finished(&mut self, org: &str) {
         self.by_org.remove(org);
+    }
+
+    /// The org must not follow the others again before they have come to this place: there it would fail again.
+    pub fn hold(&mut self, org: &str, not_before: Cursor) {
+        if let Some(rebuild) = self.by_org.get_mut(org) {
+            rebuild.not_before = rebuild.not_before.max(not_before);
+        }
     }
 
     /// Has it begin again after a pause.

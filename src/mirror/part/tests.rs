@@ -91,14 +91,15 @@ fn a_marker_that_changed_means_overtaken() {
 }
 
 #[test]
-fn what_is_nobodys_may_fail_for_its_keys_own_reason_only() {
+fn trimming_may_fail_for_its_keys_own_reason_only() {
     let mut part = Part::default();
-    part.limit("s:a", 10, -5);
+    part.limit("a", "s:a", 10, -5);
     let text = |error: &str| {
         format!("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n-{error}\r\n:0\r\n+OK\r\n{MARKER}")
     };
     let outcome = |error: &str| part.outcome(&replies(&text(error)), &marker().to_string());
-    assert_eq!(outcome("WRONGTYPE Operation against a key"), Outcome::Done(vec![]));
+    let Outcome::Done(failed) = outcome("WRONGTYPE Operation against a key") else { panic!() };
+    assert_eq!((failed.len(), &*failed[0].0), (1, "a"));
     assert!(matches!(outcome("OOM command not allowed"), Outcome::Refused(_)));
     let commands = String::from_utf8(part.pack(&OwnKeys::beside("m".into()), "x").into_bytes()).unwrap();
     assert!(commands.contains("MINID\r\n$1\r\n~\r\n$1\r\n0\r\n"), "no id is negative: {commands}");

@@ -30,13 +30,12 @@ pub struct Clearing {
 /// What is looked through. Registries are read page by page, from a cursor of Redis.
 enum Stage {
     Registries {
-        left: Vec<String>,
+        /// Those left to read, by the markers beside them.
+        left: Vec<OwnKeys>,
         cursor: String,
     },
     /// The orgs behind this one.
-    Orgs {
-        after: String,
-    },
+    Orgs { after: String },
     /// The new marker is on its way.
     Over,
 }
@@ -46,10 +45,9 @@ impl Pump {
     pub(super) fn begin_clearing(&mut self, marker: Marker) -> Result<()> {
         let former =
             transaction::run(Isolation::ReadCommitted, || snapshot::current(state::former_marker_keys))?;
-        let mut registries: Vec<String> =
-            former.into_iter().map(|marker| OwnKeys::beside(marker).registry).collect();
-        registries.push(self.keys.registry.clone());
-        let stage = Stage::Registries { left: registries, cursor: "0".to_owned() };
+        let mut left: Vec<OwnKeys> = former.into_iter().map(OwnKeys::beside).collect();
+        left.push(self.keys.clone());
+        let stage = Stage::Registries { left, cursor: "0".to_owned() };
         self.write_reset(Part::default(), Clearing { marker, stage, doomed: Vec::new() });
         Ok(())
     }
@@ -70,10 +68,7 @@ impl Pump {
                 Ok(())
             }
             Outcome::Done(_) => self.go_on_clearing(clearing),
-            Outcome::Overtaken | Outcome::Aborted(_) => {
-                self.forget_marker();
-                Ok(())
-            }
+            Outcome::Overtaken | Outcome::Aborted(_) => self.overtaken(),
             Outcome::Refused(message) => Err(Error::Redis(message)),
         }
     }
@@ -82,9 +77,10 @@ impl Pump {
     fn go_on_clearing(&mut self, mut clearing: Clearing) -> Result<()> {
         match &mut clearing.stage {
             Stage::Registries { left, cursor } => {
-                let registry = left.last().cloned().unwrap_or_default();
+                let keys = left.last().unwrap_or(&self.keys);
                 let mut commands = Commands::default();
-                commands.command(&["HSCAN", &registry, cursor, "COUNT", PAGE]);
+                commands.command(&["GET", &keys.marker]);
+                commands.command(&["HSCAN", &keys.registry, cursor, "COUNT", PAGE]);
                 self.ask(Awaited::Registered(clearing), commands);
                 Ok(())
             }
@@ -112,12 +108,26 @@ impl Pump {
 
     /// Some streams of a registry are known: those go that are no org's, or no org's any more.
     pub(super) fn streams_registered(&mut self, mut clearing: Clearing, replies: &[Value]) -> Result<()> {
-        part::first_error(replies)?;
-        let (next, streams) =
-            page(replies).ok_or_else(|| Error::Redis("an answer to HSCAN that is none".into()))?;
         let Stage::Registries { left, cursor } = &mut clearing.stage else { return Ok(()) };
-        let Some(registry) = left.last().cloned() else { return Ok(()) };
+        let Some(OwnKeys { marker, registry }) = left.last().cloned() else { return Ok(()) };
         let is_own = registry == self.keys.registry;
+        let (mut next, mut streams) = ("0".to_owned(), Vec::new());
+        match part::first_error(replies) {
+            Err(error) if is_own => return Err(error),
+            Err(error) => {
+                pgrx::log!(
+                    "tailstream mirror: \"{registry}\", from before this server, is not read: {error}"
+                );
+            }
+            // This database is a copy, and the other one went on: what it has is not ours to remove.
+            Ok(()) if !is_own && is_ahead(replies, &clearing.marker) => {
+                pgrx::log!("tailstream mirror: \"{marker}\" is another server's, which goes on by itself");
+            }
+            Ok(()) => {
+                (next, streams) =
+                    page(replies).ok_or_else(|| Error::Redis("an answer to HSCAN that is none".into()))?;
+            }
+        }
         if next == "0" {
             left.pop();
         }
@@ -175,9 +185,15 @@ impl Clearing {
     }
 }
 
+/// Whether the marker in the answer has come further than the new one.
+fn is_ahead(replies: &[Value], marker: &Marker) -> bool {
+    let other = replies.first().and_then(part::text).and_then(|text| text.parse::<Marker>().ok());
+    other.is_some_and(|other| other.cursor.seq > marker.cursor.seq)
+}
+
 /// The next cursor and the fields and values of an answer to HSCAN.
 fn page(replies: &[Value]) -> Option<(String, Vec<(String, String)>)> {
-    let [Value::Array(answer)] = replies else { return None };
+    let [_, Value::Array(answer)] = replies else { return None };
     let [cursor, Value::Array(fields)] = answer.as_slice() else { return None };
     let pairs = fields.chunks_exact(2).map(|pair| Some((part::text(&pair[0])?, part::text(&pair[1])?)));
     Some((part::text(cursor)?, pairs.collect::<Option<_>>()?))

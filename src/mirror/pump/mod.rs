@@ -10,6 +10,7 @@ mod suspect;
 mod upkeep;
 mod wish;
 
+use std::collections::{HashMap, HashSet};
 use std::mem::{Discriminant, discriminant};
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -37,6 +38,9 @@ use crate::{ingest, tier};
 
 /// How often Redis is asked whether it is what it was while there is nothing to send.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// How soon it is suspicious that somebody touches the mirror's own keys again.
+const OVERTAKEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// What a step came to.
 pub struct Turn {
@@ -67,8 +71,8 @@ enum Awaited {
     Part(Box<UnderWay>),
     /// What is under the key of a stream to be made again.
     Kind(Request),
-    /// Trimming of streams.
-    Sweep(Part, Marker),
+    /// Trimming of streams: those behind this org.
+    Sweep(Part, Marker, String),
     Heartbeat,
 }
 
@@ -116,6 +120,8 @@ pub struct Pump {
     furthest: Cursor,
     orders: u32,
     sweep: Option<String>,
+    /// Orgs whose streams cannot be trimmed: Redis refuses that for their keys' own reason.
+    untrimmed: HashSet<String>,
     sweep_at: Instant,
     heartbeat_at: Instant,
     /// Requests that were read from the tables.
@@ -132,6 +138,10 @@ pub struct Pump {
     /// may come back from there, and must not be taken for what has the number now.
     resync_numbers: Range<i64>,
     suspect: Option<Suspect>,
+    /// Of each org the id of the last event that was left out because it is too large.
+    left_out: HashMap<String, String>,
+    /// When somebody else last touched what is this mirror's own.
+    overtaken_at: Option<Instant>,
     /// It is noted in the table that the mirror is switched off.
     pause_noted: bool,
 }
@@ -161,6 +171,7 @@ impl Pump {
             furthest: Cursor::default(),
             orders: 0,
             sweep: None,
+            untrimmed: HashSet::new(),
             sweep_at: now,
             heartbeat_at: now,
             requests: 0,
@@ -171,6 +182,8 @@ impl Pump {
             new_epoch: None,
             resync_numbers: 0..0,
             suspect: None,
+            left_out: HashMap::new(),
+            overtaken_at: None,
             pause_noted: false,
         })
     }
@@ -260,6 +273,7 @@ impl Pump {
     fn disconnect(&mut self) {
         self.connected = false;
         self.awaited = None;
+        self.untrimmed.clear();
         self.slot.progress.set_connected_since(0);
         self.forget_marker();
     }
@@ -272,6 +286,18 @@ impl Pump {
         self.resync_numbers = 0..0;
     }
 
+    /// Redis does not hold the marker that this mirror wrote, or somebody touched it or the registry: it has to be asked
+    /// where it stands. If that happens again and again, not without pauses.
+    fn overtaken(&mut self) -> Result<()> {
+        self.forget_marker();
+        let now = Instant::now();
+        let before = self.overtaken_at.replace(now);
+        if before.is_some_and(|before| now - before < OVERTAKEN_AGAIN) {
+            return Err(Error::Redis("somebody else writes to the mirror's own keys".into()));
+        }
+        Ok(())
+    }
+
     /// Gives the next order, if there is anything to do. Returns how long to wait if not.
     fn next_order(&mut self, now: Instant) -> Result<Option<Duration>> {
         let Some(wish) = &self.wish else { return Ok(None) };
@@ -280,7 +306,7 @@ impl Pump {
             self.awaited = Some(Awaited::Connection);
             return Ok(None);
         }
-        if self.marker.is_none() {
+        let Some(marker) = &self.marker else {
             let mut commands = Commands::default();
             // A watch that was touched stays so until it is taken back.
             commands
@@ -289,6 +315,12 @@ impl Pump {
                 .command(&["GET", &self.keys.marker])
                 .command(&["HGET", &self.keys.registry, ""]);
             self.ask(Awaited::Marker, commands);
+            return Ok(None);
+        };
+        if self.suspect.is_some() && !self.proven {
+            // Nobody's events are to blame where nothing can be written at all.
+            let here = Reading { cursor: marker.cursor, ..Reading::default() };
+            self.send(Part::ending_at(here), None, None);
             return Ok(None);
         }
         // However much there is to send, streams to be made again and streams to be trimmed have their turn.
@@ -348,15 +380,14 @@ impl Pump {
             Awaited::Reset(clearing, part) => self.reset_written(clearing, &part, &replies),
             Awaited::Registered(clearing) => self.streams_registered(clearing, &replies),
             Awaited::Kinds(clearing) => self.clear_streams(clearing, &replies),
-            Awaited::Sweep(part, marker) => self.settle(&part, &replies, marker, false).map(drop),
+            Awaited::Sweep(part, marker, after) => self.swept(&part, &replies, marker, after),
             Awaited::Heartbeat => {
                 let held = replies.first().and_then(part::text);
                 if held == self.marker.as_ref().map(Marker::to_string) {
                     self.settled = true;
-                } else {
-                    self.forget_marker();
+                    return Ok(());
                 }
-                Ok(())
+                self.overtaken()
             }
         }
     }

@@ -27,6 +27,10 @@ impl Pump {
     pub(super) fn order_rebuild(&mut self, now: Instant) -> Result<bool> {
         let Some(rebuild) = self.rebuilds.due(now) else { return Ok(false) };
         let (request, cursor) = (rebuild.request.clone(), rebuild.cursor);
+        if self.ready.as_ref().is_some_and(|part| part.concerns(&request.org)) {
+            // That was made ready before it was known that the stream is made again, and goes first.
+            return Ok(false);
+        }
         let Some(wish) = &self.wish else { return Ok(false) };
         let Some(cursor) = cursor else {
             let mut commands = Commands::default();
@@ -83,8 +87,12 @@ impl Pump {
         });
         match read {
             Ok(Some((part, next, is_last))) => {
-                // The position that is being read may be its own, and begun before it was set aside.
-                let is_last = is_last && self.reading.inside.as_deref() != Some(org);
+                // The position that is being read may be its own, and begun before it was set aside; or the one that it was
+                // set aside for is still to come.
+                let not_before = self.rebuilds.get(org).map(|rebuild| rebuild.not_before);
+                let is_last = is_last
+                    && self.reading.inside.as_deref() != Some(org)
+                    && not_before.is_none_or(|not_before| self.reading.cursor >= not_before);
                 if part.is_empty() && !is_last {
                     self.more = true;
                     self.make_ready()?;
@@ -101,7 +109,7 @@ impl Pump {
             // Switched off meanwhile: its stream is left as it is.
             Ok(None) => self.finish(&request, 0).map(|()| false),
             Err(error) => match feed::take_failed() {
-                Some(org) => {
+                Some((org, _)) => {
                     self.rebuild_failed(&org, &error.to_string());
                     Ok(false)
                 }

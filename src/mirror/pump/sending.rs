@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::super::feed::{self, Source};
-use super::super::marker::Marker;
-use super::super::part::{Outcome, Part};
+use super::super::marker::{Cursor, Marker};
+use super::super::part::{Outcome, Oversized, Part, stream_id};
 use super::super::state::{self, Request};
 use super::suspect::Suspect;
 use super::{Awaited, HEARTBEAT, Pump, UnderWay};
@@ -40,11 +40,8 @@ impl Pump {
         let (template, after_seq, positions) = (wish.template.clone(), self.after_seq, self.positions);
         let mut reading = self.reading.clone();
         let mut limits = self.limits;
-        if let Some(suspect) = &self.suspect {
-            match suspect.limit(reading.cursor) {
-                Some(events) => limits.events = limits.events.min(events),
-                None => self.suspect = None,
-            }
+        if let Some(events) = self.suspect.as_ref().and_then(|suspect| suspect.limit(reading.cursor)) {
+            limits.events = limits.events.min(events);
         }
         let result = transaction::run(Isolation::ReadCommitted, || {
             if tier::lookup::positions()? != positions {
@@ -79,7 +76,7 @@ impl Pump {
             }
             Err(error) => match feed::take_failed() {
                 // One org's events cannot be read: the others go on without it.
-                Some(org) => self.set_aside(vec![(org, error.to_string())]),
+                Some((org, seq)) => self.set_aside(vec![(org, error.to_string())], Cursor::before(seq + 1)),
                 None => Err(error),
             },
         }
@@ -117,14 +114,15 @@ impl Pump {
     }
 
     /// Names the events that are left out because Redis takes none so large.
-    fn tell_oversized(&self, part: &Part) {
-        for (org, id, bytes) in &part.oversized {
+    fn tell_oversized(&mut self, part: &Part) {
+        for Oversized { org, event_id, bytes, ms, seq } in &part.oversized {
             let message = format!(
-                "event {id} of org \"{org}\" is left out of its stream: it has {bytes} bytes as JSON, and Redis takes {}",
+                "event {event_id} of org \"{org}\" is left out of its stream: it has {bytes} bytes as JSON, and Redis takes {}",
                 self.limits.entry
             );
             pgrx::log!("tailstream mirror: {message}");
             shared::note_error(self.slot, Role::Mirror, tier::to_postgres_time(ingest::now()), &message);
+            self.left_out.insert(org.clone(), stream_id(*ms, *seq));
         }
         self.slot.count(Counter::MirrorOversized, part.oversized.len() as u64);
     }
@@ -166,8 +164,8 @@ impl Pump {
             None => self.suspect = Some(Suspect::new(start, end)),
             Some(suspect) => {
                 if suspect.failed(start, end, part.entries) {
-                    let blamed = part.orgs().iter().map(|org| (org.clone(), message.clone())).collect();
-                    self.set_aside(blamed)?;
+                    let blamed = part.sender().map(|org| (org.to_owned(), message.clone()));
+                    self.set_aside(blamed.into_iter().collect(), end)?;
                 }
             }
         }
@@ -176,6 +174,7 @@ impl Pump {
 
     /// Redis holds this marker.
     pub(super) fn written(&mut self, marker: Marker) {
+        self.suspect.take_if(|suspect| suspect.limit(marker.cursor).is_none());
         self.marker = Some(marker);
         (self.proven, self.settled) = (true, true);
         self.heartbeat_at = Instant::now() + HEARTBEAT;
@@ -200,15 +199,12 @@ impl Pump {
                     self.rebuilds_failed(&failed);
                 } else {
                     // Nothing of it was written: once these orgs are set aside it is read again without them.
-                    self.set_aside(failed)?;
+                    self.set_aside(failed, part.end.cursor)?;
                 }
                 self.forget_marker();
                 Ok(Vec::new())
             }
-            Outcome::Overtaken => {
-                self.forget_marker();
-                Ok(Vec::new())
-            }
+            Outcome::Overtaken => self.overtaken().map(|()| Vec::new()),
             Outcome::Refused(message) => Err(Error::Redis(message)),
         }
     }
@@ -244,11 +240,12 @@ impl Pump {
             self.reading = part.end;
             self.more = true;
         }
-        self.set_aside(failed)
+        self.set_aside(failed, Cursor::default())
     }
 
-    /// These orgs go their own way until their streams were made again.
-    pub(super) fn set_aside(&mut self, failed: Vec<(String, String)>) -> Result<()> {
+    /// These orgs go their own way until their streams were made again, and the others have come to the place behind what
+    /// they failed for.
+    pub(super) fn set_aside(&mut self, failed: Vec<(String, String)>, behind: Cursor) -> Result<()> {
         if failed.is_empty() {
             return Ok(());
         }
@@ -267,6 +264,7 @@ impl Pump {
         self.rebuilds.update(requests);
         for (org, _) in &failed {
             self.rebuilds.failed(org, Instant::now(), process::random());
+            self.rebuilds.hold(org, behind);
         }
         Ok(())
     }

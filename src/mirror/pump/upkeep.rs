@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use redis::Value;
+
 use super::super::commands::Commands;
-use super::super::part::Part;
+use super::super::marker::Marker;
+use super::super::part::{Outcome, Part};
 use super::super::state;
 use super::{Awaited, HEARTBEAT, Pump};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::statement::snapshot;
 use crate::tier;
 use crate::worker::transaction::{self, Isolation};
@@ -30,12 +33,36 @@ impl Pump {
         let Some(marker) = self.marker.clone() else { return Ok(false) };
         self.sweep = Some(last.org.clone());
         let mut part = Part::default();
-        for stream in &limits {
-            part.limit(&wish.template.key(&stream.org), stream.entries, stream.oldest_ms);
+        for stream in limits.iter().filter(|stream| !self.untrimmed.contains(&stream.org)) {
+            part.limit(&stream.org, &wish.template.key(&stream.org), stream.entries, stream.oldest_ms);
         }
         self.link.run(part.pack(&self.keys, &marker.to_string()));
-        self.awaited = Some(Awaited::Sweep(part, marker));
+        self.awaited = Some(Awaited::Sweep(part, marker, after));
         Ok(true)
+    }
+
+    /// Streams were trimmed. If the keys of some are out of reach none was: it is tried again without those.
+    pub(super) fn swept(
+        &mut self,
+        part: &Part,
+        replies: &[Value],
+        marker: Marker,
+        after: String,
+    ) -> Result<()> {
+        match part.outcome(replies, &marker.to_string()) {
+            Outcome::Done(_) => self.written(marker),
+            Outcome::Aborted(failed) => {
+                for (org, message) in failed {
+                    pgrx::log!("tailstream mirror: the stream of org \"{org}\" cannot be trimmed: {message}");
+                    self.untrimmed.insert(org);
+                }
+                self.sweep = Some(after);
+                self.forget_marker();
+            }
+            Outcome::Overtaken => self.overtaken()?,
+            Outcome::Refused(message) => return Err(Error::Redis(message)),
+        }
+        Ok(())
     }
 
     /// Asks whether Redis is what it was. Where positions without entries were passed it moves the marker on, and

@@ -78,6 +78,25 @@ fn a_key_that_may_not_be_written_holds_up_its_own_org_alone() {
 }
 
 #[test]
+fn a_key_that_may_not_be_trimmed_leaves_the_others_trimmed() {
+    let mirror = Mirror::new("key-untrimmed");
+    let mut sides = mirror.sides();
+    for org in ["acme", "globex", "initech"] {
+        sides.ingest(org, 900);
+    }
+    sides.settle(&["acme", "globex", "initech"]);
+    let keys = ["~tailstream:mirror:*", "~*globex", "~*initech"];
+    command(&mut sides, &[&["ACL", "SETUSER", "default", "resetkeys"][..], &keys].concat());
+    sides.client.batch_execute("SELECT ts_alter_tier('standard', stream_entries => 100)").expect("a tier");
+    for org in ["globex", "initech"] {
+        eventually("the stream to be trimmed", PATIENCE, || (sides.length(org) < 300).then_some(()));
+    }
+    command(&mut sides, &["ACL", "SETUSER", "default", "allkeys"]);
+    assert_eq!(sides.status().retries, 0, "nothing was done twice");
+    assert_eq!(mirror.log_lines("stream of org \"acme\" cannot be trimmed").len(), 1);
+}
+
+#[test]
 fn a_stream_that_somebody_deleted_is_made_again_with_its_next_event_or_on_request() {
     let mirror = Mirror::new("key-deleted");
     let mut sides = mirror.sides();

@@ -62,8 +62,19 @@ fn a_backspace_takes_no_more_room_than_it_came_in_with() {
 
 #[test]
 fn an_org_whose_events_break_the_connection_is_set_aside_and_named() {
+    break_the_connection("redis-poison", 20);
+}
+
+#[test]
+fn so_is_one_whose_event_is_the_last_that_there_is() {
+    break_the_connection("redis-poison-last", 0);
+}
+
+/// Amid many others, which are sent together, one event makes Redis close the connection; so many batches of each of two
+/// orgs come behind it.
+fn break_the_connection(name: &str, behind: usize) {
     let mirror = Mirror::with(
-        "redis-poison",
+        name,
         |cluster| cluster,
         // Nobody is told of the limit.
         |redis| {
@@ -77,13 +88,12 @@ fn an_org_whose_events_break_the_connection_is_set_aside_and_named() {
     sides.ingest("globex", 5);
     sides.settle(&["acme", "globex"]);
     mirror.redis.pause().expect("SIGSTOP");
-    // The one amid many of others, which are sent together.
     for _ in 0..20 {
         sides.ingest("globex", 10);
         sides.ingest("initech", 7);
     }
     store(&mut sides, "acme", &of_backspaces(LIMIT));
-    for _ in 0..20 {
+    for _ in 0..behind {
         sides.ingest("globex", 10);
         sides.ingest("acme", 3);
     }

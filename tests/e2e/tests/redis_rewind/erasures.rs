@@ -84,10 +84,14 @@ fn the_streams_of_another_servers_mirror_that_this_database_had_are_cleared() {
     sides.settle(&["globex"]);
     // As a restored database finds it: its mirror had another marker on the server that it comes from.
     let former = "tailstream:mirror:1:1";
+    let [ahead, broken] = ["tailstream:mirror:2:2", "tailstream:mirror:3:3"];
     sides
         .client
-        .execute("UPDATE tailstream.mirror SET former_marker_keys = ARRAY[$1]", &[&former])
-        .expect("a former marker");
+        .execute(
+            "UPDATE tailstream.mirror SET former_marker_keys = ARRAY[$1, $2, $3]",
+            &[&former, &ahead, &broken],
+        )
+        .expect("former markers");
     let registry = format!("{former}:streams");
     for (key, org) in
         [("tailstream:stream:acme", "acme"), ("other:acme", "acme"), ("tailstream:stream:globex", "globex")]
@@ -97,15 +101,22 @@ fn the_streams_of_another_servers_mirror_that_this_database_had_are_cleared() {
     for key in ["tailstream:stream:acme", "other:acme"] {
         command(&mut sides, &["XADD", key, "1-1", "who", "somebody"]);
     }
+    // That server went on after this database was copied from it.
+    command(&mut sides, &["SET", ahead, "2 epoch 1 0 1000000 0"]);
+    command(&mut sides, &["HSET", &format!("{ahead}:streams"), "tailstream:stream:initech", "initech"]);
+    command(&mut sides, &["XADD", "tailstream:stream:initech", "1-1", "who", "somebody"]);
+    command(&mut sides, &["SET", &format!("{broken}:streams"), "no hash"]);
     let markers: Vec<String> =
         redis::cmd("KEYS").arg("tailstream:mirror:*").query(&mut sides.redis).expect("KEYS");
-    for marker in markers.iter().filter(|key| !key.starts_with(former)) {
+    let is_former = |key: &str| [former, ahead, broken].iter().any(|former| key.starts_with(former));
+    for marker in markers.iter().filter(|key| !is_former(key)) {
         command(&mut sides, &["DEL", marker]);
     }
     wait_until_gone(&mut sides, "acme");
     sides.settle(&["globex"]);
     let other: bool = redis::cmd("EXISTS").arg("other:acme").query(&mut sides.redis).expect("EXISTS");
     assert!(other, "keys that this database would not make are left alone");
+    assert!(exists(&mut sides, "initech"), "the streams of a mirror that goes on are left alone");
 }
 
 #[test]
