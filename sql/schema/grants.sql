@@ -28,7 +28,7 @@ GRANT EXECUTE ON FUNCTION
     tailstream.session_unbound()
 TO tailstream_writer;
 -- RETURNING needs SELECT on the columns that it returns. A writer reads nothing by that: whoever reads the view evaluates
--- its filter, and tailstream.is_retained() is for readers.
+-- its filter: tailstream.is_retained() is for readers, and tailstream.session_unbound() refuses others while the query is planned.
 GRANT INSERT, SELECT (id, created_at, org_id, host, method, path, status, response_time, response_size, user_agent, referrer,
                       ip_address, metadata) ON tailstream.log_events TO tailstream_writer;
 

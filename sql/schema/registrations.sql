@@ -22,6 +22,15 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
           GROUP BY c.tier) u
 $body$;
 
+-- Which tiers keep less than was set for them, in words; NULL if there are none. A dump was restored into tables that were
+-- there already, or the table was changed by hand.
+CREATE FUNCTION tailstream.shortened_tiers() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+    SELECT 'tiers keep less than was set for them, and are not purged: '
+           || string_agg(format('%s (%s, and %s was set)', quote_ident(t.name), t.retention, r.retention), ', ' ORDER BY t.id)
+    FROM tailstream.tiers t JOIN tailstream.tier_retentions r ON r.tier = t.id AND r.retention > t.retention
+$body$;
+
 -- Orgs that a chunk of events or positions has rows of and table orgs has not; looks at so many orgs at the most. Goes from
 -- org to org by the index, so the chunk is not scanned. A chunk that is being dropped is passed over.
 CREATE FUNCTION tailstream.unregistered_orgs(chunk regclass, most integer) RETURNS SETOF text
@@ -79,6 +88,11 @@ BEGIN
     status := 'error';
     message := tailstream.unknown_tiers();
     advice := 'Insert each into tailstream.tiers again with its id, name and retention, or into tailstream.dropped_tiers to have it purged.';
+    IF message IS NOT NULL THEN
+        RETURN NEXT;
+    END IF;
+    message := tailstream.shortened_tiers();
+    advice := 'Call ts_alter_tier() for each with the retention that it is to have.';
     IF message IS NOT NULL THEN
         RETURN NEXT;
     END IF;

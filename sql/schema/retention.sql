@@ -39,7 +39,7 @@ END
 $body$;
 
 -- The chunks whose every event is older than their tier's retention. A tier that was dropped counts as the longest; of one
--- that is in no table nobody knows how long its events are wanted, and its chunks stay.
+-- that is in no table, or keeps less than was set for it, nobody knows how long its events are wanted, and its chunks stay.
 -- The grace lets an ingest that began while its events were still young enough finish before its chunk goes.
 -- A day of retention has 24 hours, also where clocks are changed: hence UTC, here and below.
 CREATE FUNCTION tailstream.expired_chunks()
@@ -49,7 +49,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' A
     FROM tailstream.chunks('tailstream.events', 'created_at') c
     LEFT JOIN tailstream.tiers t ON t.id = c.tier
     LEFT JOIN tailstream.dropped_tiers d ON d.id = c.tier
-    CROSS JOIN LATERAL (SELECT CASE WHEN t.id IS NOT NULL THEN t.retention
+    LEFT JOIN tailstream.tier_retentions r ON r.tier = c.tier AND r.retention > t.retention
+    CROSS JOIN LATERAL (SELECT CASE WHEN r.tier IS NOT NULL THEN NULL
+                                    WHEN t.id IS NOT NULL THEN t.retention
                                     WHEN d.id IS NOT NULL THEN (SELECT max(retention) FROM tailstream.tiers) END) AS k(retention)
     WHERE c.range_end <= clock_timestamp() - k.retention - interval '10 seconds'
 $body$;
@@ -224,8 +226,8 @@ BEGIN
         RETURN;
     END IF;
     PERFORM pg_stat_clear_snapshot();
-    unknown := tailstream.unknown_tiers();
-    IF unknown IS NOT NULL THEN
+    unknown := concat_ws('; ', tailstream.unknown_tiers(), tailstream.shortened_tiers());
+    IF unknown <> '' THEN
         RAISE WARNING '%', unknown
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'ts_health() says what to do.';
         -- Their events may be wanted for longer than any tier says, and what is known of them with them.

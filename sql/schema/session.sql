@@ -5,7 +5,8 @@ CREATE FUNCTION tailstream.bound_org() RETURNS text
 LANGUAGE c STABLE LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'bound_org_wrapper';
 
 -- True, or an error in a session that is bound to an org. IMMUTABLE so that the planner evaluates it
--- and no plan carries it: a change of the setting discards all plans.
+-- and no plan carries it: a change of the setting discards all plans. It has to raise before the planner estimates anything, for an
+-- operator of a writer's own would be shown the table's statistics then.
 CREATE FUNCTION tailstream.session_unbound() RETURNS boolean
 LANGUAGE c IMMUTABLE LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'session_unbound_wrapper';
 

@@ -214,6 +214,16 @@ BEGIN
         );
     END IF;
 
+    -- The retentions that were set by hand. Table tiers has rows from the beginning, so a dump that is restored into it may
+    -- leave them as they begin; this one is empty then, and takes what the dump has. A tier that keeps less than is noted
+    -- here is not purged.
+    IF to_regclass('tailstream.tier_retentions') IS NULL THEN
+        CREATE TABLE tailstream.tier_retentions (
+            tier      smallint PRIMARY KEY,
+            retention interval NOT NULL
+        );
+    END IF;
+
     -- Up to which time chunks of a tier were dropped by now.
     IF to_regclass('tailstream.purges') IS NULL THEN
         CREATE TABLE tailstream.purges (

@@ -69,6 +69,10 @@ BEGIN
     UPDATE tailstream.tiers t
     SET retention = altered.retention, lost_before = altered.lost_before, stream_entries = altered.stream_entries, stream_age = altered.stream_age
     WHERE t.id = altered.id;
+    IF retention IS NOT NULL THEN
+        INSERT INTO tailstream.tier_retentions AS r (tier, retention) VALUES (altered.id, altered.retention)
+        ON CONFLICT ON CONSTRAINT tier_retentions_pkey DO UPDATE SET retention = excluded.retention;
+    END IF;
     IF wider THEN
         -- A stream holds nothing that is older.
         oldest := clock_timestamp() - altered.stream_age;
@@ -92,6 +96,7 @@ BEGIN
             USING ERRCODE = 'dependent_objects_still_exist', DETAIL = 'Orgs that register themselves get it.';
     END IF;
     DELETE FROM tailstream.tiers t WHERE t.id = dropped;
+    DELETE FROM tailstream.tier_retentions r WHERE r.tier = dropped;
     -- Its chunks may outlive it, and the purge has to know that they may go.
     INSERT INTO tailstream.dropped_tiers (id, name) VALUES (dropped, ts_drop_tier.name)
     ON CONFLICT (id) DO UPDATE SET name = excluded.name, dropped_at = excluded.dropped_at;

@@ -184,9 +184,11 @@ fn a_plain_dump_without_the_hooks_loses_no_event_to_the_purge() {
     client
         .batch_execute(
             "INSERT INTO tailstream.events (id, created_at, org_id, tier, path)
-             SELECT n, now() - n * interval '1 day', 'slow', 3, '/old' FROM generate_series(9, 29) n",
+             SELECT n, now() - n * interval '1 day', 'slow', 3, '/old' FROM generate_series(9, 29) n;
+             INSERT INTO tailstream.events (id, created_at, org_id, tier, path)
+             VALUES (100, now() - interval '7 days 12 hours', 'gold', 2, '/longer')",
         )
-        .expect("events of a month");
+        .expect("events of a month, and of a tier that keeps more than it began with");
     let file = database.cluster.dir().join("plain.sql");
     let file = file.to_str().expect("a path");
     run(&database.cluster, "pg_dump", &["-f", file, "plain"]);
@@ -210,9 +212,12 @@ fn a_plain_dump_without_the_hooks_loses_no_event_to_the_purge() {
         "{heard:?}"
     );
     let sick = "SELECT component || ': ' || status FROM ts_health() WHERE component IN ('tiers', 'orgs')";
-    assert_eq!(column::<String>(&mut client, sick), ["tiers: error", "orgs: warning"]);
-
-    let of_month = "SELECT count(*) FROM tailstream.events WHERE tier = 3";
+    assert_eq!(column::<String>(&mut client, sick), ["tiers: error", "tiers: error", "orgs: warning"]);
+    assert!(
+        heard.iter().any(|warning| warning.contains("premium (7 days, and 8 days was set)")),
+        "{heard:?}"
+    );
+    let of_month = "SELECT count(*) FROM tailstream.events WHERE tier IN (2, 3)";
     let kept: i64 = one(&mut client, of_month);
     for function in ["ts_retention_preview", "ts_apply_retention"] {
         let unknown = format!("SELECT chunks_dropped FROM {function}() WHERE tier = '(unknown tier 3)'");
@@ -228,6 +233,7 @@ fn a_plain_dump_without_the_hooks_loses_no_event_to_the_purge() {
     client
         .batch_execute(
             "INSERT INTO tailstream.tiers (id, name, retention) VALUES (3, 'month', '30 days');
+             SELECT ts_alter_tier('premium', '8 days');
              SELECT ts_set_org_tier(org, 'month') FROM unnest('{gold,slow,tin,o''brien}'::text[]) org",
         )
         .expect("repairs");
