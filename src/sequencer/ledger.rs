@@ -159,7 +159,8 @@ pub fn load(positions: pg_sys::Oid) -> Result<Order> {
     // What was adopted in this transaction is to be seen.
     snapshot::current(|| {
         let look = order::last_look_behind(after_seq)?;
-        let (seen, partial) = look.map_or((seen, None), |look| (look.snapshot, look.partial));
+        let (seen, partial, unseen_since) =
+            look.map_or((seen, None, None), |look| (look.snapshot, look.partial, look.unseen_since));
         let horizon =
             seen.and_then(|seen| Horizon::new(seen.parse().ok()?, partial.as_deref().unwrap_or("")).ok());
         let horizon = horizon.ok_or(Error::Internal("a snapshot that cannot be read"))?;
@@ -173,7 +174,7 @@ pub fn load(positions: pg_sys::Oid) -> Result<Order> {
                 events: last.events_before + last.events,
             };
         }
-        Ok(Order { positions, horizon, counter, marks: Marks::new() })
+        Ok(Order { positions, horizon, counter, marks: Marks::new(), unseen_since })
     })
 }
 
@@ -212,8 +213,10 @@ pub fn place(batches: &[Batch], order: &mut Order) -> Result<()> {
     Spi::connect_mut(|client| PLACE.with(|statement| statement.run(client, &arguments).map(drop)))
 }
 
-/// What this look has not seen was received then or later; `None` if that is not known.
+/// What this look has not seen was received then or later; `None` if that is not known. Transactions that began before this
+/// process were not seen by the look before it either.
 fn unseen_since(order: &Order) -> Option<TimestampWithTimeZone> {
     let since = order.marks.since(order.horizon.first_unseen());
-    (since != i64::MIN).then(|| TimestampWithTimeZone::try_from(to_postgres_time(since)).ok()).flatten()
+    let since = if since == i64::MIN { order.unseen_since? } else { to_postgres_time(since) };
+    TimestampWithTimeZone::try_from(since).ok()
 }

@@ -44,6 +44,8 @@ struct Order {
     horizon: Horizon,
     counter: place::Counter,
     marks: Marks,
+    /// Since when what the last look before this process began had not seen can have been received: PostgreSQL's microseconds.
+    unseen_since: Option<i64>,
 }
 
 /// What a look came to.

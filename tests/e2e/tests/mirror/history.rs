@@ -3,7 +3,7 @@
 
 use postgres::Client;
 use tailstream_e2e::Sides;
-use tailstream_e2e::database::column;
+use tailstream_e2e::database::{column, one};
 use tailstream_e2e::eventually;
 use tailstream_e2e::mirror::PATIENCE;
 
@@ -96,14 +96,25 @@ fn what_is_of_the_present_opens_no_chunk_of_the_past() {
     end_worker(&mut client, "mirror");
     sides.ingest("acme", 2);
     wait_for_entries(&mut sides, entries + 2);
-    // A sequencer that begins looks at all of the ledger, once.
+    // A sequencer that begins looks at all of the ledger, and for what transactions that are open then may write yet. What it
+    // writes down of its looks keeps others from that.
     lock.batch_execute("COMMIT").expect("commit");
+    reader.batch_execute("BEGIN; SELECT pg_current_xact_id()").expect("an open transaction");
     end_worker(&mut client, "sequencer");
     sides.ingest("acme", 2);
     wait_for_entries(&mut sides, entries + 4);
     lock_history(&mut lock);
+    assert_eq!(sides.status().backlog_batches, 0);
+    lock.batch_execute("COMMIT").expect("commit");
+    reader.batch_execute("COMMIT").expect("commit");
+    let begun: String = one(&mut client, "SELECT pg_current_xact_id()::text");
+    let over = format!("SELECT pg_snapshot_xmin(pg_current_snapshot()) > '{begun}'::xid8");
+    eventually("what was open then to be over", PATIENCE, || one::<bool>(&mut client, &over).then_some(()));
     sides.ingest("acme", 2);
     wait_for_entries(&mut sides, entries + 6);
+    lock_history(&mut lock);
+    sides.ingest("acme", 2);
+    wait_for_entries(&mut sides, entries + 8);
 }
 
 fn end_worker(client: &mut Client, role: &str) {
