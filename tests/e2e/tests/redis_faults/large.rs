@@ -65,9 +65,10 @@ fn an_org_whose_events_break_the_connection_is_set_aside_and_named() {
     break_the_connection("redis-poison", 20);
 }
 
+/// While its part is under way the next one is read, where there is no suspicion.
 #[test]
-fn so_is_one_whose_event_is_the_last_that_there_is() {
-    break_the_connection("redis-poison-last", 0);
+fn so_is_one_with_more_behind_it_than_is_sent_together() {
+    break_the_connection("redis-poison-more", 100);
 }
 
 /// Amid many others, which are sent together, one event makes Redis close the connection; so many batches of each of two
