@@ -12,6 +12,8 @@ use crate::error::Error;
 use crate::tier::lookup;
 
 const VIEW: &CStr = c"log_events";
+/// How the names of our triggers on it begin.
+const OURS: &[u8] = b"log_events_";
 
 static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
 static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
@@ -69,7 +71,9 @@ unsafe extern "C-unwind" fn fire_always(relations: *mut pg_sys::List) {
             {
                 let count = triggers.numtriggers.unsigned_abs() as usize;
                 for trigger in std::slice::from_raw_parts_mut(triggers.triggers, count) {
-                    trigger.tgenabled = pg_sys::TRIGGER_FIRES_ALWAYS as c_char;
+                    if CStr::from_ptr(trigger.tgname).to_bytes().starts_with(OURS) {
+                        trigger.tgenabled = pg_sys::TRIGGER_FIRES_ALWAYS as c_char;
+                    }
                 }
             }
         }

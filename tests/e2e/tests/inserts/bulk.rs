@@ -223,4 +223,16 @@ fn triggers_of_the_owner_beside_ours_are_left_alone() {
         .expect("more rows than a batch has");
     assert_eq!(batches(&mut client, "acme"), [65_536, 70_000 - 65_536]);
     assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM audit"), 1);
+    client
+        .batch_execute(
+            "SET session_replication_role = replica;
+             INSERT INTO tailstream.log_events (org_id, path) VALUES ('globex', '/one')",
+        )
+        .expect("a row");
+    assert_eq!(batches(&mut client, "globex"), [1]);
+    assert_eq!(
+        one::<i64>(&mut client, "SELECT count(*) FROM audit"),
+        1,
+        "the owner's trigger is for origins"
+    );
 }
