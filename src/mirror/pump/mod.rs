@@ -234,6 +234,7 @@ impl Pump {
     fn heard(&mut self, awaited: Option<Awaited>, answer: Answer) -> Result<()> {
         let Some(awaited) = awaited else { return Ok(()) };
         let kind = awaited.kind();
+        let is_empty = matches!(&awaited, Awaited::Part(under_way) if under_way.part.entries == 0);
         let result = match (answer, awaited) {
             (Ok(replies), awaited) => self.answered(awaited, replies),
             (Err(message), Awaited::Part(under_way)) => Err(self.part_failed(&under_way, message)?),
@@ -241,6 +242,9 @@ impl Pump {
         };
         if result.is_err() {
             self.failed = Some(kind);
+        } else if is_empty && self.suspect.is_some() {
+            // A marker alone says nothing of the events that failed.
+            self.settled = false;
         } else if self.failed == Some(kind) {
             self.failed = None;
             self.recovered = true;
