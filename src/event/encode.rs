@@ -53,8 +53,11 @@ pub fn encode(event: &EventColumns<'_>) -> String {
     push_number(&mut out, "response_size", event.response_size);
     push_text(&mut out, "user_agent", event.user_agent);
     push_text(&mut out, "referrer", event.referrer);
-    let ip_address = event.ip_address.map(|inet| inet.to_string());
-    push_text(&mut out, "ip_address", ip_address.as_deref());
+    if let Some(address) = event.ip_address {
+        push_name(&mut out, "ip_address");
+        let written = write!(out, "\"{address}\"");
+        debug_assert!(written.is_ok(), "writing to a string cannot fail");
+    }
     if let Some(metadata) = event.metadata {
         match members(metadata) {
             Some(members) => push_metadata(&mut out, event, &members),

@@ -1,7 +1,7 @@
 //! IP addresses with an optional prefix length, as PostgreSQL's `inet` has them.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 /// An address and the length of its prefix; the whole address for a single host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,23 @@ pub enum Inet {
     V6([u8; 16], u8),
 }
 
+/// PostgreSQL's numbers for the address families, the first byte of a stored `inet` (`utils/inet.h`).
+pub const STORED_V4: u8 = 2;
+pub const STORED_V6: u8 = 3;
+
 impl Inet {
+    /// From the bytes of a stored `inet` behind its length: the family, the length of the prefix, the address. `None` if
+    /// they are something else.
+    pub fn from_stored(bytes: &[u8]) -> Option<Self> {
+        match *bytes {
+            [STORED_V4, prefix @ ..=32, ref address @ ..] => Some(Self::V4(address.try_into().ok()?, prefix)),
+            [STORED_V6, prefix @ ..=128, ref address @ ..] => {
+                Some(Self::V6(address.try_into().ok()?, prefix))
+            }
+            _ => None,
+        }
+    }
+
     /// Reads `address` or `address/prefix`; `None` if it is neither.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = match text.split_once('/') {
@@ -38,12 +54,26 @@ fn parse_prefix(text: &str) -> Option<u8> {
 
 impl fmt::Display for Inet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::V4(octets, 32) => Ipv4Addr::from(octets).fmt(f),
-            Self::V4(octets, prefix) => write!(f, "{}/{prefix}", Ipv4Addr::from(octets)),
-            Self::V6(octets, 128) => Ipv6Addr::from(octets).fmt(f),
-            Self::V6(octets, prefix) => write!(f, "{}/{prefix}", Ipv6Addr::from(octets)),
+        // Digits by themselves: formatting with a pattern takes several times as long, and each mirrored event has one.
+        let mut digits = itoa::Buffer::new();
+        let (prefix, host) = match *self {
+            Self::V4(octets, prefix) => {
+                for (at, octet) in octets.into_iter().enumerate() {
+                    f.write_str(if at > 0 { "." } else { "" })?;
+                    f.write_str(digits.format(octet))?;
+                }
+                (prefix, 32)
+            }
+            Self::V6(octets, prefix) => {
+                Ipv6Addr::from(octets).fmt(f)?;
+                (prefix, 128)
+            }
+        };
+        if prefix == host {
+            return Ok(());
         }
+        f.write_str("/")?;
+        f.write_str(digits.format(prefix))
     }
 }
 

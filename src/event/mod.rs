@@ -23,7 +23,7 @@ pub use decode::Decoded;
 pub use decode::{Clock, Format, OnInvalid, Rejection, decode};
 pub use encode::{EventColumns, encode, encoded_length};
 pub use error::{EventError, Problem};
-pub use inet::Inet;
+pub use inet::{Inet, STORED_V4, STORED_V6};
 pub use time::MIN_CREATED_AT;
 
 /// Levels of nesting that the metadata of one event may have, its own object being the first.

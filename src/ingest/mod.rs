@@ -23,7 +23,7 @@ use batch::{Outcome, Request};
 pub use batch::now;
 pub use lane::chunk;
 pub use lane::spot::Spot;
-pub use row::COLUMNS;
+pub use row::{COLUMNS, inet, jsonb_text};
 
 pg_function! {
     /// `ts_ingest(org text, events json, idempotency_key text, on_invalid text)`

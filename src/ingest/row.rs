@@ -6,7 +6,7 @@ use std::ffi::CString;
 use pgrx::{IntoDatum, pg_sys};
 
 use crate::error::{Error, Result};
-use crate::event::{Event, Inet};
+use crate::event::{Event, Inet, STORED_V4, STORED_V6};
 use crate::tier::to_postgres_time;
 
 /// A column of a table.
@@ -49,9 +49,6 @@ const fn column(name: &'static CStr, kind: pg_sys::Oid, not_null: bool) -> Colum
 }
 
 const HEADER: usize = size_of::<u32>();
-/// PostgreSQL's own numbers for the address families.
-const INET_V4: u8 = 2;
-const INET_V6: u8 = 3;
 
 /// Column values of one row. Their bytes lie in `space`, which the next row uses again.
 pub struct Row {
@@ -129,8 +126,8 @@ impl Row {
 
     fn set_inet(&mut self, column: usize, address: Option<Inet>) {
         let datum = address.map(|address| match address {
-            Inet::V4(bytes, prefix) => self.varlena(&[&[INET_V4, prefix], &bytes]),
-            Inet::V6(bytes, prefix) => self.varlena(&[&[INET_V6, prefix], &bytes]),
+            Inet::V4(bytes, prefix) => self.varlena(&[&[STORED_V4, prefix], &bytes]),
+            Inet::V6(bytes, prefix) => self.varlena(&[&[STORED_V6, prefix], &bytes]),
         });
         self.set_datum(column, datum);
     }
@@ -155,6 +152,19 @@ impl Row {
     }
 }
 
+/// The address of an `inet` value; `None` if it has neither family.
+///
+/// # Safety
+/// The value must be an `inet`, and not NULL.
+pub unsafe fn inet(value: pg_sys::Datum) -> Option<Inet> {
+    // SAFETY: the caller's promise; a packed value has its bytes behind the header, wherever that ends.
+    unsafe {
+        let stored = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
+        let (start, length) = (pgrx::varlena::vardata_any(stored), pgrx::varlena::varsize_any_exhdr(stored));
+        Inet::from_stored(core::slice::from_raw_parts(start.cast(), length))
+    }
+}
+
 /// JSON text as jsonb, allocated in the current memory context.
 pub fn jsonb(text: &str) -> Result<pg_sys::Datum> {
     let text = CString::new(text).map_err(|_| Error::Internal("metadata with a NUL byte"))?;
@@ -162,4 +172,14 @@ pub fn jsonb(text: &str) -> Result<pg_sys::Datum> {
     let datum =
         unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[text.as_c_str().into_datum()]) };
     datum.ok_or(Error::Internal("jsonb_in returned NULL"))
+}
+
+/// The text of a `jsonb` value, in the current memory context.
+///
+/// # Safety
+/// The value must be a `jsonb`, and not NULL.
+pub unsafe fn jsonb_text<'a>(value: pg_sys::Datum) -> Option<&'a str> {
+    // SAFETY: the caller's promise; jsonb_out returns a C string, and the database is UTF-8.
+    let text = unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(value)]) };
+    text.and_then(|text| text.to_str().ok())
 }

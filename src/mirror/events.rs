@@ -1,15 +1,13 @@
 //! The events of a batch, as entries of a stream.
 
-use core::ffi::CStr;
 use core::ops::ControlFlow;
-
-use pgrx::pg_sys;
 
 use super::part::Entry;
 use super::server::MAX_BYTES;
 use crate::batch::{self, Position, Sink, together};
 use crate::error::Result;
-use crate::event::{EventColumns, Inet, encode, encoded_length};
+use crate::event::{EventColumns, encode, encoded_length};
+use crate::ingest::{inet, jsonb_text};
 use crate::statement::raw::RawRow;
 use crate::tier::to_unix_time;
 
@@ -107,12 +105,6 @@ const LONGEST_ESCAPE: usize = 6;
 fn entry(row: &RawRow<'_>, position: &Position, most: usize) -> core::result::Result<Entry, (i64, usize)> {
     let event_id = row.int8(0).unwrap_or_default();
     let created_at = to_unix_time(row.int8(1).unwrap_or_default());
-    let printed = |column: usize, output: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum| {
-        let value = row.datum(column)?;
-        // SAFETY: output functions take one value of their type and return a C string.
-        let text = unsafe { pgrx::direct_function_call::<&CStr>(output, &[Some(value)]) };
-        text.and_then(|text| text.to_str().ok())
-    };
     let columns = EventColumns {
         created_at,
         host: row.text(3),
@@ -123,8 +115,10 @@ fn entry(row: &RawRow<'_>, position: &Position, most: usize) -> core::result::Re
         response_size: row.int8(8),
         user_agent: row.text(9),
         referrer: row.text(10),
-        ip_address: printed(11, pg_sys::inet_out).and_then(Inet::parse),
-        metadata: printed(12, pg_sys::jsonb_out),
+        // SAFETY: column 11 of tailstream.events is an inet.
+        ip_address: row.datum(11).and_then(|value| unsafe { inet(value) }),
+        // SAFETY: column 12 is a jsonb.
+        metadata: row.datum(12).and_then(|value| unsafe { jsonb_text(value) }),
     };
     let texts = [columns.host, columns.method, columns.path, columns.user_agent, columns.referrer];
     let texts = || texts.into_iter().flatten();

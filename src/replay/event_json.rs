@@ -7,7 +7,8 @@ use pgrx::{FromDatum, PgTupleDesc, pg_sys};
 
 use crate::call::pg_function;
 use crate::error::{Error, Result, report};
-use crate::event::{EventColumns, Inet, encode};
+use crate::event::{EventColumns, encode};
+use crate::ingest::{inet, jsonb_text};
 use crate::tier::to_unix_time;
 
 pg_function! {
@@ -74,10 +75,8 @@ impl Record {
         if created_at == i64::MIN || created_at == i64::MAX {
             return Err(Error::EndlessTime);
         }
-        let metadata =
-            self.datum(c"metadata", pg_sys::JSONBOID).and_then(|value| printed(pg_sys::jsonb_out, value));
-        let address =
-            self.datum(c"ip_address", pg_sys::INETOID).and_then(|value| printed(pg_sys::inet_out, value));
+        let metadata = self.datum(c"metadata", pg_sys::JSONBOID);
+        let address = self.datum(c"ip_address", pg_sys::INETOID);
         Ok(encode(&EventColumns {
             created_at: to_unix_time(created_at),
             host: self.text(c"host"),
@@ -88,18 +87,10 @@ impl Record {
             response_size: self.get(c"response_size", pg_sys::INT8OID),
             user_agent: self.text(c"user_agent"),
             referrer: self.text(c"referrer"),
-            ip_address: address.and_then(Inet::parse),
-            metadata,
+            // SAFETY: `datum` finds columns of the type it is asked for only.
+            ip_address: address.and_then(|value| unsafe { inet(value) }),
+            // SAFETY: `datum` finds columns of the type it is asked for only.
+            metadata: metadata.and_then(|value| unsafe { jsonb_text(value) }),
         }))
     }
-}
-
-/// A value as its type's output function prints it.
-fn printed<'a>(
-    output: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
-    value: pg_sys::Datum,
-) -> Option<&'a str> {
-    // SAFETY: output functions take one value of their type and return a C string; the database is UTF-8.
-    let text = unsafe { pgrx::direct_function_call::<&CStr>(output, &[Some(value)]) };
-    text.and_then(|text| text.to_str().ok())
 }

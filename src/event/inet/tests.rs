@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -39,10 +41,35 @@ fn refuses_what_is_no_address() {
 
 proptest! {
     #[test]
-    fn displays_what_it_reads(v4: [u8; 4], v6: [u8; 16], bits4 in 0_u8..=32, bits6 in 0_u8..=128) {
+    fn writes_what_it_reads(v4: [u8; 4], v6: [u8; 16], bits4 in 0_u8..=32, bits6 in 0_u8..=128) {
         for inet in [Inet::V4(v4, bits4), Inet::V6(v6, bits6)] {
             prop_assert_eq!(Inet::parse(&inet.to_string()), Some(inet));
         }
+    }
+
+    #[test]
+    fn writes_addresses_as_the_standard_library_does(v4: [u8; 4], v6: [u8; 16]) {
+        prop_assert_eq!(Inet::V4(v4, 32).to_string(), Ipv4Addr::from(v4).to_string());
+        prop_assert_eq!(Inet::V4(v4, 8).to_string(), format!("{}/8", Ipv4Addr::from(v4)));
+        prop_assert_eq!(Inet::V6(v6, 128).to_string(), Ipv6Addr::from(v6).to_string());
+    }
+
+    #[test]
+    fn reads_stored_addresses(v4: [u8; 4], v6: [u8; 16], bits4 in 0_u8..=32, bits6 in 0_u8..=128) {
+        let stored = [&[STORED_V4, bits4][..], &v4].concat();
+        prop_assert_eq!(Inet::from_stored(&stored), Some(Inet::V4(v4, bits4)));
+        let stored = [&[STORED_V6, bits6][..], &v6].concat();
+        prop_assert_eq!(Inet::from_stored(&stored), Some(Inet::V6(v6, bits6)));
+    }
+
+    #[test]
+    fn takes_nothing_else_for_a_stored_address(bytes in proptest::collection::vec(any::<u8>(), 0..24)) {
+        let valid = match bytes.as_slice() {
+            [STORED_V4, prefix, address @ ..] => *prefix <= 32 && address.len() == 4,
+            [STORED_V6, prefix, address @ ..] => *prefix <= 128 && address.len() == 16,
+            _ => false,
+        };
+        prop_assert_eq!(Inet::from_stored(&bytes).is_some(), valid);
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! A row that was inserted into the view, on its way to an event.
 
-use core::ffi::CStr;
 use std::borrow::Cow;
 
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 
 use super::super::batch::invalid;
-use super::super::row::jsonb;
+use super::super::row::{inet, jsonb, jsonb_text};
 use crate::error::{Error, Result};
 use crate::event::{
     Clock, Event, EventColumns, Format, Inet, MAX_EVENT_BYTES, MIN_CREATED_AT, OnInvalid, Problem, decode,
@@ -144,11 +143,8 @@ impl Inserted {
     }
 
     fn ip_address(&self) -> Option<Inet> {
-        if self.nulls[IP_ADDRESS] {
-            None
-        } else {
-            Inet::parse(printed(pg_sys::inet_out, self.values[IP_ADDRESS]))
-        }
+        // SAFETY: the column is an inet.
+        (!self.nulls[IP_ADDRESS]).then(|| unsafe { inet(self.values[IP_ADDRESS]) }).flatten()
     }
 
     /// As an event would have it: always an object.
@@ -156,7 +152,8 @@ impl Inserted {
         if self.nulls[METADATA] {
             return Ok(None);
         }
-        let text = printed(pg_sys::jsonb_out, self.values[METADATA]);
+        // SAFETY: the column is a jsonb.
+        let text = unsafe { jsonb_text(self.values[METADATA]) }.unwrap_or_default();
         let metadata = decoded(&format!("{{\"metadata\":{text}}}"), clock)?;
         match &metadata {
             None => self.set(METADATA, None),
@@ -171,14 +168,4 @@ impl Inserted {
 fn decoded(event: &str, clock: &Clock) -> Result<Option<String>> {
     let decoded = decode(Format::Json, event, clock, OnInvalid::Error).map_err(invalid)?;
     Ok(decoded.events.into_iter().next().and_then(|event| event.metadata))
-}
-
-/// A value as its type's output function prints it.
-fn printed<'a>(
-    output: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
-    value: pg_sys::Datum,
-) -> &'a str {
-    // SAFETY: output functions take one value of their type and return a C string; the database is UTF-8.
-    let text = unsafe { pgrx::direct_function_call::<&CStr>(output, &[Some(value)]) };
-    text.and_then(|text| text.to_str().ok()).unwrap_or_default()
 }
