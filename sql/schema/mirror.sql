@@ -1,10 +1,16 @@
 -- Has the mirror make an org's stream again, or remove it if the org is gone.
 CREATE FUNCTION tailstream.request_rebuild(org text, reason text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
-    INSERT INTO tailstream.mirror_rebuilds AS r (org_id, reason) VALUES (org, request_rebuild.reason)
+    -- Each request is a row of its own: a transaction that does not end must hold up neither the mirror nor other requests.
+    WITH earlier AS (
+        DELETE FROM tailstream.mirror_rebuilds r
+        USING (SELECT l.request FROM tailstream.mirror_rebuilds l WHERE l.org_id = org FOR UPDATE SKIP LOCKED) l
+        WHERE r.org_id = org AND r.request = l.request
+        RETURNING r.reason
+    )
+    INSERT INTO tailstream.mirror_rebuilds (org_id, reason)
     -- The stream of an org that is gone must go, whatever else is asked for meanwhile.
-    ON CONFLICT (org_id) DO UPDATE SET request = DEFAULT, requested_at = excluded.requested_at,
-                                       reason = CASE WHEN r.reason = 'erased' THEN r.reason ELSE excluded.reason END
+    SELECT org, CASE WHEN EXISTS (SELECT FROM earlier e WHERE e.reason = 'erased') THEN 'erased' ELSE request_rebuild.reason END
 $body$;
 
 -- ts_set_mirror: whether an org's events go to its Redis Stream, from the next commit on. Switched on again the stream
@@ -80,7 +86,7 @@ BEGIN
     entries_resent := progress.entries_resent;
     entries_expired := progress.entries_expired;
     retries := progress.retries;
-    orgs_to_rebuild := (SELECT count(*) FROM tailstream.mirror_rebuilds);
+    orgs_to_rebuild := (SELECT count(DISTINCT r.org_id) FROM tailstream.mirror_rebuilds r);
 
     IF progress.next_seq IS NULL AND progress.state <> 'off' THEN
         -- Redis was not asked yet how far it had come: at the worst it has nothing of the present.
@@ -120,7 +126,7 @@ BEGIN
     SELECT o.mirrored, t.stream_entries, t.stream_age INTO mirrored, stream_entries, stream_age
     FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier WHERE o.org_id = org;
     SELECT * INTO progress FROM tailstream.mirror_progress();
-    SELECT r.reason INTO rebuild FROM tailstream.mirror_rebuilds r WHERE r.org_id = org;
+    SELECT r.reason INTO rebuild FROM tailstream.mirror_rebuilds r WHERE r.org_id = org ORDER BY r.request DESC LIMIT 1;
     state := CASE WHEN NOT mirrored THEN 'off' WHEN rebuild.reason IS NOT NULL THEN 'rebuilding: ' || rebuild.reason
                   ELSE progress.state END;
     oldest := clock_timestamp() - ts_mirror_status.stream_age;

@@ -182,10 +182,11 @@ BEGIN
     -- Orgs whose stream has to be made again from the table before they follow the others.
     IF to_regclass('tailstream.mirror_rebuilds') IS NULL THEN
         CREATE TABLE tailstream.mirror_rebuilds (
-            org_id       text COLLATE "C" PRIMARY KEY,
+            org_id       text COLLATE "C" NOT NULL,
             request      bigint GENERATED ALWAYS AS IDENTITY,
             reason       text NOT NULL CHECK (reason IN ('backfill', 'widened', 'lost', 'failed', 'erased')),
-            requested_at timestamptz NOT NULL DEFAULT clock_timestamp()
+            requested_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+            PRIMARY KEY (org_id, request)
         );
     END IF;
 

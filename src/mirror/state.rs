@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::thread::LocalKey;
 
 use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8OID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID};
+use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8ARRAYOID, INT8OID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 use pgrx::{PgBuiltInOids, pg_sys};
 
@@ -54,15 +54,18 @@ thread_local! {
         "INSERT INTO tailstream.mirror (epoch, stream_key) VALUES (gen_random_uuid()::text, $1)
          ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, stream_key = excluded.stream_key", &[TEXTOID]) };
     static REBUILDS: Statement = const { Statement::new(
-        "reading streams to make again", "SELECT org_id, request, reason FROM tailstream.mirror_rebuilds", &[]) };
+        "reading streams to make again",
+        "SELECT r.org_id, array_agg(r.request ORDER BY r.request),
+                CASE WHEN bool_or(r.reason = 'erased') THEN 'erased' ELSE (array_agg(r.reason ORDER BY r.request DESC))[1] END
+         FROM tailstream.mirror_rebuilds r GROUP BY r.org_id", &[]) };
     static REQUEST: Statement = const { Statement::new(
         "asking for a stream to be made again", "SELECT tailstream.request_rebuild($1, $2)", &[TEXTOID, TEXTOID]) };
     static REBUILT: Statement = const { Statement::new(
         "noting that a stream was made again",
         // Somebody who asks again and has not committed yet must not hold up all other orgs.
         "DELETE FROM tailstream.mirror_rebuilds r
-         USING (SELECT l.org_id FROM tailstream.mirror_rebuilds l WHERE l.org_id = $1 AND l.request = $2 FOR UPDATE SKIP LOCKED) l
-         WHERE r.org_id = l.org_id AND r.request = $2 RETURNING r.request", &[TEXTOID, INT8OID]) };
+         USING (SELECT l.request FROM tailstream.mirror_rebuilds l WHERE l.org_id = $1 AND l.request = ANY ($2) FOR UPDATE SKIP LOCKED) l
+         WHERE r.org_id = $1 AND r.request = l.request RETURNING r.request", &[TEXTOID, INT8ARRAYOID]) };
     static DONE: Statement = const { Statement::new(
         "noting that a stream was made again",
         "UPDATE tailstream.mirror SET resyncs_done = greatest(resyncs_done, $1)", &[INT8OID]) };
@@ -108,11 +111,12 @@ pub struct Durable {
     pub resyncs_reserved: i64,
 }
 
-/// A stream to be made again.
+/// A stream to be made again: all that was asked for it and is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub org: String,
-    pub number: i64,
+    pub numbers: Vec<i64>,
+    /// The last one's, but `erased` before any other.
     pub reason: String,
 }
 
@@ -223,7 +227,7 @@ fn list_lost() -> Result<()> {
          JOIN tailstream.tiers t ON t.id = o.tier
          WHERE p.placed_at > clock_timestamp() - t.stream_age AND p.event_count > 0 AND p.placed_at >= '{oldest}'
            AND (o.mirror_from IS NOT NULL OR p.seq > (SELECT m.after_seq FROM tailstream.mirror m))
-         ON CONFLICT (org_id) DO NOTHING"
+           AND NOT EXISTS (SELECT FROM tailstream.mirror_rebuilds r WHERE r.org_id = p.org_id)"
     );
     Spi::run(&sql).map_err(listing())
 }
@@ -241,7 +245,7 @@ pub fn rebuilds() -> Result<Vec<Request>> {
         rows.map(|row| {
             Ok(Request {
                 org: row.get(1).map_err(reading())?.unwrap_or_default(),
-                number: row.get(2).map_err(reading())?.unwrap_or_default(),
+                numbers: row.get(2).map_err(reading())?.unwrap_or_default(),
                 reason: row.get(3).map_err(reading())?.unwrap_or_default(),
             })
         })
@@ -257,15 +261,15 @@ pub fn request_rebuild(org: &str, reason: &str) -> Result<()> {
 /// The stream follows the others again, unless it was asked for once more: then false. Redis has it, and says so by the
 /// number of the resync.
 pub fn rebuilt(request: &Request, resync: i64) -> Result<bool> {
-    let arguments = [arg(request.org.clone()), arg(request.number)];
+    let arguments = [arg(request.org.clone()), arg(request.numbers.clone())];
     Spi::connect_mut(|client| {
         NO_HURRY.with(|no_hurry| no_hurry.run(client, &[]).map(drop))?;
-        let deleted =
-            REBUILT.with(|rebuilt| rebuilt.run(client, &arguments)).map(|deleted| !deleted.is_empty())?;
-        if deleted {
+        let deleted = REBUILT.with(|rebuilt| rebuilt.run(client, &arguments)).map(|deleted| deleted.len())?;
+        let all = deleted == request.numbers.len();
+        if all {
             DONE.with(|done| done.run(client, &[arg(resync)]).map(drop))?;
         }
-        Ok(deleted)
+        Ok(all)
     })
 }
 

@@ -6,7 +6,7 @@ use tailstream_e2e::database::one;
 use tailstream_e2e::mirror::PATIENCE;
 use tailstream_e2e::{Mirror, eventually};
 
-use crate::{check_log, command, endure};
+use crate::{check_log, command, endure, wait_for};
 
 const ORGS: [&str; 2] = ["acme", "globex"];
 
@@ -50,6 +50,40 @@ fn who_asks_again_for_a_stream_and_does_not_commit_holds_up_nobody() {
     admin.batch_execute("COMMIT").expect("commit");
     sides.ingest("acme", 1);
     sides.settle(&ORGS);
+}
+
+#[test]
+fn requests_that_are_not_committed_hold_up_neither_a_new_epoch_nor_an_org_set_aside() {
+    let mirror = Mirror::new("asked-open");
+    let (mut sides, mut admin) = (mirror.sides(), mirror.connect());
+    for org in ["acme", "globex", "quiet"] {
+        sides.ingest(org, 20);
+    }
+    sides.settle(&["acme", "globex", "quiet"]);
+    admin
+        .batch_execute(
+            "BEGIN; SELECT ts_set_mirror('acme', true, '1 hour'), ts_set_org_tier('globex', 'premium'),
+                           ts_alter_tier('standard', stream_entries => 1000000)",
+        )
+        .expect("requests");
+    command(&mut sides, &["FLUSHALL"]);
+    wait_for(&mut sides, &[("acme", 20), ("globex", 20), ("quiet", 20)]);
+    // The two fail, and with the next events that shows.
+    for org in ["acme", "globex"] {
+        let key = sides.key(org);
+        command(&mut sides, &["DEL", &key]);
+        command(&mut sides, &["SET", &key, "not a stream"]);
+        sides.ingest(org, 1);
+    }
+    sides.ingest("quiet", 1);
+    wait_for(&mut sides, &[("quiet", 21)]);
+    for org in ["acme", "globex"] {
+        let key = sides.key(org);
+        command(&mut sides, &["DEL", &key]);
+    }
+    wait_for(&mut sides, &[("acme", 21), ("globex", 21)]);
+    admin.batch_execute("COMMIT").expect("commit");
+    sides.settle(&["acme", "globex", "quiet"]);
 }
 
 #[test]
