@@ -71,7 +71,7 @@ fn locked() -> Result<Vec<u32>> {
 }
 
 /// The id with its epoch; it is smaller than `next`, and not by a whole round.
-fn full(xid: u32, next: u64) -> u64 {
+pub fn full(xid: u32, next: u64) -> u64 {
     let behind = (next as u32).wrapping_sub(xid);
     next.wrapping_sub(u64::from(behind))
 }

@@ -25,6 +25,12 @@ impl Snapshot {
         xid < self.xmax && self.running.binary_search(&xid).is_err()
     }
 
+    /// Counts these as over, too.
+    pub fn with(mut self, over: &[u64]) -> Self {
+        self.running.retain(|xid| !over.contains(xid));
+        self
+    }
+
     /// Counts these as running, too.
     pub fn without(mut self, unfinished: &[u64]) -> Self {
         self.running.extend(unfinished);

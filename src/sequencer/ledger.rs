@@ -9,7 +9,7 @@ use pgrx::{PgBuiltInOids, pg_sys};
 
 use super::horizon::{Horizon, Ledger, Placed, Snapshot};
 use super::marks::Marks;
-use super::{Order, place};
+use super::{Order, finishing, place};
 use crate::batch::order;
 use crate::error::{Error, Result, spi};
 use crate::statement::raw::{RawRow, View};
@@ -174,7 +174,29 @@ pub fn load(positions: pg_sys::Oid) -> Result<Order> {
                 events: last.events_before + last.events,
             };
         }
-        Ok(Order { positions, horizon, counter, marks: Marks::new(), unseen_since })
+        let elsewhere = open_elsewhere()?;
+        Ok(Order { positions, horizon, counter, marks: Marks::new(), elsewhere, unseen_since })
+    })
+}
+
+/// The open transactions of other databases.
+fn open_elsewhere() -> Result<Vec<u64>> {
+    let reading = || spi("reading open transactions");
+    let sql = "SELECT a.backend_xid::text::bigint FROM pg_catalog.pg_stat_get_activity(NULL) a
+               WHERE a.backend_xid IS NOT NULL
+                 AND a.datid <> (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+               UNION ALL
+               SELECT p.transaction::text::bigint FROM pg_catalog.pg_prepared_xacts p
+               WHERE p.database <> pg_catalog.current_database()";
+    // SAFETY: reads shared memory.
+    let next = unsafe { pg_sys::ReadNextFullTransactionId() }.value;
+    Spi::connect(|client| {
+        let rows = client.select(sql, None, &[]).map_err(reading())?;
+        rows.map(|row| {
+            let xid = row.get::<i64>(1).map_err(reading())?.unwrap_or_default();
+            Ok(finishing::full(xid as u32, next))
+        })
+        .collect()
     })
 }
 

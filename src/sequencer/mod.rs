@@ -44,6 +44,9 @@ struct Order {
     horizon: Horizon,
     counter: place::Counter,
     marks: Marks,
+    /// Transactions of other databases that were open when this process began. They never write here, and nothing is known of
+    /// when they began.
+    elsewhere: Vec<u64>,
     /// Since when what the last look before this process began had not seen can have been received: PostgreSQL's microseconds.
     unseen_since: Option<i64>,
 }
@@ -164,7 +167,7 @@ fn make_next_chunk() -> Duration {
 }
 
 fn place_new(order: &mut Order) -> Result<Look> {
-    let now = ledger::present()?;
+    let now = ledger::present()?.with(&order.elsewhere);
     let finishing = finishing::among_new(order.horizon.seen(), &now)?;
     let now = now.without(&finishing);
     let (rows, complete) = order.horizon.look(&now, LIMIT, &mut ledger::Reader { marks: &order.marks })?;

@@ -115,6 +115,25 @@ fn what_is_of_the_present_opens_no_chunk_of_the_past() {
     lock_history(&mut lock);
     sides.ingest("acme", 2);
     wait_for_entries(&mut sides, entries + 8);
+    lock.batch_execute("COMMIT").expect("commit");
+    // Transactions of other databases write nothing here, whenever they began.
+    let mut elsewhere = database.cluster.connect("postgres").expect("a connection");
+    elsewhere.batch_execute("BEGIN; SELECT pg_current_xact_id()").expect("an open transaction");
+    let mut prepared = database.cluster.connect("postgres").expect("a connection");
+    prepared
+        .batch_execute("BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'elsewhere'")
+        .expect("a prepared transaction");
+    end_worker(&mut client, "sequencer");
+    sides.ingest("acme", 2);
+    wait_for_entries(&mut sides, entries + 10);
+    lock_history(&mut lock);
+    assert_eq!(sides.status().backlog_batches, 0);
+    sides.ingest("acme", 2);
+    wait_for_entries(&mut sides, entries + 12);
+    prepared.batch_execute("ROLLBACK PREPARED 'elsewhere'").expect("a rollback");
+    elsewhere.batch_execute("COMMIT").expect("commit");
+    sides.ingest("acme", 2);
+    wait_for_entries(&mut sides, entries + 14);
 }
 
 fn end_worker(client: &mut Client, role: &str) {
