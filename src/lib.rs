@@ -6,7 +6,6 @@
 mod batch;
 mod call;
 mod error;
-mod event;
 mod failpoint;
 mod ingest;
 mod locks;
@@ -20,6 +19,8 @@ mod settings;
 mod statement;
 mod tier;
 mod worker;
+
+use tailstream_event as event;
 
 ::pgrx::pg_module_magic!(name, version);
 

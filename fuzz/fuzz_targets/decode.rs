@@ -2,10 +2,7 @@
 
 #![no_main]
 
-#[path = "../../src/event/mod.rs"]
-pub mod event;
-
-use event::{Clock, Decoded, Event, EventColumns, EventError, Format, OnInvalid, decode, encode};
+use tailstream_event::{Clock, Decoded, Event, EventColumns, EventError, Format, OnInvalid, decode, encode};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value};
 

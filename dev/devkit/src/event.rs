@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::access_log::AccessEvent;
+
 /// The JSON object handed to `ts_ingest`; what is absent is left out.
 #[derive(Clone, Debug, Serialize, PartialEq, Eq)]
 pub struct Event<'a> {
@@ -35,6 +37,26 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
+    /// The event of a request in an access log; `host` is the server that wrote the log.
+    pub fn of(request: &'a AccessEvent, host: &'a str) -> Self {
+        let (ip_address, remote_host) = Self::remote(&request.remote);
+        Self {
+            created_at: rfc3339(request.created_at),
+            host,
+            method: &request.method,
+            path: &request.path,
+            status: request.status,
+            response_time: None,
+            response_size: request.bytes,
+            user_agent: request.user_agent.as_deref(),
+            referrer: request.referrer.as_deref(),
+            ip_address,
+            remote_host,
+            protocol: request.protocol.as_deref(),
+            user: request.user.as_deref(),
+        }
+    }
+
     pub fn to_json(&self) -> Result<String> {
         serde_json::to_string(self).context("cannot write an event as JSON")
     }

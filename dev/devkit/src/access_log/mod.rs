@@ -1,57 +1,10 @@
-//! Access logs of Apache and nginx, in the common and the combined format.
+//! Access logs: read whole, moved in time, and as the events that Tailstream ingests.
 
-mod line;
 mod reader;
 
-use crate::event::{Event, rfc3339};
+pub use tailstream_log_lines::access_log::{AccessEvent, parse};
 
-pub use line::{ParseError, parse};
 pub use reader::{Contents, open_log, read_log};
-
-/// One request as an access log tells it; `None` is what the log writes as `-`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessEvent {
-    /// Microseconds since the epoch.
-    pub created_at: i64,
-    /// The client's address, or its name where the server looks names up.
-    pub remote: String,
-    pub user: Option<String>,
-    /// `-` when the request line was no HTTP request.
-    pub method: String,
-    /// The whole request line when it was no HTTP request.
-    pub path: String,
-    pub protocol: Option<String>,
-    pub status: u16,
-    pub bytes: Option<u64>,
-    pub referrer: Option<String>,
-    pub user_agent: Option<String>,
-}
-
-impl AccessEvent {
-    /// The event as Tailstream ingests it; `host` is the server that wrote the log.
-    pub fn event<'a>(&'a self, host: &'a str) -> Event<'a> {
-        let (ip_address, remote_host) = Event::remote(&self.remote);
-        Event {
-            created_at: rfc3339(self.created_at),
-            host,
-            method: &self.method,
-            path: &self.path,
-            status: self.status,
-            response_time: None,
-            response_size: self.bytes,
-            user_agent: self.user_agent.as_deref(),
-            referrer: self.referrer.as_deref(),
-            ip_address,
-            remote_host,
-            protocol: self.protocol.as_deref(),
-            user: self.user.as_deref(),
-        }
-    }
-
-    pub fn to_json(&self, host: &str) -> anyhow::Result<String> {
-        self.event(host).to_json()
-    }
-}
 
 /// Moves all events so that the latest happens now, with the gaps between them kept.
 pub fn shift_to_now(events: &mut [AccessEvent]) {
@@ -73,13 +26,15 @@ pub fn shift_to(events: &mut [AccessEvent], end: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Event;
 
     const LINE: &[u8] = br#"h.example - al [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1" 200 9"#;
 
     #[test]
     fn json_has_the_keys_of_ingest() {
         let event = parse(LINE).unwrap();
-        let json: serde_json::Value = serde_json::from_str(&event.to_json("web-01").unwrap()).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&Event::of(&event, "web-01").to_json().unwrap()).unwrap();
         assert_eq!(
             json,
             serde_json::json!({
@@ -92,7 +47,7 @@ mod tests {
     #[test]
     fn an_address_is_an_address() {
         let event = AccessEvent { remote: "2001:db8::1".to_owned(), ..parse(LINE).unwrap() };
-        let json = event.to_json("h").unwrap();
+        let json = Event::of(&event, "h").to_json().unwrap();
         assert!(json.contains(r#""ip_address":"2001:db8::1""#) && !json.contains("remote_host"));
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use tailstream_devkit::access_log::{AccessEvent, Contents, read_log, shift_to_now};
-use tailstream_devkit::event::now_micros;
+use tailstream_devkit::event::{Event, now_micros};
 use tailstream_devkit::repository::fnv1a;
 use tailstream_devkit::traffic::Traffic;
 
@@ -77,7 +77,7 @@ impl Input {
         let mut reaches_back = false;
         for event in &contents.events {
             let share = (fnv1a(event.remote.as_bytes()) % count) as usize;
-            orgs[share].events.push(event.to_json("web-01")?);
+            orgs[share].events.push(Event::of(event, "web-01").to_json()?);
             reaches_back |= share > 0 && standard_span.contains(&event.created_at);
         }
         Ok(Self {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde::de::IgnoredAny;
 
 use super::*;
-use crate::event::error::Problem;
+use crate::error::Problem;
 
 /// Reads one value that fills the text.
 fn read(text: &str) -> Result<(), Problem> {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::event::{Clock, Event, Format, OnInvalid, decode};
+use crate::{Clock, Event, Format, OnInvalid, decode};
 
 const CLOCK: Clock = Clock { now: 7, max_future: i64::MAX };
 
@@ -128,7 +128,7 @@ fn inet() -> impl Strategy<Value = Inet> {
 proptest! {
     #[test]
     fn decodes_to_the_same_row(
-        created_at in crate::event::MIN_CREATED_AT..=i64::MAX,
+        created_at in crate::MIN_CREATED_AT..=i64::MAX,
         texts in (text(), "[^\0]{0,12}", "[^\0]{0,12}", text(), text()),
         numbers in (any::<i32>(), any::<Option<i32>>(), any::<Option<i64>>()),
         ip_address in prop::option::of(inet()),

@@ -1,10 +1,27 @@
-//! One line of an access log.
+//! Access logs of Apache and nginx, in the common and the combined format.
 
 use std::fmt;
 
 use jiff::fmt::strtime;
 
-use super::AccessEvent;
+/// One request as an access log tells it; `None` is what the log writes as `-`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessEvent {
+    /// Microseconds since the epoch.
+    pub created_at: i64,
+    /// The client's address, or its name where the server looks names up.
+    pub remote: String,
+    pub user: Option<String>,
+    /// `-` when the request line was no HTTP request.
+    pub method: String,
+    /// The whole request line when it was no HTTP request.
+    pub path: String,
+    pub protocol: Option<String>,
+    pub status: u16,
+    pub bytes: Option<u64>,
+    pub referrer: Option<String>,
+    pub user_agent: Option<String>,
+}
 
 /// Why a line is no access-log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,15 @@
 //! One event: its fields, their aliases, its times, JSON in and JSON out.
 //!
-//! This module knows nothing of PostgreSQL but the limits of its types, so that it can be tested,
-//! fuzzed and measured by itself. [`decode`] turns a batch of JSON into [`Event`]s, [`encode`]
+//! This crate uses nothing of PostgreSQL except the limits of its types. So it can be tested, fuzzed
+//! and measured without a server. [`decode`] turns a batch of JSON into [`Event`]s, [`encode`]
 //! turns the columns of a stored event back into JSON; `decode(encode(row))` is `row`.
 //!
 //! # Nothing that came in is lost
 //! What has no column goes into `metadata`: unknown keys, aliases that lost against their canonical
 //! name, and the original of every value whose conversion to its column was not exact.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unimplemented)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod decode;
 mod encode;
@@ -18,9 +21,7 @@ mod time;
 
 use std::borrow::Cow;
 
-#[allow(unused_imports, reason = "the fuzz target names it")]
-pub use decode::Decoded;
-pub use decode::{Clock, Format, OnInvalid, Rejection, decode};
+pub use decode::{Clock, Decoded, Format, OnInvalid, Rejection, decode};
 pub use encode::{EventColumns, encode, encoded_length};
 pub use error::{EventError, Problem};
 pub use inet::{Inet, STORED_V4, STORED_V6};
