@@ -6,8 +6,10 @@
 mod backend;
 mod cold;
 mod comparison;
+mod context;
 mod generator;
 mod ingest;
+mod key;
 mod load;
 mod machine;
 mod mirror;
@@ -18,17 +20,18 @@ mod replay;
 mod results;
 mod round;
 mod sample;
-mod schedule;
 mod screen;
 mod server;
 mod size;
 mod statistics;
+mod table;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
 
+use context::Context;
 use options::Options;
 use results::Results;
 use sample::Samples;
@@ -57,12 +60,12 @@ fn run(options: &Options) -> Result<bool> {
             continue;
         }
         screen::heading(comparison.title);
-        let context = comparison::Context { server: &server, samples: &samples, options };
+        let context = Context { server: &server, samples: &samples, options };
         (comparison.run)(&context, &mut results)?;
         // A long run that fails at its end leaves what it measured.
         results.save()?;
     }
-    screen::table(&results);
+    table::print(&results);
     println!("\nAll figures are in {}", results.save()?.display());
     server.destroy()?;
     Ok(!options.check || results.reaches_all())

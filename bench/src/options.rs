@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::comparison::{ABSOLUTE, KEYS};
+use crate::key::{ABSOLUTE, KEYS};
 
 #[derive(Debug, Parser)]
 #[command(

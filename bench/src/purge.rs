@@ -12,7 +12,7 @@ use tailstream_devkit::event::now_micros;
 
 use crate::backend::Backend;
 use crate::cold;
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::generator::{Generator, Rows};
 use crate::load::{EMPTY_OURS, EMPTY_SEED, tier_id};
 use crate::payload::{HOUR, SECOND};

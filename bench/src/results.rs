@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tailstream_devkit::event::{now_micros, rfc3339};
 use tailstream_devkit::repository;
 
-use crate::comparison::{Goal, KEYS};
+use crate::key::{Goal, KEYS};
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::round::Duel;

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use postgres::Client;
 use serde_json::{Value, json};
 
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load;
 use crate::payload::Payload;
 use crate::results::{Finding, Results};

@@ -7,7 +7,7 @@ use postgres::types::Json;
 use serde_json::value::RawValue;
 use tailstream_devkit::event::now_micros;
 
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load::{EMPTY_OURS, ORG, register};
 use crate::results::Results;
 use crate::server::OURS;

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use tailstream_devkit::event::now_micros;
 
 use crate::backend::Backend;
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::generator::{Generator, Rows};
 use crate::load::{EMPTY_OURS, TIER, tier_id};
 use crate::machine::free_bytes;

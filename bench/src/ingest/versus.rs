@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::contender::Store;
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::payload::Payload;
 use crate::results::Results;
 use crate::round::duel;

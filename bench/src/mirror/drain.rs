@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tailstream_devkit::event::now_micros;
 
 use super::{Mirror, POLL, wait_until};
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load::{EMPTY_OURS, ORG, TIER, register};
 use crate::payload::{BATCH, Payload, SECOND};
 use crate::results::{Finding, Results};

@@ -9,7 +9,7 @@ use redis::Connection;
 use serde_json::json;
 
 use super::{Mirror, POLL, wait_until};
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load::ORG;
 use crate::results::{Finding, Results};
 use crate::screen::{self, number as number_of};

@@ -8,10 +8,10 @@ use redis::Connection;
 use serde_json::json;
 
 use super::Mirror;
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load::{ORG, register};
+use crate::mirror::steady::{Arrivals, BATCH, EVENTS_PER_SECOND, Sent};
 use crate::results::{Finding, Results};
-use crate::schedule::{Arrivals, BATCH, EVENTS_PER_SECOND, Sent};
 use crate::statistics::percentile;
 
 pub const DATABASE: &str = "mirror_lag";

@@ -29,7 +29,7 @@ use tailstream_devkit::Redis;
 use tailstream_devkit::event::{now_micros, rfc3339};
 
 use super::{Mirror, batch};
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load::TIER;
 use crate::results::{Finding, Results};
 use crate::sample::Samples;

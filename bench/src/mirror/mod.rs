@@ -7,6 +7,7 @@ pub mod memory;
 pub mod overhead;
 pub mod rate;
 pub mod single;
+pub mod steady;
 
 use std::cell::{RefCell, RefMut};
 use std::thread;

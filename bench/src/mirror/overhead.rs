@@ -8,7 +8,7 @@ use postgres::{Client, Statement};
 use serde_json::{Value, json};
 
 use super::{Mirror, batch};
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load::{EMPTY_OURS, ORG, register};
 use crate::results::{Finding, Results};
 use crate::sample::Samples;

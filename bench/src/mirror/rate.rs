@@ -11,7 +11,7 @@ use tailstream_devkit::event::now_micros;
 
 use super::Mirror;
 use crate::backend::Backend;
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load::{EMPTY_OURS, ORG, register};
 use crate::payload::{BATCH, Payload, SECOND};
 use crate::results::Results;

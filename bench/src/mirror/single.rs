@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::{Mirror, wait_until};
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load::ORG;
 use crate::results::{Finding, Results};
 use crate::screen::{self, number};

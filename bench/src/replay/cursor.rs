@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::walk::{IN_ORDER, SELECT, Walk};
 use crate::backend::Backend;
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load::{self, ORG};
 use crate::mirror::Mirror;
 use crate::payload::Payload;

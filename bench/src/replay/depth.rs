@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::pages::Pages;
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load::ORG;
 use crate::payload::Payload;
 use crate::results::{Finding, Results};

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::depth;
 use super::walk::{IN_ORDER, REPLAY, Walk};
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load;
 use crate::payload::Payload;
 use crate::results::Results;

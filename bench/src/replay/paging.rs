@@ -7,7 +7,7 @@ use serde_json::json;
 use super::pages::Pages;
 use super::walk::{IN_ORDER, REPLAY, Span, Walk};
 use crate::backend::Backend;
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load::{self, ORG};
 use crate::payload::Payload;
 use crate::results::Results;

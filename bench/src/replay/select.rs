@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::walk::{IN_ORDER, REPLAY, SELECT, Span, Walk};
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load;
 use crate::payload::Payload;
 use crate::results::Results;

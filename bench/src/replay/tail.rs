@@ -8,11 +8,11 @@ use postgres::types::Json;
 use postgres::{Client, Row};
 use serde_json::Value;
 
-use crate::comparison::Context;
+use crate::context::Context;
 use crate::load::{ORG, register};
 use crate::mirror::Mirror;
+use crate::mirror::steady::{Arrivals, BATCH, EVENTS_PER_SECOND, Sent};
 use crate::results::{Finding, Results};
-use crate::schedule::{Arrivals, BATCH, EVENTS_PER_SECOND, Sent};
 use crate::statistics::percentile;
 
 pub const DATABASE: &str = "cursor_tail";

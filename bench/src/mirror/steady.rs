@@ -9,8 +9,8 @@ use postgres::types::Json;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::batch;
 use crate::load::ORG;
-use crate::mirror::batch;
 use crate::sample::Samples;
 use crate::statistics::percentile;
 
