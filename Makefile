@@ -50,5 +50,5 @@ bench: devkit ## Measure everything side by side (LOG=file as for demo); writes 
 fmt: setup ## Format the code
 	@cargo fmt --all
 
-lint: setup ## Check format and lints
-	@dev/test.sh format clippy
+lint: setup ## Check format, lints and the direction of imports
+	@dev/test.sh format clippy layers

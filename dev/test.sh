@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 exec </dev/null
 
-readonly STAGES=(format clippy crates pgrx install regress e2e)
+readonly STAGES=(format clippy layers crates pgrx install regress e2e)
 
 devkit() { cargo run --quiet --package tailstream-devkit --bin tailstream-dev -- "$@"; }
 
@@ -13,6 +13,7 @@ run_stage() {
     case "$1" in
         format) cargo fmt --all --check ;;
         clippy) cargo clippy --workspace --all-targets --features pg_test -- -D warnings ;;
+        layers) devkit layers ;;
         crates) cargo test --package tailstream-event --package tailstream-log-lines --package tailstream-devkit ;;
         pgrx) devkit pgrx-test ;;
         install) devkit install ;;
@@ -26,6 +27,7 @@ title() {
     case "$1" in
         format) echo "formatting" ;;
         clippy) echo "lints" ;;
+        layers) echo "imports go in one direction" ;;
         crates) echo "the crates without PostgreSQL, and the tooling: events, log lines, private clusters, traffic" ;;
         pgrx) echo "unit tests, and tests inside PostgreSQL" ;;
         install) echo "release build of the extension, installed" ;;
@@ -38,7 +40,7 @@ title() {
 advice() {
     case "$1" in
         format) echo "run 'make fmt'" ;;
-        clippy) echo "change what clippy names above" ;;
+        clippy | layers) echo "change what is named above" ;;
         crates | pgrx | e2e) echo "read the failing test's output above, then run only this again: dev/test.sh $1" ;;
         install) echo "read the compiler's output above" ;;
         regress) echo "compare target/pg_regress/regression.diffs; if the new output is right: cargo run -p tailstream-devkit -- regress --accept" ;;

@@ -11,6 +11,7 @@ mod ingest;
 mod locks;
 mod metrics;
 mod mirror;
+mod pg;
 mod replay;
 mod schema;
 mod sequencer;
@@ -30,7 +31,11 @@ pub extern "C-unwind" fn _PG_init() {
     settings::init();
     session::binding::trust_if_preloaded();
     session::barrier::install();
-    tier::cache::register_invalidation();
+    pg::relcache::on_change(&[
+        tier::cache::relation_changed,
+        ingest::chunk::relation_changed,
+        batch::chunk::relation_changed,
+    ]);
     worker::commit::register();
     ingest::view::pending::register();
     ingest::view::firing::install();

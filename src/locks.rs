@@ -5,7 +5,7 @@
 use pgrx::pg_sys;
 
 use crate::error::Result;
-use crate::tier::lookup;
+use crate::pg::catalog;
 
 /// What is locked; told apart in the lock's last field.
 #[derive(Clone, Copy)]
@@ -68,7 +68,7 @@ pub fn creating_cursor(org: &str) -> Result<()> {
 /// An object lock as PostgreSQL's own, on table orgs as if it were a catalog: no SQL command makes that tag. It has room for
 /// the lowest 45 bits of the key.
 fn acquire(subject: Subject, key: u64, mode: u32, only_if_free: bool) -> Result<Taken> {
-    let orgs = lookup::relation(lookup::schema()?, c"orgs")?;
+    let orgs = catalog::relation(catalog::schema()?, c"orgs")?;
     // SAFETY: reads one variable; the tag lives through the call.
     unsafe {
         let tag = pg_sys::LOCKTAG {

@@ -8,8 +8,8 @@ use pgrx::spi::Spi;
 
 use super::micros;
 use crate::error::{Result, spi};
+use crate::pg::catalog;
 use crate::statement::snapshot;
-use crate::tier::lookup;
 
 const LOOKING: &str = "looking for chunks";
 
@@ -38,7 +38,7 @@ pub fn of(tier: i16, first: i64, last: i64) -> Result<Vec<Chunk>> {
         return Ok(found);
     }
     // First: what changes while they are listed has to be heard of.
-    LISTED.set(lookup::relation(lookup::schema()?, c"events")?);
+    LISTED.set(catalog::relation(catalog::schema()?, c"events")?);
     let listed = all();
     if listed.is_err() {
         LISTED.set(pg_sys::InvalidOid);

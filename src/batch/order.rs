@@ -9,6 +9,7 @@ use pgrx::spi::Spi;
 use pgrx::{IntoDatum, PgBuiltInOids, pg_sys};
 
 use crate::error::{Error, Result};
+use crate::pg::time;
 use crate::statement::raw::{RawPlan, RawRow, View};
 use crate::statement::stretch::{PLACEHOLDER, StretchPlans, backward, forward};
 
@@ -68,7 +69,7 @@ impl Mark {
 
     /// Milliseconds since the Unix epoch.
     pub fn ms(&self) -> i64 {
-        crate::tier::to_unix_time(self.placed_at).div_euclid(1_000)
+        time::to_unix_time(self.placed_at).div_euclid(1_000)
     }
 }
 

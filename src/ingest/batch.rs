@@ -10,11 +10,12 @@ use crate::error::{Error, Result};
 use crate::event::{Clock, Event, EventError, Format, OnInvalid, decode};
 use crate::locks;
 use crate::metrics::shared;
+use crate::pg::{catalog, time};
 use crate::session::binding;
-use crate::tier::lookup::{self, Tier};
-use crate::tier::{cache, to_unix_time};
+use crate::settings;
+use crate::tier::cache;
+use crate::tier::lookup::Tier;
 use crate::worker::commit;
-use crate::{replay, settings};
 
 /// Bits of an event's id that count events within a batch.
 pub const OFFSET_BITS: u32 = 16;
@@ -108,7 +109,7 @@ pub fn floor_of(org: &str) -> Result<i64> {
 }
 
 fn floor(tier: &Tier) -> i64 {
-    to_unix_time(replay::statement_start()) - tier.retention
+    time::to_unix_time(time::statement_start()) - tier.retention
 }
 
 /// Writes rows and ledger, one batch id for every 65,536 events.
@@ -159,7 +160,7 @@ fn tier_for(org: &str) -> Result<Tier> {
 
 /// A new batch id, whatever rights the caller has.
 pub fn next_batch_id() -> Result<i64> {
-    let sequence = lookup::relation(lookup::schema()?, c"batch_id_seq")?;
+    let sequence = catalog::relation(catalog::schema()?, c"batch_id_seq")?;
     // SAFETY: a sequence; what it raises passes the guard.
     Ok(unsafe { pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) })
 }
@@ -173,16 +174,10 @@ fn times() -> (i64, i64) {
             pg_sys::GetTopTransactionId();
         }
     }
-    let now = now();
+    let now = time::now();
     // SAFETY: reads one variable.
     let slot = shared::find(unsafe { pg_sys::MyDatabaseId });
     (now, slot.map_or(now, |slot| now.max(slot.progress.looked_at())))
-}
-
-/// Microseconds since the Unix epoch.
-pub fn now() -> i64 {
-    // SAFETY: reads the clock.
-    to_unix_time(unsafe { pg_sys::GetCurrentTimestamp() })
 }
 
 fn count(length: usize) -> Result<i32> {

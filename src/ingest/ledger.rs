@@ -13,10 +13,10 @@ use super::lane::Stored;
 use super::lane::spot::Spot;
 use crate::error::{Error, Result};
 use crate::event::{Event, Rejection};
+use crate::pg::time::{self, to_postgres_time};
 use crate::settings;
 use crate::statement::arg;
 use crate::statement::{LatestQuery, Statement};
-use crate::tier::to_postgres_time;
 
 /// Rejected events written by one statement; their text is held twice meanwhile.
 const QUARANTINE_PART: usize = 1_000;
@@ -69,7 +69,7 @@ impl<'a> Key<'a> {
 /// committed now: under REPEATABLE READ the transaction's own snapshot would not show the batch whose commit
 /// the lock on its key just waited for.
 pub fn find(org: &str, key: &Key) -> Result<Option<Outcome>> {
-    let since = to_postgres_time(super::batch::now() - settings::idempotency_window());
+    let since = to_postgres_time(time::now() - settings::idempotency_window());
     let (Some(org), Some(text)) = (org.into_datum(), key.text.into_datum()) else { return Ok(None) };
     let found = FIND.with(|find| find.first(&mut [org, text, pg_sys::Datum::from(since)]))?;
     let Some([batch_id, accepted, rejected, expired, payload_hash]) = found else { return Ok(None) };

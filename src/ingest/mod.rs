@@ -20,7 +20,6 @@ use crate::metrics::counter::{Counter, Timer};
 use crate::session::binding;
 use batch::{Outcome, Request};
 
-pub use batch::now;
 pub use lane::chunk;
 pub use lane::spot::Spot;
 pub use row::{COLUMNS, inet, jsonb_text};

@@ -7,7 +7,7 @@ use pgrx::{IntoDatum, pg_sys};
 
 use crate::error::{Error, Result};
 use crate::event::{Event, Inet, STORED_V4, STORED_V6};
-use crate::tier::to_postgres_time;
+use crate::pg::time::to_postgres_time;
 
 /// A column of a table.
 pub struct Column {

@@ -8,8 +8,8 @@ use crate::batch::{self, Position, Sink, together};
 use crate::error::Result;
 use crate::event::{EventColumns, encode, encoded_length};
 use crate::ingest::{inet, jsonb_text};
+use crate::pg::time::to_unix_time;
 use crate::statement::raw::RawRow;
-use crate::tier::to_unix_time;
 
 /// Bytes of entries that are read at once; one event may be larger.
 const MAX_GATHERED: usize = 4 * MAX_BYTES;

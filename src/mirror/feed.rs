@@ -17,11 +17,10 @@ use super::window;
 use crate::batch::order::{self, STRETCH};
 use crate::batch::{POSITION_COLUMNS, Position, position_columns};
 use crate::error::{Error, Result};
-use crate::ingest;
+use crate::pg::time::{self, to_postgres_time, to_unix_time};
 use crate::statement::raw::{RawRow, View};
 use crate::statement::snapshot;
 use crate::statement::stretch::{PLACEHOLDER, StretchPlans, forward};
-use crate::tier::{to_postgres_time, to_unix_time};
 
 /// Positions looked at in one transaction.
 const MAX_POSITIONS: i64 = 1_024;
@@ -71,7 +70,7 @@ pub fn take_failed() -> Option<(String, i64)> {
 /// The next part, and whether there may be more behind it. In a transaction with a snapshot.
 pub fn next(source: &mut Source<'_>, reading: &mut Reading) -> Result<(Part, bool)> {
     let mut part = Part::default();
-    let now_ms = ingest::now() / 1_000;
+    let now_ms = time::now() / 1_000;
     for _ in 0..MAX_POSITIONS / PAGE {
         let positions = positions(reading)?;
         for (position, org, xid) in &positions {
@@ -150,7 +149,7 @@ pub fn next_of(
     let Some(mirrored) = source.orgs.get(org)?.filter(Mirrored::is_on) else { return Ok((part, true)) };
     if !clear {
         // What has grown too old since the last part was passed over, and what came before it is older still.
-        part.trim(org, &key, ingest::now() / 1_000 - mirrored.stream_age, 0);
+        part.trim(org, &key, time::now() / 1_000 - mirrored.stream_age, 0);
     }
     for _ in 0..MAX_PAGES {
         let positions = window::positions(org, cursor.seq, before, ORG_PAGE)?;

@@ -17,8 +17,8 @@ use super::part::{self, Entry, text};
 use super::server::{self, Limits};
 use super::{state, status, window};
 use crate::error::{Error, Result, report};
-use crate::ingest;
 use crate::metrics::shared;
+use crate::pg::time;
 use crate::session::binding;
 use crate::worker::process;
 
@@ -112,7 +112,7 @@ fn verify(org: Option<&str>) -> Result<Findings> {
         }
     }
     // Behind that may be what was sent meanwhile, and what nobody should have added.
-    let oldest = (ingest::now() / 1_000 - state::stream_age(org)?, 0);
+    let oldest = (time::now() / 1_000 - state::stream_age(org)?, 0);
     let behind = stream(&mut redis, &key, last.unwrap_or(oldest), (i64::MAX, i64::MAX))?;
     for (id, known) in were_placed(org, behind.iter().map(|entry| entry.id).collect())? {
         if !known {

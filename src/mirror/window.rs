@@ -14,10 +14,10 @@ use super::marker::Cursor;
 use crate::batch::order::{self, STRETCH};
 use crate::batch::{Position, position_columns};
 use crate::error::{Error, Result};
+use crate::pg::time::to_postgres_time;
 use crate::statement::raw::{RawRow, RawStatement, View};
 use crate::statement::snapshot;
 use crate::statement::stretch::{PLACEHOLDER, StretchPlans, backward, forward};
-use crate::tier::to_postgres_time;
 
 /// Org, from, to, first number, the number behind the last, limit, what was left out.
 const ARGUMENTS: [PgBuiltInOids; 7] =

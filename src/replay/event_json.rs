@@ -9,7 +9,7 @@ use crate::call::pg_function;
 use crate::error::{Error, Result, report};
 use crate::event::{EventColumns, encode};
 use crate::ingest::{inet, jsonb_text};
-use crate::tier::to_unix_time;
+use crate::pg::time::to_unix_time;
 
 pg_function! {
     /// `ts_event(event record) → json`

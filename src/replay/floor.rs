@@ -6,6 +6,7 @@ use crate::call::{pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics;
 use crate::metrics::counter::Counter;
+use crate::pg::time;
 use crate::session::binding;
 use crate::tier::{cache, retention};
 
@@ -17,11 +18,6 @@ const NEVER: i64 = i64::MAX;
 
 /// Longest org id in bytes: 255 characters.
 const MAX_ORG_BYTES: usize = 255 * 4;
-
-unsafe extern "C" {
-    /// PostgreSQL's own, without the guard that pgrx puts around what can raise: this is called for every row.
-    fn GetCurrentStatementStartTimestamp() -> i64;
-}
 
 /// The last answer, kept with the call's place in the plan. Rows of one org come in a row, and a scan
 /// must pay for a look-up once and not for each.
@@ -35,7 +31,7 @@ struct Answer {
 
 impl Answer {
     fn floor_of(&self, org: &[u8]) -> Option<i64> {
-        let current = self.generation == cache::generation() && self.statement == statement_start();
+        let current = self.generation == cache::generation() && self.statement == time::statement_start();
         (current && self.org.get(..self.length) == Some(org)).then_some(self.floor)
     }
 
@@ -124,7 +120,7 @@ unsafe fn look_up_floor(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
     // SAFETY: the caller's promise; what is allocated lives as long as the call's place in the plan.
     unsafe {
         let org = text_argument(fcinfo, 0).unwrap_or_default();
-        let (generation, statement) = (cache::generation(), statement_start());
+        let (generation, statement) = (cache::generation(), time::statement_start());
         let floor = report(visible_floor(org, statement));
         if let Some(function) = (*fcinfo).flinfo.as_mut() {
             if function.fn_extra.is_null() {
@@ -134,12 +130,6 @@ unsafe fn look_up_floor(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
         }
         floor
     }
-}
-
-/// The start of the running statement, in PostgreSQL's microseconds.
-pub fn statement_start() -> i64 {
-    // SAFETY: reads one variable.
-    unsafe { GetCurrentStatementStartTimestamp() }
 }
 
 fn visible_floor(org: &str, statement: i64) -> Result<i64> {
@@ -183,7 +173,7 @@ fn may_start(start: i64, floor: i64) -> bool {
 pub(super) fn check_start(org: &str, start: Option<i64>) -> Result<()> {
     let Some(start) = start else { return Ok(()) };
     let kept = retention_of(org)?;
-    let floor = statement_start() - kept;
+    let floor = time::statement_start() - kept;
     if may_start(start, floor) {
         return Ok(());
     }

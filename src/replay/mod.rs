@@ -9,5 +9,4 @@ mod page;
 mod schedule;
 mod token;
 
-pub use floor::statement_start;
 use floor::{check_start, retention_of};

@@ -12,10 +12,10 @@ use super::marks::Marks;
 use super::{Order, finishing, place};
 use crate::batch::order;
 use crate::error::{Error, Result, spi};
+use crate::pg::time::to_postgres_time;
 use crate::statement::raw::{RawRow, View};
 use crate::statement::stretch::{PLACEHOLDER, StretchPlans};
 use crate::statement::{Statement, arg, snapshot};
-use crate::tier::to_postgres_time;
 
 /// Transaction, batch, limit, and since when there can be any.
 const LOOK: [PgBuiltInOids; 4] = [XID8OID, INT8OID, INT8OID, TIMESTAMPTZOID];

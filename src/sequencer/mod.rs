@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::metrics::counter::{Counter, Timer};
 use crate::metrics::shared::{Role, Slot, State};
+use crate::pg::time;
 use crate::statement::snapshot;
 use crate::tier::lookup;
 use crate::worker::process;
@@ -113,7 +114,7 @@ fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
     // A failed transaction must leave nothing behind here either.
     let mut next = order.take();
     // The time first: whoever gets an id later sees it.
-    let began_at = slot.progress.look_at(crate::ingest::now());
+    let began_at = slot.progress.look_at(time::now());
     // SAFETY: reads shared memory.
     let next_xid = unsafe { pg_sys::ReadNextFullTransactionId() }.value;
     let look = transaction::run(Isolation::RepeatableRead, || {
@@ -173,7 +174,7 @@ fn place_new(order: &mut Order) -> Result<Look> {
     let (rows, complete) = order.horizon.look(&now, LIMIT, &mut ledger::Reader { marks: &order.marks })?;
     if !rows.is_empty() {
         failpoint("sequencer-found");
-        order.counter.advance(crate::ingest::now() / 1_000);
+        order.counter.advance(time::now() / 1_000);
         ledger::place(&rows, order)?;
         failpoint("sequencer-placed");
     }

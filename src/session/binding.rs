@@ -6,8 +6,8 @@ use std::ffi::CString;
 use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
+use crate::pg::catalog;
 use crate::settings;
-use crate::tier::lookup;
 
 const SETTING: &str = "tailstream.org";
 const MAX_ORG_CHARS: usize = 255;
@@ -75,7 +75,7 @@ fn verify_late_load() {
     }
     // SAFETY: as above.
     let superuser = unsafe { pg_sys::superuser_arg(pg_sys::GetSessionUserId()) };
-    if !superuser && let Some(org) = lookup::role_setting(SETTING) {
+    if !superuser && let Some(org) = catalog::role_setting(SETTING) {
         bind(&org);
     }
     VERIFIED.set(true);

@@ -2,12 +2,12 @@
 
 use pgrx::{IntoDatum, pg_sys};
 
-use crate::tier::lookup;
+use crate::pg::catalog;
 
 /// Whether the role may call `tailstream.is_retained()`, as all may who read. PostgreSQL checks that itself whenever the
 /// view is read; to know it before makes for a better message.
 pub fn may_read() -> bool {
-    let Ok(schema) = lookup::schema() else { return true };
+    let Ok(schema) = catalog::schema() else { return true };
     let types = [pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID];
     // SAFETY: a look-up in the catalog of functions by name, argument types and schema.
     unsafe {

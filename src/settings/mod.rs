@@ -8,6 +8,7 @@ mod secret;
 
 use std::ffi::CString;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
@@ -29,6 +30,9 @@ pub enum IngestLane {
 
 /// Org the session is bound to; empty binds to none. Superuser-only, or a role could unbind itself.
 static ORG: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// How often that was set. Read for every row of a replay, hence no thread-local.
+static ORG_CHANGES: AtomicU64 = AtomicU64::new(0);
 
 /// Seconds, 0 to 1 day, default 5 minutes: more than clocks that are synchronised at all differ,
 /// less than what would hide an event from a viewer of the present.
@@ -265,9 +269,14 @@ fn define_mirror_settings() {
 /// Plans and remembered floors may carry what a session may see, so none survives a change.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn org_assigned(_new: *const core::ffi::c_char, _extra: *mut core::ffi::c_void) {
-    crate::tier::cache::forget();
+    ORG_CHANGES.fetch_add(1, Ordering::Relaxed);
     // SAFETY: takes no arguments; walks the session's own plan list, which is empty before start-up ends.
     unsafe { pg_sys::ResetPlanCache() };
+}
+
+/// How often `tailstream.org` was set in this session.
+pub fn org_changes() -> u64 {
+    ORG_CHANGES.load(Ordering::Relaxed)
 }
 
 /// The org this session is bound to.

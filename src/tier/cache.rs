@@ -7,12 +7,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pgrx::{pg_guard, pg_sys};
+use pgrx::pg_sys;
 
 use super::lookup::{Tables, Tier};
-use crate::batch;
 use crate::error::{Error, Result};
-use crate::ingest::chunk;
+use crate::settings;
 
 /// Beyond it the memory is cleared: a gateway with very many orgs must not grow for ever.
 const MAX_ORGS: usize = 100_000;
@@ -46,16 +45,8 @@ thread_local! {
     });
 }
 
-/// Asks PostgreSQL to be told of changes; once, when the library is loaded.
-pub fn register_invalidation() {
-    // SAFETY: the callback lives as long as the process.
-    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0)) };
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
-    chunk::relation_changed(relation);
-    batch::chunk::relation_changed(relation);
+/// PostgreSQL says that a relation has changed, or any may have.
+pub fn relation_changed(relation: pg_sys::Oid) {
     let (orgs, tiers) = WATCHED.get();
     if relation == pg_sys::InvalidOid || relation == orgs || relation == tiers {
         forget();
@@ -76,7 +67,7 @@ pub fn invalidate_everywhere(relation: pg_sys::Oid) {
 
 /// Changes whenever something remembered may have changed.
 pub fn generation() -> u64 {
-    GENERATION.load(Ordering::Relaxed)
+    GENERATION.load(Ordering::Relaxed) + settings::org_changes()
 }
 
 /// The tier of an org, `None` if it is not registered.

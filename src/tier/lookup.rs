@@ -1,11 +1,11 @@
 //! Reads tiers and orgs from their tables directly: the caller need not have rights on them, and it
 //! may happen while a query is being planned.
 
-use core::ffi::CStr;
 use pgrx::{IntoDatum, pg_sys};
 
 use super::retention;
 use crate::error::{Error, Result};
+use crate::pg::catalog;
 use crate::statement::table::{self, Key};
 
 /// A tier as far as ingest and replay need to know it.
@@ -38,15 +38,19 @@ pub struct Tables {
 impl Tables {
     /// Finds the tables, or says that they are missing.
     pub fn find() -> Result<Self> {
-        let schema = schema()?;
-        let orgs = relation(schema, c"orgs")?;
+        let schema = catalog::schema()?;
+        let orgs = catalog::relation(schema, c"orgs")?;
         // SAFETY: a catalog look-up by name.
         let watched = unsafe { pg_sys::get_trigger_oid(orgs, c"tailstream_invalidate_cache".as_ptr(), true) };
         if watched == pg_sys::InvalidOid {
             // A dump brought the tables, and nobody would hear of their changes.
             return Err(Error::StorageMissing);
         }
-        Ok(Self { orgs, orgs_key: relation(schema, c"orgs_pkey")?, tiers: relation(schema, c"tiers")? })
+        Ok(Self {
+            orgs,
+            orgs_key: catalog::relation(schema, c"orgs_pkey")?,
+            tiers: catalog::relation(schema, c"tiers")?,
+        })
     }
 
     /// `None` if the org is not registered.
@@ -85,13 +89,6 @@ impl Tables {
     }
 }
 
-/// The schema of our tables.
-pub fn schema() -> Result<pg_sys::Oid> {
-    // SAFETY: a catalog look-up by name.
-    let schema = unsafe { pg_sys::get_namespace_oid(c"tailstream".as_ptr(), true) };
-    if schema == pg_sys::InvalidOid { Err(Error::StorageMissing) } else { Ok(schema) }
-}
-
 /// Error unless the extension is installed in this database and its tables are in use: not while a dump is restored.
 pub fn in_use() -> Result<()> {
     // SAFETY: a catalog look-up by name.
@@ -102,14 +99,7 @@ pub fn in_use() -> Result<()> {
 /// The table of positions, if it is in use.
 pub fn positions() -> Result<pg_sys::Oid> {
     in_use()?;
-    relation(schema()?, c"positions")
-}
-
-/// A relation of our schema.
-pub fn relation(schema: pg_sys::Oid, name: &CStr) -> Result<pg_sys::Oid> {
-    // SAFETY: a catalog look-up by name.
-    let found = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
-    if found == pg_sys::InvalidOid { Err(Error::StorageMissing) } else { Ok(found) }
+    catalog::relation(catalog::schema()?, c"positions")
 }
 
 /// The key that tokens are sealed with, from its table.
@@ -117,44 +107,4 @@ pub fn token_key(table: pg_sys::Oid) -> Result<Vec<u8>> {
     let mut key = None;
     table::scan(table, |row| key = row.value::<Vec<u8>>(2));
     key.ok_or(Error::Internal("no key for tokens"))
-}
-
-/// What ALTER ROLE or ALTER DATABASE set for this session's user, the most specific first. Needs no
-/// snapshot, so it works while BEGIN is analysed.
-pub fn role_setting(name: &str) -> Option<String> {
-    // SAFETY: reads the process's own state, and a catalog by name.
-    let (database, role, settings) = unsafe {
-        let catalog = pg_sys::Oid::from(pg_sys::PG_CATALOG_NAMESPACE);
-        let settings = pg_sys::get_relname_relid(c"pg_db_role_setting".as_ptr(), catalog);
-        (pg_sys::MyDatabaseId, pg_sys::GetSessionUserId(), settings)
-    };
-    let mut found: Option<((bool, bool), String)> = None;
-    table::scan(settings, |row| {
-        let (Some(of_database), Some(of_role), Some(entries)) =
-            (row.value::<pg_sys::Oid>(1), row.value::<pg_sys::Oid>(2), row.value::<Vec<Option<String>>>(3))
-        else {
-            return;
-        };
-        let rank = (of_role == role, of_database == database);
-        let ours = (rank.0 || of_role == pg_sys::InvalidOid) && (rank.1 || of_database == pg_sys::InvalidOid);
-        let value = entries.iter().flatten().find_map(|entry| entry.strip_prefix(name)?.strip_prefix('='));
-        if let (true, Some(value)) = (ours, value)
-            && found.as_ref().is_none_or(|(best, _)| rank > *best)
-        {
-            found = Some((rank, value.to_owned()));
-        }
-    });
-    found.map(|(_, value)| value)
-}
-
-/// All databases of the server that one can connect to. Needs no database itself.
-pub fn databases() -> Vec<(pg_sys::Oid, String)> {
-    let mut found = Vec::new();
-    table::scan(pg_sys::DatabaseRelationId, |row| {
-        let name = row.value::<&CStr>(2).filter(|_| row.value::<bool>(7) == Some(true));
-        if let (Some(oid), Some(name)) = (row.value::<pg_sys::Oid>(1), name) {
-            found.push((oid, name.to_string_lossy().into_owned()));
-        }
-    });
-    found
 }

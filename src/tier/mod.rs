@@ -9,19 +9,6 @@ use pgrx::pg_sys;
 use crate::call::pg_function;
 use crate::worker::commit;
 
-/// Seconds between the Unix epoch and PostgreSQL's, 2000-01-01.
-const POSTGRES_EPOCH_SECONDS: i64 = 946_684_800;
-
-/// Microseconds since the Unix epoch as PostgreSQL counts them; infinities stay far away.
-pub fn to_postgres_time(unix: i64) -> i64 {
-    unix.saturating_sub(POSTGRES_EPOCH_SECONDS * 1_000_000)
-}
-
-/// PostgreSQL's microseconds as microseconds since the Unix epoch.
-pub fn to_unix_time(postgres: i64) -> i64 {
-    postgres.saturating_add(POSTGRES_EPOCH_SECONDS * 1_000_000)
-}
-
 pg_function! {
     /// Statement trigger on tailstream.orgs and tailstream.tiers.
     fn invalidate_tier_cache_wrapper(fcinfo) -> Datum {

@@ -10,8 +10,8 @@ use pgrx::{pg_guard, pg_sys};
 use super::process;
 use super::transaction::{self, Isolation};
 use crate::metrics::shared::{self, Role};
+use crate::pg::catalog;
 use crate::settings;
-use crate::tier::lookup;
 
 /// How often it looks by itself: databases come and go without telling it.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -49,7 +49,7 @@ pub extern "C-unwind" fn tailstream_launcher_main(_argument: pg_sys::Datum) {
     let mut workers = HashMap::new();
     loop {
         if let Err(error) = transaction::run(Isolation::ReadCommitted, || {
-            let all = lookup::databases();
+            let all = catalog::databases();
             shared::release_unless(|database| all.iter().any(|(oid, _)| *oid == database));
             let names = settings::databases();
             let wanted = all.into_iter().filter(|(_, name)| names.contains(name));

@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::process;
-use crate::ingest;
 use crate::metrics::shared::{self, Role, Slot, State};
-use crate::tier::to_postgres_time;
+use crate::pg::time::{self, to_postgres_time};
 
 /// Keeps state, last error and pauses of one worker.
 pub struct Reporter {
@@ -45,7 +44,7 @@ impl Reporter {
     /// Something failed. Returns how long to wait before the next attempt.
     pub fn failed(&mut self, message: &str) -> Duration {
         self.slot.worker(self.role).set_state(State::Failing);
-        shared::note_error(self.slot, self.role, to_postgres_time(ingest::now()), message);
+        shared::note_error(self.slot, self.role, to_postgres_time(time::now()), message);
         if self.logged != message {
             message.clone_into(&mut self.logged);
             pgrx::log!("tailstream {}: {message}", self.role.name());

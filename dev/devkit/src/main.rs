@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod demo;
+mod layers;
 mod suites;
 
 use std::fs;
@@ -57,6 +58,8 @@ enum Action {
     },
     /// Run the extension's #[pg_test] tests
     PgrxTest,
+    /// Check that modules import each other in one direction only
+    Layers,
 }
 
 fn main() -> ExitCode {
@@ -78,6 +81,7 @@ fn run(action: Action) -> Result<()> {
         Action::Install { debug } => install(!debug).map(|_| ()),
         Action::Regress { accept } => suites::regress(accept),
         Action::PgrxTest => suites::pgrx_test(),
+        Action::Layers => layers::check(&repository::root()?),
     }
 }
 

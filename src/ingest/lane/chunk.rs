@@ -8,8 +8,8 @@ use pgrx::pg_sys::BuiltinOid::OIDOID;
 use pgrx::prelude::*;
 
 use crate::error::Result;
+use crate::pg::time::to_unix_time;
 use crate::statement::LatestQuery;
-use crate::tier::to_unix_time;
 
 /// Chunks remembered per session; beyond it all are forgotten and learnt again.
 const MAX_CHUNKS: usize = 4_096;

@@ -15,7 +15,7 @@ use super::Rows;
 use super::chunk::{self, Chunk};
 use super::spot::Spots;
 use crate::error::Result;
-use crate::tier::lookup;
+use crate::pg::catalog;
 
 /// Rows handed to the heap at once. They share pages and WAL records, and their memory is held until then.
 const PART: usize = 256;
@@ -25,7 +25,7 @@ const OWN_CONSTRAINTS: u16 = 2;
 
 /// Inserts the rows and notes where they went, or returns false and has done nothing.
 pub fn insert(rows: &Rows, range: Range<usize>, chunk: &Chunk, spots: &mut Spots) -> Result<bool> {
-    let Some(hypertable) = Target::open(lookup::relation(lookup::schema()?, c"events")?) else {
+    let Some(hypertable) = Target::open(catalog::relation(catalog::schema()?, c"events")?) else {
         return Ok(false);
     };
     let Some(target) = Target::open(chunk.relation) else { return Ok(false) };

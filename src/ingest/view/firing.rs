@@ -9,7 +9,7 @@ use core::ffi::{CStr, c_char, c_int};
 use pgrx::{PgList, is_a, pg_guard, pg_sys};
 
 use crate::error::Error;
-use crate::tier::lookup;
+use crate::pg::catalog;
 
 const VIEW: &CStr = c"log_events";
 /// How the names of our triggers on it begin.
@@ -67,7 +67,7 @@ unsafe extern "C-unwind" fn fire_always(relations: *mut pg_sys::List) {
             let Some(triggers) = (*target).ri_TrigDesc.as_mut() else { continue };
             if form.relkind as u8 == pg_sys::RELKIND_VIEW
                 && CStr::from_ptr(form.relname.data.as_ptr()) == VIEW
-                && lookup::schema().is_ok_and(|schema| schema == form.relnamespace)
+                && catalog::schema().is_ok_and(|schema| schema == form.relnamespace)
             {
                 let count = triggers.numtriggers.unsigned_abs() as usize;
                 for trigger in std::slice::from_raw_parts_mut(triggers.triggers, count) {
@@ -118,7 +118,7 @@ unsafe extern "C-unwind" fn refuse_copy(copy: *const pg_sys::CopyStmt) {
         let none = std::ptr::null_mut();
         let target =
             pg_sys::RangeVarGetRelidExtended((*copy).relation, pg_sys::NoLock as c_int, flags, None, none);
-        let view = lookup::schema().and_then(|schema| lookup::relation(schema, VIEW));
+        let view = catalog::schema().and_then(|schema| catalog::relation(schema, VIEW));
         if target != pg_sys::InvalidOid && view.is_ok_and(|view| view == target) {
             Error::CopyWithoutTriggers.raise();
         }

@@ -11,9 +11,9 @@ use crate::event::{
     Clock, Event, EventColumns, Format, Inet, MAX_EVENT_BYTES, MIN_CREATED_AT, OnInvalid, Problem, decode,
     encode, encoded_length,
 };
+use crate::pg::time::{to_postgres_time, to_unix_time};
 use crate::session::binding;
 use crate::settings;
-use crate::tier::{to_postgres_time, to_unix_time};
 
 /// Columns of the view: those of tailstream.events but the tier.
 const COLUMNS: usize = 13;

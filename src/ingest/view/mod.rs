@@ -16,6 +16,7 @@ use pgrx::pg_sys;
 use super::batch;
 use crate::call::pg_function;
 use crate::error::{Error, Result, report};
+use crate::pg::time;
 use inserted::Inserted;
 
 /// The statement trigger.
@@ -55,7 +56,7 @@ unsafe fn trigger<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Result<&'a pg_sys::Tr
 unsafe fn collect(trigger: &pg_sys::TriggerData) -> Result<pg_sys::Datum> {
     // SAFETY: the caller's promise.
     let (mut row, store) = unsafe { (Inserted::open(trigger)?, store_function(trigger)?) };
-    let event = row.complete(batch::now())?;
+    let event = row.complete(time::now())?;
     let Some(id) = pending::add(row.org()?, event, store)? else { return Ok(pg_sys::Datum::null()) };
     Ok(row.with_id(id))
 }

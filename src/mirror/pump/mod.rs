@@ -34,7 +34,7 @@ use super::state::{LastEntry, Request};
 use crate::error::{Error, Result};
 use crate::metrics::counter::Counter;
 use crate::metrics::shared::{Slot, State};
-use crate::{ingest, tier};
+use crate::pg::time;
 
 /// How often Redis is asked whether it is what it was while there is nothing to send.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -374,7 +374,7 @@ impl Pump {
             Awaited::Server => {
                 self.limits = server::read(&replies)?;
                 self.connected = true;
-                self.slot.progress.set_connected_since(tier::to_postgres_time(ingest::now()));
+                self.slot.progress.set_connected_since(time::to_postgres_time(time::now()));
                 Ok(())
             }
             Awaited::Marker => self.compare(&replies),

@@ -14,10 +14,11 @@ use crate::error::Result;
 use crate::failpoint::failpoint;
 use crate::metrics::counter::Counter;
 use crate::metrics::shared::{self, Role};
+use crate::pg::time;
 use crate::statement::snapshot;
+use crate::tier;
 use crate::worker::process;
 use crate::worker::transaction::{self, Isolation};
-use crate::{ingest, tier};
 
 /// Numbers of resyncs that are reserved at a time.
 const RESERVED: i64 = 1_000;
@@ -163,7 +164,7 @@ impl Pump {
 
     pub(super) fn rebuild_failed(&mut self, org: &str, message: &str) {
         let message = format!("the stream of org \"{org}\" cannot be made again: {message}");
-        shared::note_error(self.slot, Role::Mirror, tier::to_postgres_time(ingest::now()), &message);
+        shared::note_error(self.slot, Role::Mirror, time::to_postgres_time(time::now()), &message);
         self.rebuilds.failed(org, Instant::now(), process::random());
     }
 }

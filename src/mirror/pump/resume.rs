@@ -14,9 +14,10 @@ use super::super::state::{self, LastEntry};
 use super::{Awaited, Pump};
 use crate::error::Result;
 use crate::failpoint::failpoint;
+use crate::pg::time;
 use crate::statement::snapshot;
+use crate::tier;
 use crate::worker::transaction::{self, Isolation};
-use crate::{ingest, tier};
 
 impl Pump {
     /// Sees where Redis stands.
@@ -60,7 +61,7 @@ impl Pump {
         let (expected, inside) = transaction::run(Isolation::ReadCommitted, || {
             snapshot::current(|| {
                 let mut tail = state::tail(held.cursor)?;
-                let now_ms = ingest::now() / 1_000;
+                let now_ms = time::now() / 1_000;
                 let mut kept = Vec::new();
                 for last in tail.drain(..) {
                     let org = self.orgs.get(&last.org)?;

@@ -14,10 +14,11 @@ use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::metrics::counter::{Counter, Timer};
 use crate::metrics::shared::{self, Role};
+use crate::pg::time;
 use crate::statement::snapshot;
+use crate::tier;
 use crate::worker::process;
 use crate::worker::transaction::{self, Isolation};
-use crate::{ingest, tier};
 
 impl Pump {
     /// Reads the next part, unless one is ready or nothing was placed since.
@@ -121,7 +122,7 @@ impl Pump {
                 self.limits.entry
             );
             pgrx::log!("tailstream mirror: {message}");
-            shared::note_error(self.slot, Role::Mirror, tier::to_postgres_time(ingest::now()), &message);
+            shared::note_error(self.slot, Role::Mirror, time::to_postgres_time(time::now()), &message);
             self.left_out.insert(org.clone(), stream_id(*ms, *seq));
         }
         self.slot.count(Counter::MirrorOversized, part.oversized.len() as u64);
@@ -219,7 +220,7 @@ impl Pump {
             self.slot.count(Counter::MirrorResent, part.entries as u64);
         }
         if !rebuild && part.entries > 0 {
-            let lag = (ingest::now() / 1_000 - part.end.placed_ms).max(0).unsigned_abs();
+            let lag = (time::now() / 1_000 - part.end.placed_ms).max(0).unsigned_abs();
             self.slot.histogram(Timer::MirrorLag).observe(Duration::from_millis(lag));
         }
     }

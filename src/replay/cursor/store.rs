@@ -13,6 +13,8 @@ use pgrx::{FromDatum, pg_sys};
 
 use crate::error::{Error, Result};
 use crate::locks::{self, Taken};
+use crate::pg::catalog;
+use crate::pg::time::to_unix_time;
 use crate::replay::page::arrival::Next;
 use crate::replay::page::json_text;
 use crate::replay::page::loss::from_ms;
@@ -22,7 +24,6 @@ use crate::session::binding;
 use crate::settings;
 use crate::statement::table::{self, Key, Row};
 use crate::statement::{LatestQuery, Statement, arg};
-use crate::tier::{lookup, to_unix_time};
 
 // Columns of tailstream.durable_cursors.
 const CURSOR_ID: usize = 1;
@@ -179,8 +180,9 @@ fn read(id: i64) -> Result<Option<Cursor>> {
 
 /// Reads the table without a plan: that would take longer than all the rest.
 fn scan(index: &CStr, keys: &[Key], each: impl FnMut(&Row)) -> Result<()> {
-    let schema = lookup::schema()?;
-    let (cursors, index) = (lookup::relation(schema, c"durable_cursors")?, lookup::relation(schema, index)?);
+    let schema = catalog::schema()?;
+    let (cursors, index) =
+        (catalog::relation(schema, c"durable_cursors")?, catalog::relation(schema, index)?);
     table::scan_index(cursors, index, keys, each);
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::rows::{Formed, Gap, Reason, Rows};
 use super::scope::{self, Scope};
 use crate::batch::{self, Position, Sink};
 use crate::error::Result;
-use crate::ingest;
+use crate::pg::time;
 use crate::replay::token::{Place, Token};
 use crate::statement::raw::RawRow;
 
@@ -84,7 +84,7 @@ impl Reader<'_, '_> {
     /// lost something, and nobody can tell what.
     fn skip_purged_positions(&mut self) -> Result<()> {
         let next = self.read.next;
-        if next.placed_ms >= ingest::now() / 1_000 - KEPT {
+        if next.placed_ms >= time::now() / 1_000 - KEPT {
             return Ok(());
         }
         let known = loss::first_known_position(next.seq, next.placed_ms)?;

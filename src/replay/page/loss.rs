@@ -11,6 +11,7 @@ use super::rows::{Gap, Reason, datum};
 use super::scope::{ALWAYS, Scope, in_range};
 use crate::batch::order::{self, Kept, STRETCH};
 use crate::error::{Error, Result};
+use crate::pg::time;
 use crate::replay::token::Place;
 use crate::statement::raw::View;
 use crate::statement::stretch::{PLACEHOLDER, StretchPlans, forward};
@@ -164,5 +165,5 @@ pub fn first_behind(org: &str, placed_ms: i64) -> Result<i64> {
 
 /// Milliseconds since the Unix epoch as PostgreSQL's microseconds.
 pub fn from_ms(ms: i64) -> i64 {
-    crate::tier::to_postgres_time(ms.saturating_mul(1_000))
+    time::to_postgres_time(ms.saturating_mul(1_000))
 }

@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 
 use super::Signer;
 use crate::error::Result;
+use crate::pg::catalog;
 use crate::tier::lookup;
 
 thread_local! {
@@ -15,7 +16,7 @@ thread_local! {
 
 /// Makes and reads tokens of this org.
 pub fn signer(org: &str) -> Result<Signer> {
-    let table = lookup::relation(lookup::schema()?, c"token_key")?;
+    let table = catalog::relation(catalog::schema()?, c"token_key")?;
     let known = KEY.with_borrow(|key| key.as_ref().is_some_and(|(of, _)| *of == table));
     if !known {
         let secret = lookup::token_key(table)?;

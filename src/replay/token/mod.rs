@@ -14,7 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 pub use key::signer;
 
-use crate::tier::to_unix_time;
+use crate::pg::time::to_unix_time;
 
 const VERSION: u8 = 1;
 const SEAL: usize = 16;
