@@ -21,11 +21,11 @@ mod time;
 
 use std::borrow::Cow;
 
-pub use decode::{Clock, Decoded, Format, OnInvalid, Rejection, decode};
+pub use decode::{Decoded, Format, OnInvalid, Rejection, decode};
 pub use encode::{EventColumns, encode, encoded_length};
 pub use error::{EventError, Problem};
 pub use inet::{Inet, STORED_V4, STORED_V6};
-pub use time::MIN_CREATED_AT;
+pub use time::{Clock, MIN_CREATED_AT};
 
 /// Levels of nesting that the metadata of one event may have, its own object being the first.
 ///

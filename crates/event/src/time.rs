@@ -26,6 +26,15 @@ const TIME_CONFIG: TimeConfig = TimeConfig {
     unix_timestamp_offset: None,
 };
 
+/// The time that the events of a batch are compared with, in microseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// When the batch arrived: the time of events that name none.
+    pub now: i64,
+    /// The latest time that an event may have.
+    pub max_future: i64,
+}
+
 /// An instant read from an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Instant {

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use super::super::error::{EventError, Problem, excerpt};
 use super::super::json::{Key, Kind, Token};
 use super::super::number::Scaled;
-use super::record::wrong_type;
 
 /// A key that belongs to a column: its canonical name or an alias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,4 +172,9 @@ impl<'a> Fields<'a> {
     pub(super) fn take(&mut self, field: Field) -> Option<Token<'a>> {
         self.values[field as usize].take()
     }
+}
+
+/// The error for a value of the wrong JSON type.
+pub(super) fn wrong_type(expected: &'static str, found: Token<'_>) -> Problem {
+    Problem::WrongType { expected, found: excerpt(found.raw) }
 }

@@ -6,6 +6,7 @@ mod record;
 
 use super::error::{EventError, Problem, excerpt};
 use super::json::Cursor;
+use super::time::Clock;
 use super::{Event, MAX_BATCH_EVENTS};
 pub(super) use field::Field;
 use record::Reader;
@@ -26,15 +27,6 @@ pub enum OnInvalid {
     Error,
     /// The others are kept, each invalid one is set aside with its reason.
     Quarantine,
-}
-
-/// The time that the events of a batch are compared with, in microseconds since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Clock {
-    /// When the batch arrived: the time of events that name none.
-    pub now: i64,
-    /// The latest time that an event may have.
-    pub max_future: i64,
 }
 
 /// A decoded batch.

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use super::super::error::{EventError, Problem, excerpt};
 use super::super::inet::Inet;
 use super::super::json::{Audit, Cursor, Kind, Token};
-use super::super::{Event, MAX_EVENT_BYTES, time};
-use super::Clock;
-use super::field::{Field, Fields};
+use super::super::time::{self, Clock};
+use super::super::{Event, MAX_EVENT_BYTES};
+use super::field::{Field, Fields, wrong_type};
 use super::metadata::Metadata;
 
 /// Reads events one after the other, reusing its memory.
@@ -197,9 +197,4 @@ impl<'a> Reader<'a> {
     fn keep(&mut self, field: Field, value: Token<'a>) -> Result<(), EventError> {
         self.metadata.keep(field.key(), value, &mut self.audit)
     }
-}
-
-/// The error for a value of the wrong JSON type.
-pub(super) fn wrong_type(expected: &'static str, found: Token<'_>) -> Problem {
-    Problem::WrongType { expected, found: excerpt(found.raw) }
 }
