@@ -14,8 +14,11 @@ extension_sql_file!("../sql/schema/play.sql", name = "play", requires = ["sequen
 extension_sql_file!("../sql/schema/cursors.sql", name = "cursors", requires = ["play"]);
 extension_sql_file!("../sql/schema/mirror.sql", name = "mirror", requires = ["cursors"]);
 extension_sql_file!("../sql/schema/metrics.sql", name = "metrics", requires = ["mirror"]);
-extension_sql_file!("../sql/schema/retention.sql", name = "retention", requires = ["metrics"]);
-extension_sql_file!("../sql/schema/registrations.sql", name = "registrations", requires = ["retention"]);
+extension_sql_file!("../sql/schema/chunks.sql", name = "chunks", requires = ["metrics"]);
+extension_sql_file!("../sql/schema/rescue.sql", name = "rescue", requires = ["chunks"]);
+extension_sql_file!("../sql/schema/purge.sql", name = "purge", requires = ["rescue"]);
+extension_sql_file!("../sql/schema/erase.sql", name = "erase", requires = ["purge"]);
+extension_sql_file!("../sql/schema/registrations.sql", name = "registrations", requires = ["erase"]);
 extension_sql_file!("../sql/schema/schedule.sql", name = "schedule", requires = ["registrations"]);
 extension_sql_file!("../sql/schema/health.sql", name = "health", requires = ["schedule"]);
 extension_sql_file!("../sql/schema/grants.sql", name = "grants", requires = ["health"], finalize);

@@ -100,3 +100,30 @@ END
 $body$;
 
 SELECT tailstream.create_cursors_view();
+
+-- Whether no other transaction uses the cursor, and none will before this one ends.
+CREATE FUNCTION tailstream.try_lock_cursor(cursor_id bigint) RETURNS boolean
+LANGUAGE c VOLATILE STRICT COST 10000 AS 'MODULE_PATHNAME', 'try_lock_cursor_wrapper';
+
+-- Removes cursors that nobody used for longer than tailstream.cursor_ttl, but for those in use at this moment. Some at a
+-- time: each takes a lock until the purge's commit, and the server has room for so many.
+CREATE FUNCTION tailstream.drop_expired_cursors() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
+DECLARE
+    kept    interval := current_setting('tailstream.cursor_ttl')::interval;
+    expired bigint;
+BEGIN
+    IF kept = interval '0' THEN
+        RETURN;
+    END IF;
+    FOR expired IN SELECT c.cursor_id FROM tailstream.durable_cursors c
+                   WHERE c.last_active < clock_timestamp() - kept ORDER BY c.last_active LIMIT 500
+    LOOP
+        DELETE FROM tailstream.durable_cursors c
+        WHERE c.cursor_id = expired AND tailstream.try_lock_cursor(expired) AND c.last_active < clock_timestamp() - kept;
+    END LOOP;
+EXCEPTION WHEN OTHERS THEN
+    -- What keeps cursors must not keep chunks.
+    RAISE WARNING 'expired cursors are left for the next purge: %', SQLERRM;
+END
+$body$;

@@ -33,3 +33,14 @@ AS 'MODULE_PATHNAME', 'is_retained_wrapper';
 -- The oldest event time that is shown, but an error if a replay that starts at start_time would begin before it.
 CREATE FUNCTION tailstream.replay_floor(org_id text, start_time timestamptz) RETURNS timestamptz
 LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1 AS 'MODULE_PATHNAME', 'replay_floor_wrapper';
+
+-- What deletes must see what is committed now: a tier that was changed, an event that was stored.
+CREATE FUNCTION tailstream.require_read_committed() RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'events cannot be deleted under isolation level %', current_setting('transaction_isolation')
+            USING ERRCODE = 'invalid_transaction_state', HINT = 'Run it in a READ COMMITTED transaction.';
+    END IF;
+END
+$body$;

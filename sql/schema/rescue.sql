@@ -1,0 +1,105 @@
+-- How long each lock is waited for, until the calling function ends: so this one has no SET of its own, its callers pin
+-- the search_path. At least a millisecond: 0 would mean for ever.
+CREATE FUNCTION tailstream.set_patience(patience interval) RETURNS text
+LANGUAGE sql VOLATILE AS $body$
+    SELECT set_config('lock_timeout', greatest(1, (1000 * extract(epoch FROM patience))::integer)::text, true)
+$body$;
+
+-- Keeps ts_erase_org() waiting as long as this transaction runs.
+CREATE FUNCTION tailstream.lock_org_for_ingest(org text) RETURNS void
+LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'lock_org_for_ingest_wrapper';
+
+-- Which orgs have events in the chunk that their present tier still keeps. Probes the index org by org: the
+-- chunk is never scanned, and an org that was not upgraded costs one descent.
+CREATE FUNCTION tailstream.orgs_to_rescue(chunk regclass, tier smallint, retention interval)
+RETURNS TABLE (org_id text, new_tier smallint, keep_from timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
+BEGIN
+    IF NOT EXISTS (SELECT FROM tailstream.tiers t WHERE t.retention > orgs_to_rescue.retention) THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE format($query$
+        SELECT o.org_id, o.tier, clock_timestamp() - t.retention
+        FROM tailstream.orgs o
+        JOIN tailstream.tiers t ON t.id = o.tier AND t.retention > $2
+        CROSS JOIN LATERAL (SELECT FROM %s e
+                            WHERE e.org_id = o.org_id AND e.created_at >= clock_timestamp() - t.retention LIMIT 1) kept
+        WHERE o.tier <> $1$query$, chunk)
+    USING tier, retention;
+END
+$body$;
+
+-- Copies an org's events of a chunk into another tier, all or as many as `most`; all columns, also those that
+-- users added. Returns how many, and the id of one of them.
+CREATE FUNCTION tailstream.copy_events(
+    chunk regclass, org_id text, new_tier smallint, keep_from timestamptz, most bigint,
+    OUT copied bigint, OUT copied_id bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    columns text;
+    sources text;
+BEGIN
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum),
+           string_agg(CASE attname WHEN 'tier' THEN '$1' ELSE 'e.' || quote_ident(attname) END, ', ' ORDER BY attnum)
+    INTO columns, sources
+    FROM pg_attribute
+    WHERE attrelid = 'tailstream.events'::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
+    EXECUTE format('WITH copies AS (
+                        INSERT INTO tailstream.events (%s)
+                        SELECT %s FROM %s e WHERE e.org_id = $2 AND e.created_at >= $3 LIMIT $4 RETURNING id)
+                    SELECT count(*), max(id) FROM copies', columns, sources, chunk)
+    INTO copied, copied_id USING new_tier, org_id, keep_from, most;
+END
+$body$;
+
+-- Copies the events of upgraded orgs into their present tier.
+CREATE FUNCTION tailstream.rescue_events(chunk regclass, tier smallint, retention interval) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    saved   record;
+    copies  record;
+    rescued bigint := 0;
+BEGIN
+    FOR saved IN SELECT * FROM tailstream.orgs_to_rescue(chunk, tier, retention) LOOP
+        -- As an ingest would: ts_erase_org() must not end between the old rows and their copies.
+        PERFORM tailstream.lock_org_for_ingest(saved.org_id);
+        copies := tailstream.copy_events(chunk, saved.org_id, saved.new_tier, saved.keep_from, NULL);
+        rescued := rescued + copies.copied;
+    END LOOP;
+    RETURN rescued;
+END
+$body$;
+
+-- Makes the chunks that a rescue will copy into, if they are missing; returns whether any was, or could not be had.
+-- They have to be committed before the old chunk goes: a reader that looked for chunks before that would find neither.
+CREATE FUNCTION tailstream.make_rescue_chunks(
+    chunk regclass, tier smallint, retention interval, range_start timestamptz, patience interval) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $body$
+DECLARE
+    saved  record;
+    copies record;
+    made   boolean := false;
+BEGIN
+    PERFORM tailstream.set_patience(patience);
+    FOR saved IN
+        SELECT DISTINCT ON (o.new_tier) o.* FROM tailstream.orgs_to_rescue(chunk, tier, retention) o
+        WHERE NOT EXISTS (SELECT FROM tailstream.chunks('tailstream.events', 'created_at') c
+                          WHERE c.tier = o.new_tier AND c.range_start <= make_rescue_chunks.range_start
+                            AND make_rescue_chunks.range_start < c.range_end)
+    LOOP
+        -- A row makes the chunk, and is not wanted yet.
+        copies := tailstream.copy_events(chunk, saved.org_id, saved.new_tier, saved.keep_from, 1);
+        DELETE FROM tailstream.events e
+        WHERE e.org_id = saved.org_id AND e.tier = saved.new_tier AND e.id = copies.copied_id
+          AND e.created_at >= saved.keep_from;
+        made := made OR copies.copied > 0;
+    END LOOP;
+    RETURN made;
+EXCEPTION
+    WHEN lock_not_available OR deadlock_detected OR undefined_table THEN
+        RETURN NULL;
+    WHEN OTHERS THEN
+        RAISE WARNING 'chunk % was not purged: %', chunk, SQLERRM USING ERRCODE = SQLSTATE;
+        RETURN NULL;
+END
+$body$;
