@@ -7,11 +7,11 @@ use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
 
 use super::check_start;
-use super::cursor::beginning::before;
-use super::page::arrival::Next;
-use super::page::loss::from_ms;
+use super::cursor::start_position::before;
+use super::page::commit_order::Next;
+use super::page::gap::from_ms;
 use super::page::quoted;
-use super::page::scope::{floor, in_range, life};
+use super::page::request::{floor, in_range, life};
 use super::token::{self, Boundary, Token};
 use crate::batch::order::{self, Kept};
 use crate::error::{Error, Result, report};

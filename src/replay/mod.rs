@@ -3,11 +3,11 @@
 mod cursor;
 mod event_json;
 mod filter;
-mod floor;
 mod live;
 mod page;
+mod retention_cutoff;
 mod schedule;
 mod token;
 
-pub use floor::statement_start;
-use floor::{check_start, retention_of};
+pub use retention_cutoff::statement_start;
+use retention_cutoff::{check_start, retention_of};

@@ -5,16 +5,16 @@ use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::store::{self, Cursor, Standing};
 use super::wait::Patience;
-use super::{beginning, filter_of, order, valid_name};
+use super::{filter_of, order, start_position, valid_name};
 use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics::{self, counter::Counter};
 use crate::replay::filter::Values;
-use crate::replay::page::arrival::{self, Next};
+use crate::replay::page::commit_order::{self, Next};
+use crate::replay::page::event_time;
+use crate::replay::page::request::PageRequest;
 use crate::replay::page::rows::Rows;
-use crate::replay::page::scope::Scope;
-use crate::replay::page::time;
-use crate::replay::page::{loss, page_size};
+use crate::replay::page::{gap, page_size};
 use crate::replay::token::{self, Course, Place};
 use crate::session::client;
 use crate::settings;
@@ -81,12 +81,13 @@ fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) 
             memory.switch_to(|_| {
                 let round = |read: &mut Read, rows: &mut Rows| {
                     read.head = (read.is_due && cursor.by_arrival)
-                        .then(beginning::head)
+                        .then(start_position::head)
                         .transpose()?
                         .map(Next::place);
                     let complete = read.head.is_some();
-                    let scope = Scope { complete, ..Scope::with(&cursor.org, &filter, values)? };
-                    round(cursor, scope, limit, read, rows)
+                    let request =
+                        PageRequest { complete, ..PageRequest::with(&cursor.org, &filter, values)? };
+                    round(cursor, request, limit, read, rows)
                 };
                 if !patience.may_wait() {
                     return round(&mut read, rows);
@@ -109,33 +110,33 @@ fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) 
 /// Reads on once.
 fn round(
     cursor: &Cursor,
-    mut scope: Scope<'_>,
+    mut request: PageRequest<'_>,
     limit: usize,
     read: &mut Read,
     rows: &mut Rows,
 ) -> Result<()> {
-    scope.reach = read.stands.reach;
-    scope.reach_seq = read.stands.reach_seq;
-    scope.course = Some(Course { cursor: cursor.id, number: cursor.course });
-    if let Some(gap) = loss::by_erasure(&scope, read.stands.place, read.stands.life)? {
+    request.reach = read.stands.reach;
+    request.reach_seq = read.stands.reach_seq;
+    request.course = Some(Course { cursor: cursor.id, number: cursor.course });
+    if let Some(gap) = gap::by_erasure(&request, read.stands.place, read.stands.life)? {
         if !cursor.by_arrival {
-            scope.tell(gap.to);
+            request.tell(gap.to);
         }
-        rows.gap(gap, &scope.token(read.stands.place));
+        rows.gap(gap, &request.token(read.stands.place));
     }
     match read.stands.place {
         Place::Arrival { seq, offset, placed_ms } => {
-            let found = arrival::read(&scope, Next { seq, offset, placed_ms }, limit, rows)?;
+            let found = commit_order::read(&request, Next { seq, offset, placed_ms }, limit, rows)?;
             (read.events, read.seen) = (found.events, read.seen + found.seen);
             read.stands.place = found.next.place();
         }
         Place::Time { created_at, id, .. } => {
-            let start = time::Start { at: (created_at, id), resumed: true };
-            (read.events, read.stands.place) = time::forward(&mut scope, start, limit, rows)?;
-            read.stands.reach = scope.reach;
+            let start = event_time::Start { at: (created_at, id), resumed: true };
+            (read.events, read.stands.place) = event_time::forward(&mut request, start, limit, rows)?;
+            read.stands.reach = request.reach;
         }
     }
-    read.stands.life = scope.life;
+    read.stands.life = request.life;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Durable cursors: a place in an org's events that is kept in the database, and moves in the caller's transaction.
 
-pub mod beginning;
 mod fetch;
+pub mod start_position;
 mod store;
 mod wait;
 
@@ -13,11 +13,11 @@ use crate::locks::{self, Taken};
 use crate::metrics;
 use crate::replay::filter::Filter;
 use crate::replay::page::{filter_argument, quoted};
-use crate::replay::page::{moment, scope};
+use crate::replay::page::{request, rewind_check};
 use crate::replay::token::{self, Place};
 use crate::session::binding;
 use crate::settings;
-use beginning::Start;
+use start_position::Start;
 use store::Standing;
 
 const MAX_NAME: usize = 255;
@@ -171,7 +171,7 @@ unsafe fn seek(fcinfo: pg_sys::FunctionCallInfo, start: &Start<'_>) -> Result<()
 fn ack(name: Option<&str>, token: Option<&str>, org: Option<&str>) -> Result<bool> {
     let token = token.ok_or(Error::NullArgument("token"))?;
     let cursor = store::acquire(valid_name(name)?, org, false)?;
-    let token = scope::read_token(&token::signer(&cursor.org)?, token)?;
+    let token = request::read_token(&token::signer(&cursor.org)?, token)?;
     match token.course {
         Some(course) if course.cursor != cursor.id => return Err(Error::OtherCursor(cursor.name)),
         None => return Err(Error::OtherCursor(cursor.name)),
@@ -185,7 +185,7 @@ fn ack(name: Option<&str>, token: Option<&str>, org: Option<&str>) -> Result<boo
     let is_ahead = (order(token.place), reach) > (order(stands.place), stands.reach)
         || order(token.place) == order(stands.place) && token.life != stands.life;
     if is_ahead {
-        moment::check_place(&token)?;
+        rewind_check::check_place(&token)?;
         cursor.move_to(acknowledged)?;
     }
     Ok(is_ahead)

@@ -13,9 +13,9 @@ use pgrx::{FromDatum, pg_sys};
 
 use crate::error::{Error, Result};
 use crate::locks::{self, Taken};
-use crate::replay::page::arrival::Next;
+use crate::replay::page::commit_order::Next;
+use crate::replay::page::gap::from_ms;
 use crate::replay::page::json_text;
-use crate::replay::page::loss::from_ms;
 use crate::replay::page::rows::datum;
 use crate::replay::token::Place;
 use crate::session::binding;

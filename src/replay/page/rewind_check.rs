@@ -7,8 +7,8 @@
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TIMESTAMPTZOID};
 use pgrx::{PgBuiltInOids, Spi, pg_sys};
 
-use super::loss::from_ms;
-use super::scope::ALWAYS;
+use super::gap::from_ms;
+use super::request::ALWAYS;
 use crate::batch::order::{self, Mark, STRETCH};
 use crate::error::{Error, Result};
 use crate::replay::token::{Boundary, Place, Token};
