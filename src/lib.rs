@@ -27,8 +27,8 @@ mod worker;
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::init();
-    session::binding::trust_if_preloaded();
-    session::barrier::install();
+    session::org_scope::trust_if_preloaded();
+    session::view_redirect::install();
     tier::cache::register_invalidation();
     worker::commit::register();
     ingest::view::pending::register();

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::event::{Clock, Event, EventError, Format, OnInvalid, decode};
 use crate::locks;
 use crate::metrics::shared;
-use crate::session::binding;
+use crate::session::org_scope;
 use crate::tier::lookup::{self, Tier};
 use crate::tier::{cache, to_unix_time};
 use crate::worker::commit;
@@ -48,7 +48,7 @@ pub struct Outcome {
 /// Stores the batch, or returns what became of it the first time.
 pub fn ingest(request: &Request) -> Result<Outcome> {
     let org = request.org;
-    binding::require_org(org)?;
+    org_scope::require_org(org)?;
     let key = request.idempotency_key.map(valid_key).transpose()?;
     let key = key.map(|text| Key::new(text, request.events));
     locks::ingesting_org(org)?;

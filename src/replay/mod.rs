@@ -5,8 +5,8 @@ mod event_json;
 mod filter;
 mod live;
 mod page;
+mod playback;
 mod retention_cutoff;
-mod schedule;
 mod token;
 
 pub use retention_cutoff::statement_start;

@@ -11,7 +11,7 @@ use crate::event::{
     Clock, Event, EventColumns, Format, Inet, MAX_EVENT_BYTES, MIN_CREATED_AT, OnInvalid, Problem, decode,
     encode, encoded_length,
 };
-use crate::session::binding;
+use crate::session::org_scope;
 use crate::settings;
 use crate::tier::{to_postgres_time, to_unix_time};
 
@@ -62,7 +62,7 @@ impl Inserted {
     /// Fills in what has a default, and makes an event of the row.
     pub fn complete(&mut self, now: i64) -> Result<Event<'static>> {
         self.default(CREATED_AT, || to_postgres_time(now).into_datum());
-        self.default(ORG_ID, || binding::bound_org().into_datum());
+        self.default(ORG_ID, || org_scope::bound_org().into_datum());
         self.default(METHOD, || "GET".into_datum());
         self.default(PATH, || "/".into_datum());
         self.default(STATUS, || 200.into_datum());

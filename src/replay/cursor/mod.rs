@@ -15,7 +15,7 @@ use crate::replay::filter::Filter;
 use crate::replay::page::{filter_argument, quoted};
 use crate::replay::page::{request, rewind_check};
 use crate::replay::token::{self, Place};
-use crate::session::binding;
+use crate::session::org_scope;
 use crate::settings;
 use start_position::Start;
 use store::Standing;
@@ -119,7 +119,7 @@ unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &Start<'_>) -> Result<
             text_argument(fcinfo, 4),
         )
     };
-    let (name, org) = (valid_name(name)?, binding::permitted_org(org)?);
+    let (name, org) = (valid_name(name)?, org_scope::permitted_org(org)?);
     store::require_primary()?;
     let by_arrival = match order {
         Some("arrival") => true,

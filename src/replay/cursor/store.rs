@@ -18,7 +18,7 @@ use crate::replay::page::gap::from_ms;
 use crate::replay::page::json_text;
 use crate::replay::page::rows::datum;
 use crate::replay::token::Place;
-use crate::session::binding;
+use crate::session::org_scope;
 use crate::settings;
 use crate::statement::table::{self, Key, Row};
 use crate::statement::{LatestQuery, Statement, arg};
@@ -127,9 +127,9 @@ pub fn acquire_any(name: &str, org: Option<&str>) -> Result<Cursor> {
 
 fn lock(name: &str, org: Option<&str>, nowait: bool) -> Result<(Cursor, Taken)> {
     require_primary()?;
-    let bound = binding::bound_org();
+    let bound = org_scope::bound_org();
     if let Some(org) = org {
-        binding::permitted_org(Some(org))?;
+        org_scope::permitted_org(Some(org))?;
     }
     let id = find(name, org.or(bound.as_deref()))?;
     let taken = locks::cursor(id, nowait)?;

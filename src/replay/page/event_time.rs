@@ -12,7 +12,7 @@ use crate::batch;
 use crate::error::Result;
 use crate::replay::token::Place;
 use crate::statement::raw::{RawRow, View};
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans, border};
+use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, border};
 use crate::statement::{snapshot, subtransaction};
 
 /// Arguments: org, from, to, time and id of the place, limit, boundary, then those of the filter, and when the boundary
@@ -45,7 +45,7 @@ const UP_TO_BOUNDARY: &str = "
     AND id >> 16 NOT IN (SELECT b.batch_id FROM tailstream.unplaced_batches($1) b)";
 
 thread_local! {
-    static PLANS: StretchPlans = StretchPlans::new("created_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("created_at", &ARGUMENTS, STRETCH);
 }
 
 /// Between which events a page lies: the time and the id of the one behind (or before) which it begins.

@@ -13,7 +13,7 @@ use crate::batch::order::{self, Kept, STRETCH};
 use crate::error::{Error, Result};
 use crate::replay::token::Place;
 use crate::statement::raw::View;
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans, forward};
+use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, forward};
 use crate::statement::{Statement, arg, snapshot, subtransaction};
 use crate::tier::cache;
 
@@ -27,7 +27,7 @@ const ARGUMENTS: [PgBuiltInOids; 7] =
     [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID];
 
 thread_local! {
-    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
     // Without a sequencer the ledger is kept in the positions' stead, and all of it is unplaced.
     static LEDGER_IS_CUT: Statement = const { Statement::new(
         LOOKING,

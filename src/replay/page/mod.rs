@@ -16,7 +16,7 @@ use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics::{self, counter::Counter};
 use crate::replay::token::{self, Place, Token};
-use crate::session::binding;
+use crate::session::org_scope;
 pub use arguments::{filter_argument, json_text, page_size, quoted};
 use commit_order::Next;
 use event_time::Start;
@@ -39,7 +39,7 @@ pg_function! {
 unsafe fn page(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     // SAFETY: the caller's promise.
     unsafe {
-        let org = binding::permitted_org(text_argument(fcinfo, 0))?;
+        let org = org_scope::permitted_org(text_argument(fcinfo, 0))?;
         let filter = filter_argument(fcinfo, 5)?;
         let limit = page_size("page_size", argument(fcinfo, 4))?;
         let backward = direction(text_argument(fcinfo, 6))?;

@@ -11,13 +11,13 @@ use crate::batch::order::{self, STRETCH};
 use crate::batch::{Position, position_columns};
 use crate::error::Result;
 use crate::statement::raw::View;
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans, forward};
 use crate::statement::subtransaction;
+use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, forward};
 
 const ARGUMENTS: [PgBuiltInOids; 6] = [TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
 
 thread_local! {
-    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
 }
 
 /// The query for an org's positions from one on.

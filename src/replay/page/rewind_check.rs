@@ -13,14 +13,14 @@ use crate::batch::order::{self, Mark, STRETCH};
 use crate::error::{Error, Result};
 use crate::replay::token::{Boundary, Place, Token};
 use crate::statement::raw::{RawPlan, View};
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans};
+use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans};
 use crate::statement::{LatestQuery, snapshot, subtransaction};
 
 /// The first and the last position that may be meant, and when it was given.
 const ARGUMENTS: [PgBuiltInOids; 3] = [INT8OID, INT8OID, TIMESTAMPTZOID];
 
 thread_local! {
-    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
     // Erasure may have taken the last positions before this one.
     static AFTER: LatestQuery = const { LatestQuery::new(c"SELECT s.after_seq FROM tailstream.sequencer s", &[]) };
 }
@@ -51,7 +51,7 @@ fn check_arrival(seq: i64, offset: i32, placed_at: i64) -> Result<()> {
     );
     let at = if offset > 0 { seq } else { seq.saturating_sub(1) };
     let values = (at, seq, placed_at);
-    let plan = |plans: &StretchPlans| plans.get(query.clone(), (placed_at, placed_at.saturating_add(1)));
+    let plan = |plans: &TimeWindowPlans| plans.get(query.clone(), (placed_at, placed_at.saturating_add(1)));
     if first(plan, values)?.is_some() || now(&query, values)?.is_some() {
         return Ok(());
     }
@@ -88,7 +88,7 @@ fn now(query: &str, values: (i64, i64, i64)) -> Result<Option<i64>> {
 
 /// The first number that is found in what is committed at this moment, whatever the isolation level.
 fn first(
-    plan: impl Fn(&StretchPlans) -> Result<RawPlan>,
+    plan: impl Fn(&TimeWindowPlans) -> Result<RawPlan>,
     (from, to, at): (i64, i64, i64),
 ) -> Result<Option<i64>> {
     subtransaction::again_without_dropped_chunks(|| {
