@@ -3,8 +3,8 @@
 use pgrx::datum::Interval;
 use pgrx::{PgMemoryContexts, pg_sys};
 
-use super::store::{self, Cursor, Standing};
-use super::wait::Patience;
+use super::store::{self, DurableCursor, Standing};
+use super::wait::FetchTimeout;
 use super::{filter_of, order, start_position, valid_name};
 use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
@@ -46,9 +46,9 @@ unsafe fn fetch(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
         let nowait = argument(fcinfo, 4).ok_or(Error::NullArgument("nowait"))?;
         let cursor = store::acquire(name, text_argument(fcinfo, 5), nowait)?;
         metrics::count(Counter::CursorFetches, 1);
-        let patience = Patience::new(&cursor.org, timeout)?;
+        let timeout_left = FetchTimeout::new(&cursor.org, timeout)?;
         let mut rows = Rows::new(fcinfo, &cursor.org, token::signer(&cursor.org)?);
-        let read = read(&cursor, limit, patience, &mut rows)?;
+        let read = read(&cursor, limit, timeout_left, &mut rows)?;
         metrics::count(Counter::CursorEvents, read.events as u64);
         settle(&cursor, &read, auto_ack, rows.is_empty())
     }
@@ -68,12 +68,17 @@ struct Read {
 }
 
 /// Reads on, and waits as long as there is nothing.
-fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) -> Result<Read> {
+fn read(
+    cursor: &DurableCursor,
+    limit: usize,
+    mut timeout_left: FetchTimeout,
+    rows: &mut Rows,
+) -> Result<Read> {
     let filter = filter_of(cursor)?;
     let values = Values::of(&filter)?;
     let mut read = Read { events: 0, seen: 0, stands: cursor.stands, is_due: false, head: None };
     loop {
-        patience.listen();
+        timeout_left.listen();
         read.is_due = is_due(cursor);
         let mut memory = PgMemoryContexts::new("tailstream fetch");
         // SAFETY: what a round leaves in memory is used by none; rows are copied.
@@ -89,7 +94,7 @@ fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) 
                         PageRequest { complete, ..PageRequest::with(&cursor.org, &filter, values)? };
                     round(cursor, request, limit, read, rows)
                 };
-                if !patience.may_wait() {
+                if !timeout_left.may_wait() {
                     return round(&mut read, rows);
                 }
                 // Who waits must not keep the purge from what it has read and found to be nothing.
@@ -100,7 +105,7 @@ fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) 
             return Ok(read);
         }
         // It may have become due while it waited: then it looks once more.
-        if !patience.wait()? && (read.is_due || !is_due(cursor)) {
+        if !timeout_left.wait()? && (read.is_due || !is_due(cursor)) {
             return Ok(read);
         }
         cursor.check()?;
@@ -109,7 +114,7 @@ fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) 
 
 /// Reads on once.
 fn round(
-    cursor: &Cursor,
+    cursor: &DurableCursor,
     mut request: PageRequest<'_>,
     limit: usize,
     read: &mut Read,
@@ -131,7 +136,7 @@ fn round(
             read.stands.place = found.next.place();
         }
         Place::Time { created_at, id, .. } => {
-            let start = event_time::Start { at: (created_at, id), resumed: true };
+            let start = event_time::KeysetStart { at: (created_at, id), resumed: true };
             (read.events, read.stands.place) = event_time::forward(&mut request, start, limit, rows)?;
             read.stands.reach = request.reach;
         }
@@ -141,7 +146,7 @@ fn round(
 }
 
 /// Moves the cursor if that is wanted, or if nothing is skipped by it.
-fn settle(cursor: &Cursor, read: &Read, auto_ack: bool, nothing: bool) -> Result<()> {
+fn settle(cursor: &DurableCursor, read: &Read, auto_ack: bool, nothing: bool) -> Result<()> {
     let mut stands = if auto_ack || nothing { read.stands } else { cursor.stands };
     if nothing
         && let Some(head) = read.head
@@ -165,7 +170,7 @@ fn settle(cursor: &Cursor, read: &Read, auto_ack: bool, nothing: bool) -> Result
 }
 
 /// Whether it was not written down for a while that the cursor is in use.
-fn is_due(cursor: &Cursor) -> bool {
+fn is_due(cursor: &DurableCursor) -> bool {
     let kept = settings::cursor_ttl();
     let touch = if kept > 0 { TOUCH.min(kept / 10) } else { TOUCH };
     // SAFETY: reads the clock.

@@ -17,7 +17,7 @@ use crate::replay::page::{request, rewind_check};
 use crate::replay::token::{self, Place};
 use crate::session::org_scope;
 use crate::settings;
-use start_position::Start;
+use start_position::StartPosition;
 use store::Standing;
 
 const MAX_NAME: usize = 255;
@@ -85,14 +85,14 @@ fn try_lock_cursor(cursor_id: i64) -> bool {
     report(locks::cursor(cursor_id, true)) != Taken::No
 }
 
-unsafe fn start_text<'a>(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Result<Start<'a>> {
+unsafe fn start_text<'a>(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Result<StartPosition<'a>> {
     // SAFETY: the caller's promise: argument `index` is a text.
-    unsafe { text_argument(fcinfo, index) }.map(Start::Text).ok_or(Error::NullArgument("start"))
+    unsafe { text_argument(fcinfo, index) }.map(StartPosition::Text).ok_or(Error::NullArgument("start"))
 }
 
-unsafe fn start_time<'a>(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Result<Start<'a>> {
+unsafe fn start_time<'a>(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Result<StartPosition<'a>> {
     // SAFETY: the caller's promise: argument `index` is a timestamptz.
-    unsafe { argument::<i64>(fcinfo, index) }.map(Start::Time).ok_or(Error::NullArgument("start"))
+    unsafe { argument::<i64>(fcinfo, index) }.map(StartPosition::Time).ok_or(Error::NullArgument("start"))
 }
 
 fn valid_name(name: Option<&str>) -> Result<&str> {
@@ -109,7 +109,7 @@ fn valid_name(name: Option<&str>) -> Result<&str> {
 
 /// # Safety
 /// `fcinfo` must come from PostgreSQL, for ts_cursor_create.
-unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &Start<'_>) -> Result<()> {
+unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &StartPosition<'_>) -> Result<()> {
     // SAFETY: the caller's promise.
     let (name, org, filter, order) = unsafe {
         (
@@ -160,7 +160,7 @@ fn exists(name: &str, org: &str) -> Error {
 
 /// # Safety
 /// `fcinfo` must come from PostgreSQL, for ts_cursor_seek.
-unsafe fn seek(fcinfo: pg_sys::FunctionCallInfo, start: &Start<'_>) -> Result<()> {
+unsafe fn seek(fcinfo: pg_sys::FunctionCallInfo, start: &StartPosition<'_>) -> Result<()> {
     // SAFETY: the caller's promise.
     let (name, org) = unsafe { (text_argument(fcinfo, 0), text_argument(fcinfo, 2)) };
     let cursor = store::acquire(valid_name(name)?, org, false)?;
@@ -199,6 +199,6 @@ fn order(place: Place) -> (i64, i64) {
     }
 }
 
-fn filter_of(cursor: &store::Cursor) -> Result<Filter> {
+fn filter_of(cursor: &store::DurableCursor) -> Result<Filter> {
     cursor.filter.as_deref().map_or(Ok(Filter::default()), Filter::parse)
 }

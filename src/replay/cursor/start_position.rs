@@ -25,13 +25,13 @@ thread_local! {
 }
 
 /// Where to begin, as a caller says it.
-pub enum Start<'a> {
+pub enum StartPosition<'a> {
     Text(&'a str),
     /// PostgreSQL's microseconds.
     Time(i64),
 }
 
-impl Start<'_> {
+impl StartPosition<'_> {
     pub fn find(&self, org: &str, by_arrival: bool) -> Result<Standing> {
         let floor = request::floor(org)?;
         // Before anything else is looked for: what is placed meanwhile comes behind it, and must not be passed over.
@@ -43,7 +43,7 @@ impl Start<'_> {
             // SAFETY: reads the clock.
             Self::Text("now") => before(unsafe { pg_sys::GetCurrentTimestamp() }),
             Self::Text(text) if is_token(text) => return of_token(org, text, by_arrival),
-            Self::Text(text) => return Start::Time(time(text)?).find(org, by_arrival),
+            Self::Text(text) => return StartPosition::Time(time(text)?).find(org, by_arrival),
             Self::Time(time) => {
                 check_start(org, Some(*time))?;
                 // SAFETY: reads the clock.

@@ -50,7 +50,7 @@ thread_local! {
 
 /// Between which events a page lies: the time and the id of the one behind (or before) which it begins.
 #[derive(Debug, Clone, Copy)]
-pub struct Start {
+pub struct KeysetStart {
     pub at: (i64, i64),
     /// Somebody was there before: what was lost since is told.
     pub resumed: bool,
@@ -59,7 +59,7 @@ pub struct Start {
 /// Adds the events behind a place, and before them what was lost there. Returns how many and the place behind them.
 pub fn forward(
     request: &mut PageRequest<'_>,
-    start: Start,
+    start: KeysetStart,
     limit: usize,
     rows: &mut Rows,
 ) -> Result<(usize, Place)> {
@@ -80,7 +80,12 @@ pub fn forward(
 }
 
 /// Adds the events before a place, newest first, and behind them what was lost there.
-pub fn backward(request: &mut PageRequest<'_>, start: Start, limit: usize, rows: &mut Rows) -> Result<usize> {
+pub fn backward(
+    request: &mut PageRequest<'_>,
+    start: KeysetStart,
+    limit: usize,
+    rows: &mut Rows,
+) -> Result<usize> {
     // A gap's place is before all events of its time.
     let before = if start.at.1 == i64::MIN { start.at.0 } else { start.at.0.saturating_add(1) };
     let (from, to) = (request.start.max(request.floor), request.end.min(before));

@@ -1,7 +1,7 @@
-//! Whether a reader has lost events that it had not reached.
+//! Gaps: whether a reader has lost events that it had not reached.
 //!
-//! What is gone cannot be asked any more, but the positions of batches outlive their events: they tell whether there
-//! was anything. Where they do not reach back far enough the answer is that something may be lost.
+//! Events that are gone cannot be queried, but the positions of batches outlive their events. They tell whether there were
+//! any. Where positions do not reach back far enough, the answer is that events may be lost.
 
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;

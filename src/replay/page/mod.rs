@@ -19,7 +19,7 @@ use crate::replay::token::{self, Place, Token};
 use crate::session::org_scope;
 pub use arguments::{filter_argument, json_text, page_size, quoted};
 use commit_order::Next;
-use event_time::Start;
+use event_time::KeysetStart;
 pub use request::read_token;
 use request::{ALWAYS, FOREVER, PageRequest};
 use rows::Rows;
@@ -99,17 +99,18 @@ fn fill(
             commit_order::read(request, Next { seq, offset, placed_ms }, limit, rows).map(drop)
         }
         Some(Place::Time { created_at, id, .. }) if backward => {
-            event_time::backward(request, Start { at: (created_at, id), resumed }, limit, rows).map(drop)
+            event_time::backward(request, KeysetStart { at: (created_at, id), resumed }, limit, rows)
+                .map(drop)
         }
         Some(Place::Time { created_at, id, .. }) => {
-            event_time::forward(request, Start { at: (created_at, id), resumed }, limit, rows).map(drop)
+            event_time::forward(request, KeysetStart { at: (created_at, id), resumed }, limit, rows).map(drop)
         }
         None if backward => {
-            event_time::backward(request, Start { at: (FOREVER, i64::MAX), resumed }, limit, rows).map(drop)
+            event_time::backward(request, KeysetStart { at: (FOREVER, i64::MAX), resumed }, limit, rows)
+                .map(drop)
         }
-        None => {
-            event_time::forward(request, Start { at: (ALWAYS, i64::MIN), resumed }, limit, rows).map(drop)
-        }
+        None => event_time::forward(request, KeysetStart { at: (ALWAYS, i64::MIN), resumed }, limit, rows)
+            .map(drop),
     }
 }
 

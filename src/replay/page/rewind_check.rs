@@ -1,8 +1,8 @@
-//! Whether this database knows the moment at which a token was made.
+//! The rewind check: whether this database is still the one in which a token was made.
 //!
-//! A position is given once, but a database that was restored to an earlier moment, or lost its last commits in a failover,
-//! gives those of after that moment again, to other batches. Who went on behind one of before would miss what has it now.
-//! When a position was given tells the one from the other.
+//! A position is given once. But a database that was restored to an earlier point in time, or that lost its last commits in
+//! a failover, gives the later positions again, to other batches. A reader that resumes from a token issued before the
+//! rewind would skip the batch that reused its position. The time at which a position was given tells the two apart.
 
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TIMESTAMPTZOID};
 use pgrx::{PgBuiltInOids, Spi, pg_sys};
