@@ -157,22 +157,24 @@ impl Error {
         match self {
             Self::Event { detail, .. } => detail.clone(),
             Self::NotAnEvent => {
-                Some("It needs the columns of tailstream.log_events, created_at at the least.".into())
+                Some("The row must have the columns of tailstream.log_events, at least created_at.".into())
             }
             Self::KeyReused { batch_id, .. } => Some(format!(
                 "Batch {batch_id} was stored under this key, and its events differ from these, which were not stored."
             )),
-            Self::EndlessTime => Some("JSON has no such time.".into()),
+            Self::EndlessTime => Some("JSON cannot represent an infinite time.".into()),
             Self::LongOrg(_) => Some("At most 255 characters.".into()),
             Self::ForeignOrg(_) => {
                 Some("The session is bound to another org by the setting tailstream.org.".into())
             }
-            Self::RowNotStored(_) => {
-                Some("A batch is stored whole, as its sender and the ledger know it, or not at all.".into())
+            Self::RowNotStored(_) => Some(
+                "A batch is stored completely, as sent and as recorded in the ledger, or not at all.".into(),
+            ),
+            Self::BadToken => {
+                Some("The token was changed or truncated, or it was made by another database.".into())
             }
-            Self::BadToken => Some("It was changed or cut off, or another database made it.".into()),
             Self::ExpiredCursor(_) => {
-                Some("Nobody used it for longer than the setting tailstream.cursor_ttl.".into())
+                Some("The cursor was not used for longer than the setting tailstream.cursor_ttl.".into())
             }
             _ => None,
         }
@@ -182,17 +184,17 @@ impl Error {
         match self {
             Self::Event { hint, .. } => hint.clone(),
             Self::EndlessTime => Some("Give the time at which the event happened.".into()),
-            Self::NoOrg => Some("Name the org, or have the role bound to one.".into()),
+            Self::NoOrg => Some("Specify the org, or bind the role to one.".into()),
             Self::CopyWithoutTriggers => {
                 Some("SET session_replication_role = origin, or use INSERT or ts_ingest().".into())
             }
-            Self::NotReader => Some("Reading needs the rights of tailstream_reader.".into()),
+            Self::NotReader => Some("Reading requires the privileges of the role tailstream_reader.".into()),
             Self::RowNotStored(_) => Some(
                 "A trigger may not return NULL, and may not change id, org_id, created_at or tier of an event.".into(),
             ),
             Self::BadKeyLength(_) => Some("A key has 1 to 255 characters; NULL means none.".into()),
             Self::KeyReused { .. } => {
-                Some("Give every batch a key of its own, and repeat a batch byte by byte.".into())
+                Some("Use a different key for every batch, and repeat a batch byte for byte.".into())
             }
             Self::BadOnInvalid(_) => Some("It is 'error' or 'quarantine'.".into()),
             Self::UnknownOrg(_) => {
@@ -208,18 +210,18 @@ impl Error {
                     .into(),
             ),
             Self::BadArgument { hint, .. } => Some((*hint).into()),
-            Self::OtherDirection(_) => Some("Go on in the direction that the cursor was made in.".into()),
-            Self::OtherOrder(_) => Some("A cursor goes on in the order it was made in.".into()),
-            Self::NoCursor(_) | Self::ExpiredCursor(_) => Some("ts_cursor_create() makes one.".into()),
+            Self::OtherDirection(_) => Some("Resume in the direction in which the cursor was made.".into()),
+            Self::OtherOrder(_) => Some("Resume in the order in which the cursor was made.".into()),
+            Self::NoCursor(_) | Self::ExpiredCursor(_) => Some("Create a cursor with ts_cursor_create().".into()),
             Self::CursorExists { .. } => Some("ts_cursor_seek() moves a cursor, ts_cursor_drop() removes it.".into()),
             Self::TooManyCursors { .. } => {
-                Some("Drop some with ts_cursor_drop(), or have tailstream.max_cursors_per_org raised.".into())
+                Some("Drop some with ts_cursor_drop(), or raise tailstream.max_cursors_per_org.".into())
             }
             Self::AmbiguousCursor(_) => Some("Name the org: org => '…'.".into()),
             Self::UnknownMoment => {
-                Some("It was restored to an earlier moment, or a failover lost its last commits: fetch again, or begin anew.".into())
+                Some("The database was restored to an earlier point in time, or a failover lost its last commits. Fetch again, or start from the beginning.".into())
             }
-            Self::StandbyBehind => Some("Try again, or ask the primary.".into()),
+            Self::StandbyBehind => Some("Try again, or query the primary.".into()),
             Self::CursorMoved(_) => Some("Fetch again.".into()),
             Self::OtherCursor(_) => Some("Acknowledge with the column \"cursor\" of a row that was fetched from it.".into()),
             Self::OnStandby => Some("Use it on the primary; ts_replay_page() works here.".into()),
