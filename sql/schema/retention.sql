@@ -119,22 +119,22 @@ $body$;
 
 -- How long each lock is waited for, until the calling function ends: so this one has no SET of its own, its callers pin
 -- the search_path. At least a millisecond: 0 would mean for ever.
-CREATE FUNCTION tailstream.set_patience(patience interval) RETURNS text
+CREATE FUNCTION tailstream.set_lock_timeout(lock_timeout interval) RETURNS text
 LANGUAGE sql VOLATILE AS $body$
-    SELECT set_config('lock_timeout', greatest(1, (1000 * extract(epoch FROM patience))::integer)::text, true)
+    SELECT set_config('lock_timeout', greatest(1, (1000 * extract(epoch FROM lock_timeout))::integer)::text, true)
 $body$;
 
 -- Makes the chunks that a rescue will copy into, if they are missing; returns whether any was, or could not be had.
 -- They have to be committed before the old chunk goes: a reader that looked for chunks before that would find neither.
 CREATE FUNCTION tailstream.make_rescue_chunks(
-    chunk regclass, tier smallint, retention interval, range_start timestamptz, patience interval) RETURNS boolean
+    chunk regclass, tier smallint, retention interval, range_start timestamptz, lock_timeout interval) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $body$
 DECLARE
     saved  record;
     copies record;
     made   boolean := false;
 BEGIN
-    PERFORM tailstream.set_patience(patience);
+    PERFORM tailstream.set_lock_timeout(lock_timeout);
     FOR saved IN
         SELECT DISTINCT ON (o.new_tier) o.* FROM tailstream.orgs_to_rescue(chunk, tier, retention) o
         WHERE NOT EXISTS (SELECT FROM tailstream.chunks('tailstream.events', 'created_at') c
@@ -158,14 +158,14 @@ EXCEPTION
 END
 $body$;
 
--- Rescues and drops one chunk, or does nothing if somebody holds it for longer than `patience`.
+-- Rescues and drops one chunk, or does nothing if somebody holds it for longer than `lock_timeout`.
 -- While rows are copied out only writers are kept away; readers wait for nothing but the drop itself.
 CREATE FUNCTION tailstream.purge_chunk(
-    chunk regclass, tier smallint, retention interval, patience interval,
+    chunk regclass, tier smallint, retention interval, lock_timeout interval,
     OUT dropped boolean, OUT events bigint, OUT rescued bigint, OUT bytes bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $body$
 BEGIN
-    PERFORM tailstream.set_patience(patience);
+    PERFORM tailstream.set_lock_timeout(lock_timeout);
     dropped := false; events := 0; rescued := 0; bytes := 0;
     IF tier IS NOT NULL THEN
         EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', chunk);
@@ -211,7 +211,7 @@ DECLARE
     victim   record;
     outcome  record;
     tally    jsonb := '{}';
-    patience interval;
+    lock_timeout interval;
     give_up  timestamptz;
     made     boolean;
     held_up  regclass[] := '{}';
@@ -219,7 +219,7 @@ DECLARE
 BEGIN
     -- The first call of a C function loads the library, and with it the settings.
     PERFORM tailstream.require_unbound();
-    patience := current_setting('tailstream.purge_lock_timeout')::interval;
+    lock_timeout := current_setting('tailstream.purge_lock_timeout')::interval;
     PERFORM tailstream.require_read_committed();
     IF NOT tailstream.try_lock_purge() THEN
         RAISE NOTICE 'another purge is running';
@@ -242,17 +242,17 @@ BEGIN
     LOOP
         CONTINUE WHEN victim.rescue AND give_up IS NOT NULL;
         IF victim.rescue THEN
-            made := tailstream.make_rescue_chunks(victim.chunk, victim.tier, victim.retention, victim.range_start, patience);
+            made := tailstream.make_rescue_chunks(victim.chunk, victim.tier, victim.retention, victim.range_start, lock_timeout);
             IF made THEN
                 -- Making a chunk keeps others from making any until commit.
-                give_up := clock_timestamp() + patience;
+                give_up := clock_timestamp() + lock_timeout;
             END IF;
             CONTINUE WHEN made IS NOT FALSE;
         END IF;
         EXIT WHEN give_up < clock_timestamp() AND tailstream.somebody_waits();
         outcome := tailstream.purge_chunk(
-            victim.chunk, victim.tier, victim.retention, coalesce(give_up - clock_timestamp(), patience));
-        give_up := CASE WHEN outcome.dropped THEN coalesce(give_up, clock_timestamp() + patience) ELSE give_up END;
+            victim.chunk, victim.tier, victim.retention, coalesce(give_up - clock_timestamp(), lock_timeout));
+        give_up := CASE WHEN outcome.dropped THEN coalesce(give_up, clock_timestamp() + lock_timeout) ELSE give_up END;
         tally := tailstream.add_to_tally(tally, victim.tier_name, outcome.dropped, outcome.events, outcome.rescued, outcome.bytes);
         IF outcome.dropped THEN
             INSERT INTO tailstream.purges AS g (tier, until) VALUES (victim.tier, victim.range_end)
@@ -263,11 +263,11 @@ BEGIN
     FOR victim IN SELECT * FROM tailstream.expired_bookkeeping() l ORDER BY l.range_end LOOP
         EXIT WHEN give_up < clock_timestamp() AND tailstream.somebody_waits();
         CONTINUE WHEN victim.hypertable = ANY (held_up);
-        outcome := tailstream.purge_chunk(victim.chunk, NULL, NULL, coalesce(give_up - clock_timestamp(), patience));
+        outcome := tailstream.purge_chunk(victim.chunk, NULL, NULL, coalesce(give_up - clock_timestamp(), lock_timeout));
         IF NOT outcome.dropped THEN
             held_up := held_up || victim.hypertable;
         END IF;
-        give_up := coalesce(give_up, clock_timestamp() + patience);
+        give_up := coalesce(give_up, clock_timestamp() + lock_timeout);
     END LOOP;
     PERFORM tailstream.drop_expired_cursors();
     PERFORM tailstream.count('tailstream_purge_runs_total', 1),
