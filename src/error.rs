@@ -52,7 +52,7 @@ pub enum Error {
     #[error("cursor is of order {0}")]
     OtherOrder(&'static str),
     #[error("cursor is of a moment that the database does not know")]
-    UnknownMoment,
+    DatabaseRewound,
     #[error("cursor is of a moment that the standby has not come to")]
     StandbyBehind,
     #[error("cursor \"{0}\" does not exist")]
@@ -80,7 +80,7 @@ pub enum Error {
     #[error("the row is not an event")]
     NotAnEvent,
     #[error("created_at is infinite")]
-    EndlessTime,
+    InfiniteTime,
     #[error("tailstream's tables are not attached")]
     StorageMissing,
     #[error("{0} does not exist")]
@@ -119,7 +119,7 @@ impl Error {
             | Self::BadToken
             | Self::OtherDirection(_)
             | Self::OtherOrder(_)
-            | Self::UnknownMoment
+            | Self::DatabaseRewound
             | Self::AmbiguousCursor(_)
             | Self::OtherCursor(_) => ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NoCursor(_) | Self::ExpiredCursor(_) => ERRCODE_UNDEFINED_OBJECT,
@@ -136,7 +136,7 @@ impl Error {
             | Self::PlainView(_)
             | Self::NotReader
             | Self::ForeignToken => ERRCODE_INSUFFICIENT_PRIVILEGE,
-            Self::BeforeRetention { .. } | Self::EndlessTime => ERRCODE_DATETIME_FIELD_OVERFLOW,
+            Self::BeforeRetention { .. } | Self::InfiniteTime => ERRCODE_DATETIME_FIELD_OVERFLOW,
             Self::NotAnEvent => ERRCODE_DATATYPE_MISMATCH,
             Self::StorageMissing
             | Self::MissingTier(_)
@@ -162,7 +162,7 @@ impl Error {
             Self::KeyReused { batch_id, .. } => Some(format!(
                 "Batch {batch_id} was stored under this key, and its events differ from these, which were not stored."
             )),
-            Self::EndlessTime => Some("JSON cannot represent an infinite time.".into()),
+            Self::InfiniteTime => Some("JSON cannot represent an infinite time.".into()),
             Self::LongOrg(_) => Some("At most 255 characters.".into()),
             Self::ForeignOrg(_) => {
                 Some("The session is bound to another org by the setting tailstream.org.".into())
@@ -183,7 +183,7 @@ impl Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Event { hint, .. } => hint.clone(),
-            Self::EndlessTime => Some("Give the time at which the event happened.".into()),
+            Self::InfiniteTime => Some("Give the time at which the event happened.".into()),
             Self::NoOrg => Some("Specify the org, or bind the role to one.".into()),
             Self::CopyWithoutTriggers => {
                 Some("SET session_replication_role = origin, or use INSERT or ts_ingest().".into())
@@ -218,7 +218,7 @@ impl Error {
                 Some("Drop some with ts_cursor_drop(), or raise tailstream.max_cursors_per_org.".into())
             }
             Self::AmbiguousCursor(_) => Some("Name the org: org => '…'.".into()),
-            Self::UnknownMoment => {
+            Self::DatabaseRewound => {
                 Some("The database was restored to an earlier point in time, or a failover lost its last commits. Fetch again, or start from the beginning.".into())
             }
             Self::StandbyBehind => Some("Try again, or query the primary.".into()),

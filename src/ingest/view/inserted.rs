@@ -132,7 +132,7 @@ impl Inserted {
     fn created_at(&self, clock: &Clock) -> Result<i64> {
         let created_at = self.value(CREATED_AT).unwrap_or_default();
         if created_at == i64::MIN || created_at == i64::MAX {
-            return Err(Error::EndlessTime);
+            return Err(Error::InfiniteTime);
         }
         let created_at = to_unix_time(created_at);
         if !(MIN_CREATED_AT..=clock.max_future).contains(&created_at) {

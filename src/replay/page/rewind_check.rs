@@ -108,5 +108,5 @@ fn first(
 
 fn unknown() -> Error {
     // SAFETY: reads shared memory.
-    if unsafe { pg_sys::RecoveryInProgress() } { Error::StandbyBehind } else { Error::UnknownMoment }
+    if unsafe { pg_sys::RecoveryInProgress() } { Error::StandbyBehind } else { Error::DatabaseRewound }
 }
