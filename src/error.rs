@@ -52,7 +52,7 @@ pub enum Error {
     #[error("cursor is of order {0}")]
     OtherOrder(&'static str),
     #[error("cursor is of a moment that the database does not know")]
-    UnknownMoment,
+    DatabaseRewound,
     #[error("cursor is of a moment that the standby has not come to")]
     StandbyBehind,
     #[error("cursor \"{0}\" does not exist")]
@@ -80,7 +80,7 @@ pub enum Error {
     #[error("the row is not an event")]
     NotAnEvent,
     #[error("created_at is infinite")]
-    EndlessTime,
+    InfiniteTime,
     #[error("tailstream's tables are not attached")]
     StorageMissing,
     #[error("{0} does not exist")]
@@ -119,7 +119,7 @@ impl Error {
             | Self::BadToken
             | Self::OtherDirection(_)
             | Self::OtherOrder(_)
-            | Self::UnknownMoment
+            | Self::DatabaseRewound
             | Self::AmbiguousCursor(_)
             | Self::OtherCursor(_) => ERRCODE_INVALID_PARAMETER_VALUE,
             Self::NoCursor(_) | Self::ExpiredCursor(_) => ERRCODE_UNDEFINED_OBJECT,
@@ -136,7 +136,7 @@ impl Error {
             | Self::PlainView(_)
             | Self::NotReader
             | Self::ForeignToken => ERRCODE_INSUFFICIENT_PRIVILEGE,
-            Self::BeforeRetention { .. } | Self::EndlessTime => ERRCODE_DATETIME_FIELD_OVERFLOW,
+            Self::BeforeRetention { .. } | Self::InfiniteTime => ERRCODE_DATETIME_FIELD_OVERFLOW,
             Self::NotAnEvent => ERRCODE_DATATYPE_MISMATCH,
             Self::StorageMissing
             | Self::MissingTier(_)
@@ -157,22 +157,24 @@ impl Error {
         match self {
             Self::Event { detail, .. } => detail.clone(),
             Self::NotAnEvent => {
-                Some("It needs the columns of tailstream.log_events, created_at at the least.".into())
+                Some("The row must have the columns of tailstream.log_events, at least created_at.".into())
             }
             Self::KeyReused { batch_id, .. } => Some(format!(
                 "Batch {batch_id} was stored under this key, and its events differ from these, which were not stored."
             )),
-            Self::EndlessTime => Some("JSON has no such time.".into()),
+            Self::InfiniteTime => Some("JSON cannot represent an infinite time.".into()),
             Self::LongOrg(_) => Some("At most 255 characters.".into()),
             Self::ForeignOrg(_) => {
                 Some("The session is bound to another org by the setting tailstream.org.".into())
             }
-            Self::RowNotStored(_) => {
-                Some("A batch is stored whole, as its sender and the ledger know it, or not at all.".into())
+            Self::RowNotStored(_) => Some(
+                "A batch is stored completely, as sent and as recorded in the ledger, or not at all.".into(),
+            ),
+            Self::BadToken => {
+                Some("The token was changed or truncated, or it was made by another database.".into())
             }
-            Self::BadToken => Some("It was changed or cut off, or another database made it.".into()),
             Self::ExpiredCursor(_) => {
-                Some("Nobody used it for longer than the setting tailstream.cursor_ttl.".into())
+                Some("The cursor was not used for longer than the setting tailstream.cursor_ttl.".into())
             }
             _ => None,
         }
@@ -181,18 +183,18 @@ impl Error {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Event { hint, .. } => hint.clone(),
-            Self::EndlessTime => Some("Give the time at which the event happened.".into()),
-            Self::NoOrg => Some("Name the org, or have the role bound to one.".into()),
+            Self::InfiniteTime => Some("Give the time at which the event happened.".into()),
+            Self::NoOrg => Some("Specify the org, or bind the role to one.".into()),
             Self::CopyWithoutTriggers => {
                 Some("SET session_replication_role = origin, or use INSERT or ts_ingest().".into())
             }
-            Self::NotReader => Some("Reading needs the rights of tailstream_reader.".into()),
+            Self::NotReader => Some("Reading requires the privileges of the role tailstream_reader.".into()),
             Self::RowNotStored(_) => Some(
                 "A trigger may not return NULL, and may not change id, org_id, created_at or tier of an event.".into(),
             ),
             Self::BadKeyLength(_) => Some("A key has 1 to 255 characters; NULL means none.".into()),
             Self::KeyReused { .. } => {
-                Some("Give every batch a key of its own, and repeat a batch byte by byte.".into())
+                Some("Use a different key for every batch, and repeat a batch byte for byte.".into())
             }
             Self::BadOnInvalid(_) => Some("It is 'error' or 'quarantine'.".into()),
             Self::UnknownOrg(_) => {
@@ -208,18 +210,18 @@ impl Error {
                     .into(),
             ),
             Self::BadArgument { hint, .. } => Some((*hint).into()),
-            Self::OtherDirection(_) => Some("Go on in the direction that the cursor was made in.".into()),
-            Self::OtherOrder(_) => Some("A cursor goes on in the order it was made in.".into()),
-            Self::NoCursor(_) | Self::ExpiredCursor(_) => Some("ts_cursor_create() makes one.".into()),
+            Self::OtherDirection(_) => Some("Resume in the direction in which the cursor was made.".into()),
+            Self::OtherOrder(_) => Some("Resume in the order in which the cursor was made.".into()),
+            Self::NoCursor(_) | Self::ExpiredCursor(_) => Some("Create a cursor with ts_cursor_create().".into()),
             Self::CursorExists { .. } => Some("ts_cursor_seek() moves a cursor, ts_cursor_drop() removes it.".into()),
             Self::TooManyCursors { .. } => {
-                Some("Drop some with ts_cursor_drop(), or have tailstream.max_cursors_per_org raised.".into())
+                Some("Drop some with ts_cursor_drop(), or raise tailstream.max_cursors_per_org.".into())
             }
             Self::AmbiguousCursor(_) => Some("Name the org: org => '…'.".into()),
-            Self::UnknownMoment => {
-                Some("It was restored to an earlier moment, or a failover lost its last commits: fetch again, or begin anew.".into())
+            Self::DatabaseRewound => {
+                Some("The database was restored to an earlier point in time, or a failover lost its last commits. Fetch again, or start from the beginning.".into())
             }
-            Self::StandbyBehind => Some("Try again, or ask the primary.".into()),
+            Self::StandbyBehind => Some("Try again, or query the primary.".into()),
             Self::CursorMoved(_) => Some("Fetch again.".into()),
             Self::OtherCursor(_) => Some("Acknowledge with the column \"cursor\" of a row that was fetched from it.".into()),
             Self::OnStandby => Some("Use it on the primary; ts_replay_page() works here.".into()),

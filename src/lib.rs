@@ -29,8 +29,8 @@ use tailstream_event as event;
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::init();
-    session::binding::trust_if_preloaded();
-    session::barrier::install();
+    session::org_scope::trust_if_preloaded();
+    session::view_redirect::install();
     pg::relcache::on_change(&[
         tier::cache::relation_changed,
         ingest::chunk::relation_changed,

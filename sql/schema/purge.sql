@@ -16,14 +16,14 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' A
     WHERE c.range_end <= clock_timestamp() - k.retention - interval '10 seconds'
 $body$;
 
--- Rescues and drops one chunk, or does nothing if somebody holds it for longer than `patience`.
+-- Rescues and drops one chunk, or does nothing if somebody holds it for longer than `lock_timeout`.
 -- While rows are copied out only writers are kept away; readers wait for nothing but the drop itself.
 CREATE FUNCTION tailstream.purge_chunk(
-    chunk regclass, tier smallint, retention interval, patience interval,
+    chunk regclass, tier smallint, retention interval, lock_timeout interval,
     OUT dropped boolean, OUT events bigint, OUT rescued bigint, OUT bytes bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $body$
 BEGIN
-    PERFORM tailstream.set_patience(patience);
+    PERFORM tailstream.set_lock_timeout(lock_timeout);
     dropped := false; events := 0; rescued := 0; bytes := 0;
     IF tier IS NOT NULL THEN
         EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', chunk);
@@ -162,7 +162,7 @@ DECLARE
     victim   record;
     outcome  record;
     tally    jsonb := '{}';
-    patience interval;
+    lock_timeout interval;
     give_up  timestamptz;
     made     boolean;
     held_up  regclass[] := '{}';
@@ -170,7 +170,7 @@ DECLARE
 BEGIN
     -- The first call of a C function loads the library, and with it the settings.
     PERFORM tailstream.require_unbound();
-    patience := current_setting('tailstream.purge_lock_timeout')::interval;
+    lock_timeout := current_setting('tailstream.purge_lock_timeout')::interval;
     PERFORM tailstream.require_read_committed();
     IF NOT tailstream.try_lock_purge() THEN
         RAISE NOTICE 'another purge is running';
@@ -193,17 +193,17 @@ BEGIN
     LOOP
         CONTINUE WHEN victim.rescue AND give_up IS NOT NULL;
         IF victim.rescue THEN
-            made := tailstream.make_rescue_chunks(victim.chunk, victim.tier, victim.retention, victim.range_start, patience);
+            made := tailstream.make_rescue_chunks(victim.chunk, victim.tier, victim.retention, victim.range_start, lock_timeout);
             IF made THEN
                 -- Making a chunk keeps others from making any until commit.
-                give_up := clock_timestamp() + patience;
+                give_up := clock_timestamp() + lock_timeout;
             END IF;
             CONTINUE WHEN made IS NOT FALSE;
         END IF;
         EXIT WHEN give_up < clock_timestamp() AND tailstream.somebody_waits();
         outcome := tailstream.purge_chunk(
-            victim.chunk, victim.tier, victim.retention, coalesce(give_up - clock_timestamp(), patience));
-        give_up := CASE WHEN outcome.dropped THEN coalesce(give_up, clock_timestamp() + patience) ELSE give_up END;
+            victim.chunk, victim.tier, victim.retention, coalesce(give_up - clock_timestamp(), lock_timeout));
+        give_up := CASE WHEN outcome.dropped THEN coalesce(give_up, clock_timestamp() + lock_timeout) ELSE give_up END;
         tally := tailstream.add_to_tally(tally, victim.tier_name, outcome.dropped, outcome.events, outcome.rescued, outcome.bytes);
         IF outcome.dropped THEN
             INSERT INTO tailstream.purges AS g (tier, until) VALUES (victim.tier, victim.range_end)
@@ -214,11 +214,11 @@ BEGIN
     FOR victim IN SELECT * FROM tailstream.expired_bookkeeping() l ORDER BY l.range_end LOOP
         EXIT WHEN give_up < clock_timestamp() AND tailstream.somebody_waits();
         CONTINUE WHEN victim.hypertable = ANY (held_up);
-        outcome := tailstream.purge_chunk(victim.chunk, NULL, NULL, coalesce(give_up - clock_timestamp(), patience));
+        outcome := tailstream.purge_chunk(victim.chunk, NULL, NULL, coalesce(give_up - clock_timestamp(), lock_timeout));
         IF NOT outcome.dropped THEN
             held_up := held_up || victim.hypertable;
         END IF;
-        give_up := coalesce(give_up, clock_timestamp() + patience);
+        give_up := coalesce(give_up, clock_timestamp() + lock_timeout);
     END LOOP;
     PERFORM tailstream.drop_expired_cursors();
     PERFORM tailstream.count('tailstream_purge_runs_total', 1),

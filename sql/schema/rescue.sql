@@ -1,8 +1,8 @@
 -- How long each lock is waited for, until the calling function ends: so this one has no SET of its own, its callers pin
 -- the search_path. At least a millisecond: 0 would mean for ever.
-CREATE FUNCTION tailstream.set_patience(patience interval) RETURNS text
+CREATE FUNCTION tailstream.set_lock_timeout(lock_timeout interval) RETURNS text
 LANGUAGE sql VOLATILE AS $body$
-    SELECT set_config('lock_timeout', greatest(1, (1000 * extract(epoch FROM patience))::integer)::text, true)
+    SELECT set_config('lock_timeout', greatest(1, (1000 * extract(epoch FROM lock_timeout))::integer)::text, true)
 $body$;
 
 -- Keeps ts_erase_org() waiting as long as this transaction runs.
@@ -73,14 +73,14 @@ $body$;
 -- Makes the chunks that a rescue will copy into, if they are missing; returns whether any was, or could not be had.
 -- They have to be committed before the old chunk goes: a reader that looked for chunks before that would find neither.
 CREATE FUNCTION tailstream.make_rescue_chunks(
-    chunk regclass, tier smallint, retention interval, range_start timestamptz, patience interval) RETURNS boolean
+    chunk regclass, tier smallint, retention interval, range_start timestamptz, lock_timeout interval) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $body$
 DECLARE
     saved  record;
     copies record;
     made   boolean := false;
 BEGIN
-    PERFORM tailstream.set_patience(patience);
+    PERFORM tailstream.set_lock_timeout(lock_timeout);
     FOR saved IN
         SELECT DISTINCT ON (o.new_tier) o.* FROM tailstream.orgs_to_rescue(chunk, tier, retention) o
         WHERE NOT EXISTS (SELECT FROM tailstream.chunks('tailstream.events', 'created_at') c

@@ -11,7 +11,7 @@ use pgrx::{IntoDatum, PgBuiltInOids, pg_sys};
 use crate::error::{Error, Result};
 use crate::pg::time;
 use crate::statement::raw::{RawPlan, RawRow, View};
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans, backward, forward};
+use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, backward, forward};
 
 /// What positions are read first, and then four times as much each time: microseconds. A chunk of them has as much unless it
 /// was changed.
@@ -31,7 +31,7 @@ const FIRST_BEHIND: &str = "p.org_id = $4 AND (p.placed_at > $5 OR p.stream_seq 
 const FIRST_SHOWN: &str = "p.seq >= $3 AND p.org_id = $4 AND p.last_event_at >= $5";
 
 thread_local! {
-    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
 }
 
 /// A position as far as its place in the order goes.

@@ -11,7 +11,7 @@ use crate::event::{Clock, Event, EventError, Format, OnInvalid, decode};
 use crate::locks;
 use crate::metrics::shared;
 use crate::pg::{catalog, time};
-use crate::session::binding;
+use crate::session::org_scope;
 use crate::settings;
 use crate::tier::cache;
 use crate::tier::lookup::Tier;
@@ -49,7 +49,7 @@ pub struct Outcome {
 /// Stores the batch, or returns what became of it the first time.
 pub fn ingest(request: &Request) -> Result<Outcome> {
     let org = request.org;
-    binding::require_org(org)?;
+    org_scope::require_org(org)?;
     let key = request.idempotency_key.map(valid_key).transpose()?;
     let key = key.map(|text| Key::new(text, request.events));
     locks::ingesting_org(org)?;

@@ -17,7 +17,7 @@ use crate::event::{Format, OnInvalid};
 use crate::locks;
 use crate::metrics;
 use crate::metrics::counter::{Counter, Timer};
-use crate::session::binding;
+use crate::session::org_scope;
 use batch::{Outcome, Request};
 
 pub use lane::chunk;
@@ -64,7 +64,7 @@ unsafe fn request<'a>(fcinfo: pg_sys::FunctionCallInfo, format: Format) -> Resul
         )
     };
     Ok(Request {
-        org: binding::valid_org(org)?,
+        org: org_scope::valid_org(org)?,
         events: events.ok_or(Error::NullArgument("events"))?,
         format,
         idempotency_key: key,
@@ -101,13 +101,13 @@ fn outcome_columns(outcome: &Outcome) -> [pg_sys::Datum; 5] {
 /// `tailstream.lock_org_for_erasure(org text)`
 #[pg_extern(sql = false)]
 fn lock_org_for_erasure(org: &str) {
-    report(binding::valid_org(Some(org)).and_then(locks::erasing_org));
+    report(org_scope::valid_org(Some(org)).and_then(locks::erasing_org));
 }
 
 /// `tailstream.lock_org_for_ingest(org text)`
 #[pg_extern(sql = false)]
 fn lock_org_for_ingest(org: &str) {
-    report(binding::valid_org(Some(org)).and_then(locks::ingesting_org));
+    report(org_scope::valid_org(Some(org)).and_then(locks::ingesting_org));
 }
 
 /// `tailstream.try_lock_purge() → boolean`

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::pg::time::{self, to_postgres_time, to_unix_time};
 use crate::statement::raw::{RawRow, View};
 use crate::statement::snapshot;
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans, forward};
+use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, forward};
 
 /// Positions looked at in one transaction.
 const MAX_POSITIONS: i64 = 1_024;
@@ -34,7 +34,7 @@ const MAX_PAGES: usize = 4;
 /// First number, from, to, limit.
 const ARGUMENTS: [PgBuiltInOids; 4] = [INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
 thread_local! {
-    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
     /// The org whose events are being read: should that fail, it concerns this one.
     static READING: RefCell<Option<(String, i64)>> = const { RefCell::new(None) };
 }

@@ -19,7 +19,7 @@ use super::{state, status, window};
 use crate::error::{Error, Result, report};
 use crate::metrics::shared;
 use crate::pg::time;
-use crate::session::binding;
+use crate::session::org_scope;
 use crate::worker::process;
 
 /// Entries asked for at a time.
@@ -83,8 +83,8 @@ fn ts_mirror_verify(
 }
 
 fn verify(org: Option<&str>) -> Result<Findings> {
-    let org = binding::valid_org(org)?;
-    binding::require_org(org)?;
+    let org = org_scope::valid_org(org)?;
+    org_scope::require_org(org)?;
     crate::metrics::workers_here()?;
     let slot = shared::own().ok_or(Error::NotPreloaded)?;
     let target = Target::from_settings().ok_or(Error::NoRedis)?;

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::pg::time::to_postgres_time;
 use crate::statement::raw::{RawRow, RawStatement, View};
 use crate::statement::snapshot;
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans, backward, forward};
+use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, backward, forward};
 
 /// Org, from, to, first number, the number behind the last, limit, what was left out.
 const ARGUMENTS: [PgBuiltInOids; 7] =
@@ -27,7 +27,7 @@ const CONDITION: &str =
     AND p.event_count > 0 AND ($7 IS NULL OR NOT pg_visible_in_snapshot(p.xid, $7::pg_snapshot))";
 
 thread_local! {
-    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
     static WINDOW: RawStatement = const { RawStatement::new(
         // Beyond the last time that TimescaleDB can look for chunks of, all times are alike: nothing is placed then.
         "SELECT least(greatest(clock_timestamp() - least(t.stream_age, interval '36500 days') + interval '1 microsecond',

@@ -73,7 +73,7 @@ impl Record {
     fn encode(&self) -> Result<String> {
         let created_at = self.get::<i64>(c"created_at", pg_sys::TIMESTAMPTZOID).ok_or(Error::NotAnEvent)?;
         if created_at == i64::MIN || created_at == i64::MAX {
-            return Err(Error::EndlessTime);
+            return Err(Error::InfiniteTime);
         }
         let metadata = self.datum(c"metadata", pg_sys::JSONBOID);
         let address = self.datum(c"ip_address", pg_sys::INETOID);

@@ -7,17 +7,17 @@ use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
 
 use super::check_start;
-use super::cursor::beginning::before;
-use super::page::arrival::Next;
-use super::page::loss::from_ms;
+use super::cursor::start_position::before;
+use super::page::commit_order::Next;
+use super::page::gap::from_ms;
 use super::page::quoted;
-use super::page::scope::{floor, in_range, life};
+use super::page::request::{floor, in_range, life};
 use super::token::{self, Boundary, Token};
 use crate::batch::order::{self, Kept};
 use crate::error::{Error, Result, report};
 use crate::metrics;
 use crate::mirror;
-use crate::session::binding;
+use crate::session::org_scope;
 use crate::statement::{Statement, arg, snapshot, subtransaction};
 
 thread_local! {
@@ -66,7 +66,7 @@ fn ts_replay_live(
     (name!(cursor, String), name!(stream_key, Option<String>), name!(stream_id, String)),
 > {
     let start = start_time.map(pg_sys::TimestampTz::from);
-    TableIterator::once(report(binding::permitted_org(org).and_then(|org| open(org, start, resume_after))))
+    TableIterator::once(report(org_scope::permitted_org(org).and_then(|org| open(org, start, resume_after))))
 }
 
 fn open(

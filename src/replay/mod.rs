@@ -3,10 +3,10 @@
 mod cursor;
 mod event_json;
 mod filter;
-mod floor;
 mod live;
 mod page;
-mod schedule;
+mod playback;
+mod retention_cutoff;
 mod token;
 
-use floor::{check_start, retention_of};
+use retention_cutoff::{check_start, retention_of};

@@ -14,7 +14,7 @@ use crate::batch::order;
 use crate::error::{Error, Result, spi};
 use crate::pg::time::to_postgres_time;
 use crate::statement::raw::{RawRow, View};
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans};
+use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans};
 use crate::statement::{Statement, arg, snapshot};
 
 /// Transaction, batch, limit, and since when there can be any.
@@ -31,7 +31,7 @@ thread_local! {
         "SELECT snapshot::text, after_seq FROM tailstream.sequencer", &[]) };
     static NEXT_CHUNK: Statement = const { Statement::new(
         "making chunks ahead", "SELECT tailstream.make_next_chunk($1::interval)", &[TEXTOID]) };
-    static LOOKS: StretchPlans = StretchPlans::new("b.received_at", &LOOK, STRETCH);
+    static LOOKS: TimeWindowPlans = TimeWindowPlans::new("b.received_at", &LOOK, STRETCH);
     static PLACE: Statement = const { Statement::new(
         "placing batches",
         "INSERT INTO tailstream.positions (seq, placed_at, stream_seq, batch_id, xid, org_id, tier, event_count,

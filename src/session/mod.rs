@@ -1,9 +1,9 @@
 //! What a session may see: its binding to one org, and the views its queries are given.
 
-pub mod barrier;
-pub mod binding;
 pub mod client;
+pub mod org_scope;
 mod rights;
+pub mod view_redirect;
 
 use pgrx::prelude::*;
 
@@ -11,12 +11,12 @@ use crate::error::{Error, report};
 
 #[pg_extern(sql = false)]
 fn bound_org() -> Option<String> {
-    binding::bound_org()
+    org_scope::bound_org()
 }
 
 #[pg_extern(sql = false)]
 fn session_unbound() -> bool {
-    match binding::bound_org() {
+    match org_scope::bound_org() {
         None if !rights::may_read() => Error::NotReader.raise(),
         None => true,
         Some(org) => Error::PlainView(org).raise(),
@@ -25,10 +25,10 @@ fn session_unbound() -> bool {
 
 #[pg_extern(sql = false)]
 fn require_unbound() {
-    report(binding::require_unbound());
+    report(org_scope::require_unbound());
 }
 
 #[pg_extern(sql = false)]
 fn permitted_org(org: Option<&str>) -> &str {
-    report(binding::permitted_org(org))
+    report(org_scope::permitted_org(org))
 }

@@ -2,9 +2,9 @@
 
 pub mod raw;
 pub mod snapshot;
-pub mod stretch;
 pub mod subtransaction;
 pub mod table;
+pub mod time_window;
 
 use std::cell::{Cell, OnceCell};
 use std::mem::ManuallyDrop;

@@ -12,7 +12,7 @@ use crate::event::{
     encode, encoded_length,
 };
 use crate::pg::time::{to_postgres_time, to_unix_time};
-use crate::session::binding;
+use crate::session::org_scope;
 use crate::settings;
 
 /// Columns of the view: those of tailstream.events but the tier.
@@ -62,7 +62,7 @@ impl Inserted {
     /// Fills in what has a default, and makes an event of the row.
     pub fn complete(&mut self, now: i64) -> Result<Event<'static>> {
         self.default(CREATED_AT, || to_postgres_time(now).into_datum());
-        self.default(ORG_ID, || binding::bound_org().into_datum());
+        self.default(ORG_ID, || org_scope::bound_org().into_datum());
         self.default(METHOD, || "GET".into_datum());
         self.default(PATH, || "/".into_datum());
         self.default(STATUS, || 200.into_datum());
@@ -132,7 +132,7 @@ impl Inserted {
     fn created_at(&self, clock: &Clock) -> Result<i64> {
         let created_at = self.value(CREATED_AT).unwrap_or_default();
         if created_at == i64::MIN || created_at == i64::MAX {
-            return Err(Error::EndlessTime);
+            return Err(Error::InfiniteTime);
         }
         let created_at = to_unix_time(created_at);
         if !(MIN_CREATED_AT..=clock.max_future).contains(&created_at) {

@@ -14,7 +14,7 @@ use super::super::batch::{self, OFFSET_BITS};
 use crate::error::Result;
 use crate::event::Event;
 use crate::locks;
-use crate::session::binding;
+use crate::session::org_scope;
 use crate::statement::snapshot;
 
 /// Events that one batch has ids for.
@@ -91,7 +91,7 @@ impl Pending {
 
 impl Rows {
     fn begin(org: &str) -> Result<Self> {
-        binding::permitted_org(Some(org))?;
+        org_scope::permitted_org(Some(org))?;
         locks::ingesting_org(org)?;
         Ok(Self {
             batch_id: batch::next_batch_id()?,

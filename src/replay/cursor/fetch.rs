@@ -3,18 +3,18 @@
 use pgrx::datum::Interval;
 use pgrx::{PgMemoryContexts, pg_sys};
 
-use super::store::{self, Cursor, Standing};
-use super::wait::Patience;
-use super::{beginning, filter_of, order, valid_name};
+use super::store::{self, DurableCursor, Standing};
+use super::wait::FetchTimeout;
+use super::{filter_of, order, start_position, valid_name};
 use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics::{self, counter::Counter};
 use crate::replay::filter::Values;
-use crate::replay::page::arrival::{self, Next};
+use crate::replay::page::commit_order::{self, Next};
+use crate::replay::page::event_time;
+use crate::replay::page::request::PageRequest;
 use crate::replay::page::rows::Rows;
-use crate::replay::page::scope::Scope;
-use crate::replay::page::time;
-use crate::replay::page::{loss, page_size};
+use crate::replay::page::{gap, page_size};
 use crate::replay::token::{self, Course, Place};
 use crate::session::client;
 use crate::settings;
@@ -46,9 +46,9 @@ unsafe fn fetch(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
         let nowait = argument(fcinfo, 4).ok_or(Error::NullArgument("nowait"))?;
         let cursor = store::acquire(name, text_argument(fcinfo, 5), nowait)?;
         metrics::count(Counter::CursorFetches, 1);
-        let patience = Patience::new(&cursor.org, timeout)?;
+        let timeout_left = FetchTimeout::new(&cursor.org, timeout)?;
         let mut rows = Rows::new(fcinfo, &cursor.org, token::signer(&cursor.org)?);
-        let read = read(&cursor, limit, patience, &mut rows)?;
+        let read = read(&cursor, limit, timeout_left, &mut rows)?;
         metrics::count(Counter::CursorEvents, read.events as u64);
         settle(&cursor, &read, auto_ack, rows.is_empty())
     }
@@ -68,12 +68,17 @@ struct Read {
 }
 
 /// Reads on, and waits as long as there is nothing.
-fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) -> Result<Read> {
+fn read(
+    cursor: &DurableCursor,
+    limit: usize,
+    mut timeout_left: FetchTimeout,
+    rows: &mut Rows,
+) -> Result<Read> {
     let filter = filter_of(cursor)?;
     let values = Values::of(&filter)?;
     let mut read = Read { events: 0, seen: 0, stands: cursor.stands, is_due: false, head: None };
     loop {
-        patience.listen();
+        timeout_left.listen();
         read.is_due = is_due(cursor);
         let mut memory = PgMemoryContexts::new("tailstream fetch");
         // SAFETY: what a round leaves in memory is used by none; rows are copied.
@@ -81,14 +86,15 @@ fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) 
             memory.switch_to(|_| {
                 let round = |read: &mut Read, rows: &mut Rows| {
                     read.head = (read.is_due && cursor.by_arrival)
-                        .then(beginning::head)
+                        .then(start_position::head)
                         .transpose()?
                         .map(Next::place);
                     let complete = read.head.is_some();
-                    let scope = Scope { complete, ..Scope::with(&cursor.org, &filter, values)? };
-                    round(cursor, scope, limit, read, rows)
+                    let request =
+                        PageRequest { complete, ..PageRequest::with(&cursor.org, &filter, values)? };
+                    round(cursor, request, limit, read, rows)
                 };
-                if !patience.may_wait() {
+                if !timeout_left.may_wait() {
                     return round(&mut read, rows);
                 }
                 // Who waits must not keep the purge from what it has read and found to be nothing.
@@ -99,7 +105,7 @@ fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) 
             return Ok(read);
         }
         // It may have become due while it waited: then it looks once more.
-        if !patience.wait()? && (read.is_due || !is_due(cursor)) {
+        if !timeout_left.wait()? && (read.is_due || !is_due(cursor)) {
             return Ok(read);
         }
         cursor.check()?;
@@ -108,39 +114,39 @@ fn read(cursor: &Cursor, limit: usize, mut patience: Patience, rows: &mut Rows) 
 
 /// Reads on once.
 fn round(
-    cursor: &Cursor,
-    mut scope: Scope<'_>,
+    cursor: &DurableCursor,
+    mut request: PageRequest<'_>,
     limit: usize,
     read: &mut Read,
     rows: &mut Rows,
 ) -> Result<()> {
-    scope.reach = read.stands.reach;
-    scope.reach_seq = read.stands.reach_seq;
-    scope.course = Some(Course { cursor: cursor.id, number: cursor.course });
-    if let Some(gap) = loss::by_erasure(&scope, read.stands.place, read.stands.life)? {
+    request.reach = read.stands.reach;
+    request.reach_seq = read.stands.reach_seq;
+    request.course = Some(Course { cursor: cursor.id, number: cursor.course });
+    if let Some(gap) = gap::by_erasure(&request, read.stands.place, read.stands.life)? {
         if !cursor.by_arrival {
-            scope.tell(gap.to);
+            request.tell(gap.to);
         }
-        rows.gap(gap, &scope.token(read.stands.place));
+        rows.gap(gap, &request.token(read.stands.place));
     }
     match read.stands.place {
         Place::Arrival { seq, offset, placed_ms } => {
-            let found = arrival::read(&scope, Next { seq, offset, placed_ms }, limit, rows)?;
+            let found = commit_order::read(&request, Next { seq, offset, placed_ms }, limit, rows)?;
             (read.events, read.seen) = (found.events, read.seen + found.seen);
             read.stands.place = found.next.place();
         }
         Place::Time { created_at, id, .. } => {
-            let start = time::Start { at: (created_at, id), resumed: true };
-            (read.events, read.stands.place) = time::forward(&mut scope, start, limit, rows)?;
-            read.stands.reach = scope.reach;
+            let start = event_time::KeysetStart { at: (created_at, id), resumed: true };
+            (read.events, read.stands.place) = event_time::forward(&mut request, start, limit, rows)?;
+            read.stands.reach = request.reach;
         }
     }
-    read.stands.life = scope.life;
+    read.stands.life = request.life;
     Ok(())
 }
 
 /// Moves the cursor if that is wanted, or if nothing is skipped by it.
-fn settle(cursor: &Cursor, read: &Read, auto_ack: bool, nothing: bool) -> Result<()> {
+fn settle(cursor: &DurableCursor, read: &Read, auto_ack: bool, nothing: bool) -> Result<()> {
     let mut stands = if auto_ack || nothing { read.stands } else { cursor.stands };
     if nothing
         && let Some(head) = read.head
@@ -164,7 +170,7 @@ fn settle(cursor: &Cursor, read: &Read, auto_ack: bool, nothing: bool) -> Result
 }
 
 /// Whether it was not written down for a while that the cursor is in use.
-fn is_due(cursor: &Cursor) -> bool {
+fn is_due(cursor: &DurableCursor) -> bool {
     let kept = settings::cursor_ttl();
     let touch = if kept > 0 { TOUCH.min(kept / 10) } else { TOUCH };
     // SAFETY: reads the clock.

@@ -1,7 +1,7 @@
 //! Durable cursors: a place in an org's events that is kept in the database, and moves in the caller's transaction.
 
-pub mod beginning;
 mod fetch;
+pub mod start_position;
 mod store;
 mod wait;
 
@@ -13,11 +13,11 @@ use crate::locks::{self, Taken};
 use crate::metrics;
 use crate::replay::filter::Filter;
 use crate::replay::page::{filter_argument, quoted};
-use crate::replay::page::{moment, scope};
+use crate::replay::page::{request, rewind_check};
 use crate::replay::token::{self, Place};
-use crate::session::binding;
+use crate::session::org_scope;
 use crate::settings;
-use beginning::Start;
+use start_position::StartPosition;
 use store::Standing;
 
 const MAX_NAME: usize = 255;
@@ -85,14 +85,14 @@ fn try_lock_cursor(cursor_id: i64) -> bool {
     report(locks::cursor(cursor_id, true)) != Taken::No
 }
 
-unsafe fn start_text<'a>(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Result<Start<'a>> {
+unsafe fn start_text<'a>(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Result<StartPosition<'a>> {
     // SAFETY: the caller's promise: argument `index` is a text.
-    unsafe { text_argument(fcinfo, index) }.map(Start::Text).ok_or(Error::NullArgument("start"))
+    unsafe { text_argument(fcinfo, index) }.map(StartPosition::Text).ok_or(Error::NullArgument("start"))
 }
 
-unsafe fn start_time<'a>(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Result<Start<'a>> {
+unsafe fn start_time<'a>(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Result<StartPosition<'a>> {
     // SAFETY: the caller's promise: argument `index` is a timestamptz.
-    unsafe { argument::<i64>(fcinfo, index) }.map(Start::Time).ok_or(Error::NullArgument("start"))
+    unsafe { argument::<i64>(fcinfo, index) }.map(StartPosition::Time).ok_or(Error::NullArgument("start"))
 }
 
 fn valid_name(name: Option<&str>) -> Result<&str> {
@@ -109,7 +109,7 @@ fn valid_name(name: Option<&str>) -> Result<&str> {
 
 /// # Safety
 /// `fcinfo` must come from PostgreSQL, for ts_cursor_create.
-unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &Start<'_>) -> Result<()> {
+unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &StartPosition<'_>) -> Result<()> {
     // SAFETY: the caller's promise.
     let (name, org, filter, order) = unsafe {
         (
@@ -119,7 +119,7 @@ unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &Start<'_>) -> Result<
             text_argument(fcinfo, 4),
         )
     };
-    let (name, org) = (valid_name(name)?, binding::permitted_org(org)?);
+    let (name, org) = (valid_name(name)?, org_scope::permitted_org(org)?);
     store::require_primary()?;
     let by_arrival = match order {
         Some("arrival") => true,
@@ -160,7 +160,7 @@ fn exists(name: &str, org: &str) -> Error {
 
 /// # Safety
 /// `fcinfo` must come from PostgreSQL, for ts_cursor_seek.
-unsafe fn seek(fcinfo: pg_sys::FunctionCallInfo, start: &Start<'_>) -> Result<()> {
+unsafe fn seek(fcinfo: pg_sys::FunctionCallInfo, start: &StartPosition<'_>) -> Result<()> {
     // SAFETY: the caller's promise.
     let (name, org) = unsafe { (text_argument(fcinfo, 0), text_argument(fcinfo, 2)) };
     let cursor = store::acquire(valid_name(name)?, org, false)?;
@@ -171,7 +171,7 @@ unsafe fn seek(fcinfo: pg_sys::FunctionCallInfo, start: &Start<'_>) -> Result<()
 fn ack(name: Option<&str>, token: Option<&str>, org: Option<&str>) -> Result<bool> {
     let token = token.ok_or(Error::NullArgument("token"))?;
     let cursor = store::acquire(valid_name(name)?, org, false)?;
-    let token = scope::read_token(&token::signer(&cursor.org)?, token)?;
+    let token = request::read_token(&token::signer(&cursor.org)?, token)?;
     match token.course {
         Some(course) if course.cursor != cursor.id => return Err(Error::OtherCursor(cursor.name)),
         None => return Err(Error::OtherCursor(cursor.name)),
@@ -185,7 +185,7 @@ fn ack(name: Option<&str>, token: Option<&str>, org: Option<&str>) -> Result<boo
     let is_ahead = (order(token.place), reach) > (order(stands.place), stands.reach)
         || order(token.place) == order(stands.place) && token.life != stands.life;
     if is_ahead {
-        moment::check_place(&token)?;
+        rewind_check::check_place(&token)?;
         cursor.move_to(acknowledged)?;
     }
     Ok(is_ahead)
@@ -199,6 +199,6 @@ fn order(place: Place) -> (i64, i64) {
     }
 }
 
-fn filter_of(cursor: &store::Cursor) -> Result<Filter> {
+fn filter_of(cursor: &store::DurableCursor) -> Result<Filter> {
     cursor.filter.as_deref().map_or(Ok(Filter::default()), Filter::parse)
 }

@@ -15,12 +15,12 @@ use crate::error::{Error, Result};
 use crate::locks::{self, Taken};
 use crate::pg::catalog;
 use crate::pg::time::to_unix_time;
-use crate::replay::page::arrival::Next;
+use crate::replay::page::commit_order::Next;
+use crate::replay::page::gap::from_ms;
 use crate::replay::page::json_text;
-use crate::replay::page::loss::from_ms;
 use crate::replay::page::rows::datum;
 use crate::replay::token::Place;
-use crate::session::binding;
+use crate::session::org_scope;
 use crate::settings;
 use crate::statement::table::{self, Key, Row};
 use crate::statement::{LatestQuery, Statement, arg};
@@ -68,7 +68,7 @@ thread_local! {
 
 /// A durable cursor, locked by this transaction.
 #[derive(Debug, Clone)]
-pub struct Cursor {
+pub struct DurableCursor {
     pub id: i64,
     pub name: String,
     pub org: String,
@@ -112,7 +112,7 @@ impl Standing {
 
 /// The cursor of this name; no other transaction uses it until this one ends. Without an org, that of the only one
 /// that has such a cursor.
-pub fn acquire(name: &str, org: Option<&str>, nowait: bool) -> Result<Cursor> {
+pub fn acquire(name: &str, org: Option<&str>, nowait: bool) -> Result<DurableCursor> {
     let (cursor, taken) = lock(name, org, nowait)?;
     // Whoever works on what it gave may take as long as that takes.
     if cursor.has_expired() && taken != Taken::Before {
@@ -122,15 +122,15 @@ pub fn acquire(name: &str, org: Option<&str>, nowait: bool) -> Result<Cursor> {
 }
 
 /// The same, also if it has expired.
-pub fn acquire_any(name: &str, org: Option<&str>) -> Result<Cursor> {
+pub fn acquire_any(name: &str, org: Option<&str>) -> Result<DurableCursor> {
     lock(name, org, false).map(|(cursor, _)| cursor)
 }
 
-fn lock(name: &str, org: Option<&str>, nowait: bool) -> Result<(Cursor, Taken)> {
+fn lock(name: &str, org: Option<&str>, nowait: bool) -> Result<(DurableCursor, Taken)> {
     require_primary()?;
-    let bound = binding::bound_org();
+    let bound = org_scope::bound_org();
     if let Some(org) = org {
-        binding::permitted_org(Some(org))?;
+        org_scope::permitted_org(Some(org))?;
     }
     let id = find(name, org.or(bound.as_deref()))?;
     let taken = locks::cursor(id, nowait)?;
@@ -149,7 +149,7 @@ pub fn require_primary() -> Result<()> {
 }
 
 /// An org's cursor of this name, without any lock.
-pub fn peek(name: &str, org: &str) -> Result<Option<Cursor>> {
+pub fn peek(name: &str, org: &str) -> Result<Option<DurableCursor>> {
     match find(name, Some(org)) {
         Ok(id) => read(id),
         Err(Error::NoCursor(_)) => Ok(None),
@@ -172,7 +172,7 @@ fn find(name: &str, org: Option<&str>) -> Result<i64> {
 }
 
 /// The cursor as it is committed now, or changed by this transaction.
-fn read(id: i64) -> Result<Option<Cursor>> {
+fn read(id: i64) -> Result<Option<DurableCursor>> {
     let mut found = None;
     scan(c"durable_cursors_pkey", &[Key::int8(CURSOR_ID, id)], |row| found = Some(cursor(row)))?;
     found.transpose()
@@ -187,7 +187,7 @@ fn scan(index: &CStr, keys: &[Key], each: impl FnMut(&Row)) -> Result<()> {
     Ok(())
 }
 
-fn cursor(row: &Row) -> Result<Cursor> {
+fn cursor(row: &Row) -> Result<DurableCursor> {
     fn there<T: FromDatum>(row: &Row, column: usize) -> Result<T> {
         row.value(column).ok_or(Error::Internal("a NULL in a cursor"))
     }
@@ -201,7 +201,7 @@ fn cursor(row: &Row) -> Result<Cursor> {
     };
     // SAFETY: the column is a jsonb.
     let filter = row.datum(FILTER).and_then(|filter| unsafe { json_text(filter) });
-    Ok(Cursor {
+    Ok(DurableCursor {
         id: there(row, CURSOR_ID)?,
         name: there(row, NAME)?,
         org: there(row, ORG_ID)?,
@@ -262,7 +262,7 @@ fn expired_before() -> i64 {
     }
 }
 
-impl Cursor {
+impl DurableCursor {
     pub fn has_expired(&self) -> bool {
         self.last_active < expired_before()
     }

@@ -1,4 +1,4 @@
-//! Waiting for events: woken when the sequencer has given one of the org its place.
+//! Waiting for events. The sequencer wakes a waiting fetch when it has given a batch of the org its position.
 
 use std::time::{Duration, Instant};
 
@@ -14,17 +14,17 @@ use crate::tier::retention;
 /// The longest wait: longer than a day is not worth an open transaction.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// How often a session that waits looks whether its client is still there.
+/// How often a waiting session checks that its client is still connected.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A wait that may be necessary.
-pub struct Patience {
+/// The time that a fetch may still wait for events.
+pub struct FetchTimeout {
     bell: Option<&'static shared::Bell>,
     until: Option<Instant>,
     heard: u64,
 }
 
-impl Patience {
+impl FetchTimeout {
     /// `None` waits for nothing. Error where a wait could not end well.
     pub fn new(org: &str, timeout: Option<Interval>) -> Result<Self> {
         let Some(timeout) = timeout else { return Ok(Self { bell: None, until: None, heard: 0 }) };

@@ -1,14 +1,14 @@
 //! `ts_replay_page`: some events of a replay, each with a token to go on behind it.
 
 mod arguments;
-pub mod arrival;
+pub mod commit_order;
 mod copy;
-pub mod loss;
-pub mod moment;
+pub mod event_time;
+pub mod gap;
 mod positions;
+pub mod request;
+pub mod rewind_check;
 pub mod rows;
-pub mod scope;
-pub mod time;
 
 use pgrx::pg_sys;
 
@@ -16,13 +16,13 @@ use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics::{self, counter::Counter};
 use crate::replay::token::{self, Place, Token};
-use crate::session::binding;
+use crate::session::org_scope;
 pub use arguments::{filter_argument, json_text, page_size, quoted};
-use arrival::Next;
+use commit_order::Next;
+use event_time::KeysetStart;
+pub use request::read_token;
+use request::{ALWAYS, FOREVER, PageRequest};
 use rows::Rows;
-pub use scope::read_token;
-use scope::{ALWAYS, FOREVER, Scope};
-use time::Start;
 
 pg_function! {
     /// `ts_replay_page(org text, start_time timestamptz, end_time timestamptz, after text, page_size integer,
@@ -39,7 +39,7 @@ pg_function! {
 unsafe fn page(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     // SAFETY: the caller's promise.
     unsafe {
-        let org = binding::permitted_org(text_argument(fcinfo, 0))?;
+        let org = org_scope::permitted_org(text_argument(fcinfo, 0))?;
         let filter = filter_argument(fcinfo, 5)?;
         let limit = page_size("page_size", argument(fcinfo, 4))?;
         let backward = direction(text_argument(fcinfo, 6))?;
@@ -49,39 +49,39 @@ unsafe fn page(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
         if after.is_none() {
             crate::replay::check_start(org, start)?;
         }
-        let mut scope = Scope {
-            start: start.filter(|start| *start != ALWAYS).map_or(ALWAYS, scope::in_range),
-            end: end.filter(|end| *end != FOREVER).map_or(FOREVER, scope::in_range),
+        let mut request = PageRequest {
+            start: start.filter(|start| *start != ALWAYS).map_or(ALWAYS, request::in_range),
+            end: end.filter(|end| *end != FOREVER).map_or(FOREVER, request::in_range),
             boundary: after.and_then(|token| token.boundary),
-            boundary_at: after.and_then(|token| token.boundary).map(moment::placed_at).transpose()?,
+            boundary_at: after.and_then(|token| token.boundary).map(rewind_check::placed_at).transpose()?,
             reach: after.and_then(|token| token.reach).unwrap_or(ALWAYS),
             // From there on the reader follows the stream.
             complete: after.is_some_and(|token| token.boundary.is_some()),
-            ..Scope::of(org, &filter)?
+            ..PageRequest::of(org, &filter)?
         };
         if let Some(token) = &after {
-            moment::check_place(token)?;
+            rewind_check::check_place(token)?;
         }
         metrics::count(Counter::ReplayPages, 1);
         let mut rows = Rows::new(fcinfo, org, signer);
-        fill(&mut scope, after, backward, limit, &mut rows)
+        fill(&mut request, after, backward, limit, &mut rows)
     }
 }
 
 fn fill(
-    scope: &mut Scope<'_>,
+    request: &mut PageRequest<'_>,
     after: Option<Token>,
     backward: bool,
     limit: usize,
     rows: &mut Rows,
 ) -> Result<()> {
     if let Some(token) = &after
-        && let Some(gap) = loss::by_erasure(scope, token.place, token.life)?
+        && let Some(gap) = gap::by_erasure(request, token.place, token.life)?
     {
         if matches!(token.place, Place::Time { .. }) {
-            scope.tell(gap.to);
+            request.tell(gap.to);
         }
-        rows.gap(gap, &scope.token(token.place));
+        rows.gap(gap, &request.token(token.place));
     }
     let place = after.map(|token| token.place);
     match place {
@@ -96,18 +96,21 @@ fn fill(
     let resumed = after.is_some();
     match place {
         Some(Place::Arrival { seq, offset, placed_ms }) => {
-            arrival::read(scope, Next { seq, offset, placed_ms }, limit, rows).map(drop)
+            commit_order::read(request, Next { seq, offset, placed_ms }, limit, rows).map(drop)
         }
         Some(Place::Time { created_at, id, .. }) if backward => {
-            time::backward(scope, Start { at: (created_at, id), resumed }, limit, rows).map(drop)
+            event_time::backward(request, KeysetStart { at: (created_at, id), resumed }, limit, rows)
+                .map(drop)
         }
         Some(Place::Time { created_at, id, .. }) => {
-            time::forward(scope, Start { at: (created_at, id), resumed }, limit, rows).map(drop)
+            event_time::forward(request, KeysetStart { at: (created_at, id), resumed }, limit, rows).map(drop)
         }
         None if backward => {
-            time::backward(scope, Start { at: (FOREVER, i64::MAX), resumed }, limit, rows).map(drop)
+            event_time::backward(request, KeysetStart { at: (FOREVER, i64::MAX), resumed }, limit, rows)
+                .map(drop)
         }
-        None => time::forward(scope, Start { at: (ALWAYS, i64::MIN), resumed }, limit, rows).map(drop),
+        None => event_time::forward(request, KeysetStart { at: (ALWAYS, i64::MIN), resumed }, limit, rows)
+            .map(drop),
     }
 }
 

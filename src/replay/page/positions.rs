@@ -3,21 +3,21 @@
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::{PgBuiltInOids, Spi, pg_sys};
 
-use super::arrival::Next;
-use super::loss::from_ms;
+use super::commit_order::Next;
+use super::gap::from_ms;
+use super::request::PageRequest;
 use super::rows::datum;
-use super::scope::Scope;
 use crate::batch::order::{self, STRETCH};
 use crate::batch::{Position, position_columns};
 use crate::error::Result;
 use crate::statement::raw::View;
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans, forward};
 use crate::statement::subtransaction;
+use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, forward};
 
 const ARGUMENTS: [PgBuiltInOids; 6] = [TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
 
 thread_local! {
-    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
 }
 
 /// The query for an org's positions from one on.
@@ -31,23 +31,23 @@ fn query() -> String {
 }
 
 /// The next positions of the org, in their order.
-pub fn next(scope: &Scope<'_>, from: Next, most: usize) -> Result<Vec<Position>> {
+pub fn next(request: &PageRequest<'_>, from: Next, most: usize) -> Result<Vec<Position>> {
     // With one snapshot: what a later one shows may come behind something that an earlier one did not show. The sequencer
     // makes chunk after chunk, so what the snapshot shows behind a chunk means that others were told of that chunk.
     subtransaction::again_without_dropped_chunks(|| {
-        scope.with_snapshot(|| {
+        request.with_snapshot(|| {
             // SAFETY: inside a transaction.
             unsafe { pg_sys::AcceptInvalidationMessages() };
-            shown(scope, from, most)
+            shown(request, from, most)
         })
     })
 }
 
 /// Those that the active snapshot shows, in stretches of time for the sake of chunks.
-fn shown(scope: &Scope<'_>, next: Next, most: usize) -> Result<Vec<Position>> {
+fn shown(request: &PageRequest<'_>, next: Next, most: usize) -> Result<Vec<Position>> {
     let mut found = Vec::new();
     for stretch in forward(from_ms(next.placed_ms), order::now(), STRETCH) {
-        in_stretch(scope, next.seq, stretch, most, &mut found)?;
+        in_stretch(request, next.seq, stretch, most, &mut found)?;
         if found.len() >= most {
             break;
         }
@@ -56,16 +56,16 @@ fn shown(scope: &Scope<'_>, next: Next, most: usize) -> Result<Vec<Position>> {
 }
 
 fn in_stretch(
-    scope: &Scope<'_>,
+    request: &PageRequest<'_>,
     seq: i64,
     (from, end): (i64, i64),
     most: usize,
     found: &mut Vec<Position>,
 ) -> Result<()> {
     let values = [
-        Some(datum(scope.org)?),
+        Some(datum(request.org)?),
         Some(seq.into()),
-        Some(scope.last_position().into()),
+        Some(request.last_position().into()),
         Some(from.into()),
         Some(end.into()),
         Some(((most - found.len()) as i64).into()),
@@ -73,7 +73,7 @@ fn in_stretch(
     let mut failed = None;
     Spi::connect_mut(|_| {
         let plan = PLANS.with(|plans| {
-            if scope.complete { plans.of_moment(&query()) } else { plans.get(query(), (from, end)) }
+            if request.complete { plans.of_moment(&query()) } else { plans.get(query(), (from, end)) }
         })?;
         plan.each(values, View::Active, |row| {
             match Position::of(&row) {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use pgrx::{PgMemoryContexts, pg_sys};
 
-use super::loss;
+use super::gap;
 use super::positions;
+use super::request::{self, PageRequest};
 use super::rows::{Formed, Gap, Reason, Rows};
-use super::scope::{self, Scope};
 use crate::batch::{self, Position, Sink};
 use crate::error::Result;
 use crate::pg::time;
@@ -47,17 +47,18 @@ pub struct Read {
 }
 
 /// Adds the next events in the order of arrival, and in between what was lost.
-pub fn read(scope: &Scope<'_>, from: Next, limit: usize, rows: &mut Rows) -> Result<Read> {
-    let mut reader = Reader { scope, limit, rows, read: Read { events: 0, seen: 0, next: from }, lost: None };
+pub fn read(request: &PageRequest<'_>, from: Next, limit: usize, rows: &mut Rows) -> Result<Read> {
+    let mut reader =
+        Reader { request, limit, rows, read: Read { events: 0, seen: 0, next: from }, lost: None };
     let mut page = FIRST_PAGE;
-    let mut positions = positions::next(scope, reader.read.next, page)?;
+    let mut positions = positions::next(request, reader.read.next, page)?;
     if positions.first().is_none_or(|first| first.seq != from.seq) {
         reader.skip_purged_positions()?;
     }
     loop {
         for position in &positions {
             // A newer snapshot than that of the calling query, which need not show what has a position by now.
-            scope.with_snapshot(|| reader.batch(position))?;
+            request.with_snapshot(|| reader.batch(position))?;
             if reader.read.events >= limit {
                 return Ok(reader.finish());
             }
@@ -66,12 +67,12 @@ pub fn read(scope: &Scope<'_>, from: Next, limit: usize, rows: &mut Rows) -> Res
             return Ok(reader.finish());
         }
         page = (page * 2).min(MAX_PAGE);
-        positions = positions::next(scope, reader.read.next, page)?;
+        positions = positions::next(request, reader.read.next, page)?;
     }
 }
 
 struct Reader<'a, 'b> {
-    scope: &'a Scope<'b>,
+    request: &'a PageRequest<'b>,
     limit: usize,
     rows: &'a mut Rows,
     read: Read,
@@ -87,11 +88,11 @@ impl Reader<'_, '_> {
         if next.placed_ms >= time::now() / 1_000 - KEPT {
             return Ok(());
         }
-        let known = loss::first_known_position(next.seq, next.placed_ms)?;
+        let known = gap::first_known_position(next.seq, next.placed_ms)?;
         if known > next.seq {
-            let first = loss::first_behind(self.scope.org, next.placed_ms)?;
-            let from = first.max(self.scope.reach).max(self.scope.start);
-            let to = self.scope.lost_before;
+            let first = gap::first_behind(self.request.org, next.placed_ms)?;
+            let from = first.max(self.request.reach).max(self.request.start);
+            let to = self.request.lost_before;
             self.lose(Gap { from: from.min(to), to, reason: Reason::Retention });
             self.read.next = Next { seq: known, offset: 0, ..next };
         }
@@ -103,7 +104,7 @@ impl Reader<'_, '_> {
         let mut offset = if position.seq == self.read.next.seq { self.read.next.offset } else { 0 };
         while offset < position.events && self.read.events < self.limit {
             let wanted = i32::try_from(self.limit - self.read.events).unwrap_or(i32::MAX);
-            let window = if self.scope.filter.is_empty() { wanted } else { wanted.max(MIN_WINDOW) };
+            let window = if self.request.filter.is_empty() { wanted } else { wanted.max(MIN_WINDOW) };
             let end = position.events.min(offset.saturating_add(window));
             offset = self.window(position, offset, end)?;
         }
@@ -116,15 +117,15 @@ impl Reader<'_, '_> {
     /// Reads these offsets of a batch; returns up to where.
     fn window(&mut self, position: &Position, start: i32, end: i32) -> Result<i32> {
         let (first, last) = (batch::micros(position.first), batch::micros(position.last));
-        let scope = self.scope;
-        if last < scope.start || first >= scope.end {
+        let request = self.request;
+        if last < request.start || first >= request.end {
             return Ok(end);
         }
         // Positions are kept for longer than events, and it would take long to find out for each that it is gone.
-        if last < scope.floor {
+        if last < request.floor {
             if !self.is_excused(position, last) {
-                let from = first.max(scope.start).max(scope.reach).min(last);
-                self.lose(Gap { from, to: scope.floor, reason: Reason::Retention });
+                let from = first.max(request.start).max(request.reach).min(last);
+                self.lose(Gap { from, to: request.floor, reason: Reason::Retention });
             }
             return Ok(end);
         }
@@ -136,21 +137,21 @@ impl Reader<'_, '_> {
             memory: PgMemoryContexts::new("tailstream page"),
             scratch: PgMemoryContexts::new("tailstream row"),
         };
-        batch::read(scope.org, position, start..end, &mut window)?;
+        batch::read(request.org, position, start..end, &mut window)?;
         window.finish(end)
     }
 
     /// An event that is not in the table any more.
     fn lose_missing(&mut self, position: &Position) -> Result<()> {
-        let scope = self.scope;
+        let request = self.request;
         let (first, last) = (batch::micros(position.first), batch::micros(position.last));
         if self.is_excused(position, last) {
             return Ok(());
         }
-        let from = first.max(scope.start).max(scope.reach).min(last);
+        let from = first.max(request.start).max(request.reach).min(last);
         // A purge may have gone on while this page was read.
-        let floor = scope::floor(scope.org)?;
-        let lost_before = scope.lost_before.max(floor);
+        let floor = request::floor(request.org)?;
+        let lost_before = request.lost_before.max(floor);
         let (to, reason) = if first < lost_before {
             (if first < floor { floor } else { lost_before }, Reason::Retention)
         } else {
@@ -162,7 +163,7 @@ impl Reader<'_, '_> {
 
     /// Whether an event of this time in this batch was never within reach.
     fn is_excused(&self, position: &Position, created_at: i64) -> bool {
-        position.seq < self.scope.reach_seq && created_at < self.scope.reach
+        position.seq < self.request.reach_seq && created_at < self.request.reach
     }
 
     fn lose(&mut self, gap: Gap) {
@@ -174,7 +175,7 @@ impl Reader<'_, '_> {
 
     fn tell_lost(&mut self, next: Next) {
         if let Some(gap) = self.lost.take() {
-            self.rows.gap(gap, &self.scope.token(next.place()));
+            self.rows.gap(gap, &self.request.token(next.place()));
         }
     }
 
@@ -208,17 +209,17 @@ struct Window<'a, 'b, 'c> {
 impl Window<'_, '_, '_> {
     fn token(&self, offset: i32) -> Token {
         let next = Next { seq: self.position.seq, offset: offset + 1, placed_ms: self.position.ms };
-        self.reader.scope.token(next.place())
+        self.reader.request.token(next.place())
     }
 
     /// Whether a row is wanted, and shown.
     fn judge(&mut self, row: &RawRow<'_>) -> Option<Found> {
-        let scope = self.reader.scope;
+        let request = self.reader.request;
         let created_at = row.int8(1).unwrap_or_default();
-        let in_range = scope.start <= created_at && created_at < scope.end;
+        let in_range = request.start <= created_at && created_at < request.end;
         if !in_range || !self.is_wanted(row) {
             Some(Found::Unwanted)
-        } else if created_at < scope.floor {
+        } else if created_at < request.floor {
             Some(Found::Lost(created_at))
         } else {
             None
@@ -226,14 +227,14 @@ impl Window<'_, '_, '_> {
     }
 
     fn is_wanted(&mut self, row: &RawRow<'_>) -> bool {
-        let scope = self.reader.scope;
-        if scope.filter.is_empty() {
+        let request = self.reader.request;
+        if request.filter.is_empty() {
             return true;
         }
         // SAFETY: nothing of it is used later.
         unsafe {
             let before = pg_sys::MemoryContextSwitchTo(self.scratch.value());
-            let is_wanted = scope.filter.matches(row, &scope.values);
+            let is_wanted = request.filter.matches(row, &request.values);
             pg_sys::MemoryContextSwitchTo(before);
             self.scratch.reset();
             is_wanted
@@ -264,7 +265,7 @@ impl Window<'_, '_, '_> {
         match found {
             Found::Lost(created_at) if self.reader.is_excused(self.position, created_at) => {}
             Found::Lost(created_at) => {
-                let to = self.reader.scope.floor;
+                let to = self.reader.request.floor;
                 self.reader.lose(Gap { from: created_at, to, reason: Reason::Retention });
             }
             Found::Unwanted => {}

@@ -1,20 +1,20 @@
-//! Whether a reader has lost events that it had not reached.
+//! Gaps: whether a reader has lost events that it had not reached.
 //!
-//! What is gone cannot be asked any more, but the positions of batches outlive their events: they tell whether there
-//! was anything. Where they do not reach back far enough the answer is that something may be lost.
+//! Events that are gone cannot be queried, but the positions of batches outlive their events. They tell whether there were
+//! any. Where positions do not reach back far enough, the answer is that events may be lost.
 
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 use pgrx::{PgBuiltInOids, pg_sys};
 
+use super::request::{ALWAYS, PageRequest, in_range};
 use super::rows::{Gap, Reason, datum};
-use super::scope::{ALWAYS, Scope, in_range};
 use crate::batch::order::{self, Kept, STRETCH};
 use crate::error::{Error, Result};
 use crate::pg::time;
 use crate::replay::token::Place;
 use crate::statement::raw::View;
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans, forward};
+use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, forward};
 use crate::statement::{Statement, arg, snapshot, subtransaction};
 use crate::tier::cache;
 
@@ -28,7 +28,7 @@ const ARGUMENTS: [PgBuiltInOids; 7] =
     [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID];
 
 thread_local! {
-    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
     // Without a sequencer the ledger is kept in the positions' stead, and all of it is unplaced.
     static LEDGER_IS_CUT: Statement = const { Statement::new(
         LOOKING,
@@ -42,23 +42,23 @@ thread_local! {
 }
 
 /// What a reader that stands behind this event has lost up to a time, in the order of event times.
-pub fn between(scope: &Scope<'_>, behind: (i64, i64), until: i64) -> Result<Option<Gap>> {
+pub fn between(request: &PageRequest<'_>, behind: (i64, i64), until: i64) -> Result<Option<Gap>> {
     let from_start = |start: i64| (start.saturating_sub(1), i64::MAX);
-    let (time, id) = behind.max(from_start(scope.start)).max(from_start(scope.reach));
-    let to = until.min(scope.end);
+    let (time, id) = behind.max(from_start(request.start)).max(from_start(request.reach));
+    let to = until.min(request.end);
     let from = if id == i64::MAX { time.saturating_add(1) } else { time };
-    if from >= to || !may_be_lost(scope, (time, id), to)? {
+    if from >= to || !may_be_lost(request, (time, id), to)? {
         return Ok(None);
     }
     Ok(Some(Gap { from, to, reason: Reason::Retention }))
 }
 
-fn may_be_lost(scope: &Scope<'_>, (time, id): (i64, i64), to: i64) -> Result<bool> {
+fn may_be_lost(request: &PageRequest<'_>, (time, id): (i64, i64), to: i64) -> Result<bool> {
     let (time, to) = (in_range(time), in_range(to));
     let since = time.saturating_sub(MAX_AHEAD);
     subtransaction::again_without_dropped_chunks(|| {
         // These first: what gets its place meanwhile is seen here or there.
-        if any_unplaced(scope, since, (time, id), to)? {
+        if any_unplaced(request, since, (time, id), to)? {
             return Ok(true);
         }
         snapshot::current(|| {
@@ -73,13 +73,13 @@ fn may_be_lost(scope: &Scope<'_>, (time, id): (i64, i64), to: i64) -> Result<boo
                     cut != Some([0])
                 }
             };
-            Ok(is_cut || any_placed(scope, since, (time, id), to)?)
+            Ok(is_cut || any_placed(request, since, (time, id), to)?)
         })
     })
 }
 
 /// Whether a batch with a position has an event there.
-fn any_placed(scope: &Scope<'_>, since: i64, (time, id): (i64, i64), to: i64) -> Result<bool> {
+fn any_placed(request: &PageRequest<'_>, since: i64, (time, id): (i64, i64), to: i64) -> Result<bool> {
     let sql = format!(
         "SELECT 1::bigint FROM tailstream.positions p
          WHERE p.org_id = $1 AND p.placed_at >= $2 AND p.placed_at < $3{PLACEHOLDER} AND p.seq <= $7
@@ -89,13 +89,13 @@ fn any_placed(scope: &Scope<'_>, since: i64, (time, id): (i64, i64), to: i64) ->
     // What was placed at some time tells of events of that time, or of earlier ones.
     for (start, end) in forward(since, order::now(), STRETCH) {
         let values = [
-            Some(datum(scope.org)?),
+            Some(datum(request.org)?),
             Some(start.into()),
             Some(end.into()),
             Some(time.into()),
             Some(id.into()),
             Some(to.into()),
-            Some(scope.last_position().into()),
+            Some(request.last_position().into()),
         ];
         Spi::connect_mut(|_| {
             let plan = PLANS.with(|plans| plans.get(sql.clone(), (start, end)))?;
@@ -112,9 +112,9 @@ fn any_placed(scope: &Scope<'_>, since: i64, (time, id): (i64, i64), to: i64) ->
 }
 
 /// Whether a batch without one has.
-fn any_unplaced(scope: &Scope<'_>, since: i64, (time, id): (i64, i64), to: i64) -> Result<bool> {
+fn any_unplaced(request: &PageRequest<'_>, since: i64, (time, id): (i64, i64), to: i64) -> Result<bool> {
     let arguments = [
-        arg(scope.org.to_owned()),
+        arg(request.org.to_owned()),
         arg(timestamp(time)?),
         arg(id),
         arg(timestamp(to)?),
@@ -141,20 +141,20 @@ pub fn first_known_position(from: i64, placed_ms: i64) -> Result<i64> {
 }
 
 /// What a reader has lost if its org was erased since it was there.
-pub fn by_erasure(scope: &Scope<'_>, place: Place, life: u32) -> Result<Option<Gap>> {
-    if life == 0 || life == scope.life {
+pub fn by_erasure(request: &PageRequest<'_>, place: Place, life: u32) -> Result<Option<Gap>> {
+    if life == 0 || life == request.life {
         return Ok(None);
     }
-    let registered_at = cache::find(scope.org)?.map(|org| org.registered_at);
+    let registered_at = cache::find(request.org)?.map(|org| org.registered_at);
     // SAFETY: reads the clock.
     let until = registered_at.unwrap_or_else(|| unsafe { pg_sys::GetCurrentTimestamp() });
     let from = match place {
         Place::Time { created_at, backward: false, .. } => created_at,
-        Place::Time { .. } => scope.start,
-        Place::Arrival { placed_ms, .. } => first_behind(scope.org, placed_ms)?,
+        Place::Time { .. } => request.start,
+        Place::Arrival { placed_ms, .. } => first_behind(request.org, placed_ms)?,
     };
     // A range without beginning begins with what is shown.
-    let from = if from == ALWAYS { scope.floor } else { from };
+    let from = if from == ALWAYS { request.floor } else { from };
     Ok(Some(Gap { from: from.min(until), to: until, reason: Reason::Erased }))
 }
 

@@ -13,7 +13,7 @@ pub const ALWAYS: i64 = i64::MIN;
 pub const FOREVER: i64 = i64::MAX;
 
 /// The events of one org that a call reads. Times are PostgreSQL's microseconds.
-pub struct Scope<'a> {
+pub struct PageRequest<'a> {
     pub org: &'a str,
     pub filter: &'a Filter,
     pub values: Values,
@@ -39,7 +39,7 @@ pub struct Scope<'a> {
     pub course: Option<Course>,
 }
 
-impl<'a> Scope<'a> {
+impl<'a> PageRequest<'a> {
     /// All that an org shows now.
     pub fn of(org: &'a str, filter: &'a Filter) -> Result<Self> {
         Self::with(org, filter, Values::of(filter)?)

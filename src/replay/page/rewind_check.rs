@@ -1,26 +1,26 @@
-//! Whether this database knows the moment at which a token was made.
+//! The rewind check: whether this database is still the one in which a token was made.
 //!
-//! A position is given once, but a database that was restored to an earlier moment, or lost its last commits in a failover,
-//! gives those of after that moment again, to other batches. Who went on behind one of before would miss what has it now.
-//! When a position was given tells the one from the other.
+//! A position is given once. But a database that was restored to an earlier point in time, or that lost its last commits in
+//! a failover, gives the later positions again, to other batches. A reader that resumes from a token issued before the
+//! rewind would skip the batch that reused its position. The time at which a position was given tells the two apart.
 
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TIMESTAMPTZOID};
 use pgrx::{PgBuiltInOids, Spi, pg_sys};
 
-use super::loss::from_ms;
-use super::scope::ALWAYS;
+use super::gap::from_ms;
+use super::request::ALWAYS;
 use crate::batch::order::{self, Mark, STRETCH};
 use crate::error::{Error, Result};
 use crate::replay::token::{Boundary, Place, Token};
 use crate::statement::raw::{RawPlan, View};
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans};
+use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans};
 use crate::statement::{LatestQuery, snapshot, subtransaction};
 
 /// The first and the last position that may be meant, and when it was given.
 const ARGUMENTS: [PgBuiltInOids; 3] = [INT8OID, INT8OID, TIMESTAMPTZOID];
 
 thread_local! {
-    static PLANS: StretchPlans = StretchPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
     // Erasure may have taken the last positions before this one.
     static AFTER: LatestQuery = const { LatestQuery::new(c"SELECT s.after_seq FROM tailstream.sequencer s", &[]) };
 }
@@ -51,7 +51,7 @@ fn check_arrival(seq: i64, offset: i32, placed_at: i64) -> Result<()> {
     );
     let at = if offset > 0 { seq } else { seq.saturating_sub(1) };
     let values = (at, seq, placed_at);
-    let plan = |plans: &StretchPlans| plans.get(query.clone(), (placed_at, placed_at.saturating_add(1)));
+    let plan = |plans: &TimeWindowPlans| plans.get(query.clone(), (placed_at, placed_at.saturating_add(1)));
     if first(plan, values)?.is_some() || now(&query, values)?.is_some() {
         return Ok(());
     }
@@ -88,7 +88,7 @@ fn now(query: &str, values: (i64, i64, i64)) -> Result<Option<i64>> {
 
 /// The first number that is found in what is committed at this moment, whatever the isolation level.
 fn first(
-    plan: impl Fn(&StretchPlans) -> Result<RawPlan>,
+    plan: impl Fn(&TimeWindowPlans) -> Result<RawPlan>,
     (from, to, at): (i64, i64, i64),
 ) -> Result<Option<i64>> {
     subtransaction::again_without_dropped_chunks(|| {
@@ -108,5 +108,5 @@ fn first(
 
 fn unknown() -> Error {
     // SAFETY: reads shared memory.
-    if unsafe { pg_sys::RecoveryInProgress() } { Error::StandbyBehind } else { Error::UnknownMoment }
+    if unsafe { pg_sys::RecoveryInProgress() } { Error::StandbyBehind } else { Error::DatabaseRewound }
 }

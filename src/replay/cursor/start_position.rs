@@ -9,9 +9,9 @@ use crate::batch::order::{self, Mark};
 use crate::error::{Error, Result, spi};
 use crate::pg::time::to_unix_time;
 use crate::replay::check_start;
-use crate::replay::page::arrival::Next;
-use crate::replay::page::moment;
-use crate::replay::page::scope::{self, ALWAYS, in_range};
+use crate::replay::page::commit_order::Next;
+use crate::replay::page::request::{self, ALWAYS, in_range};
+use crate::replay::page::rewind_check;
 use crate::replay::token::{self, Place};
 use crate::statement::{Statement, arg, snapshot, subtransaction};
 
@@ -25,15 +25,15 @@ thread_local! {
 }
 
 /// Where to begin, as a caller says it.
-pub enum Start<'a> {
+pub enum StartPosition<'a> {
     Text(&'a str),
     /// PostgreSQL's microseconds.
     Time(i64),
 }
 
-impl Start<'_> {
+impl StartPosition<'_> {
     pub fn find(&self, org: &str, by_arrival: bool) -> Result<Standing> {
-        let floor = scope::floor(org)?;
+        let floor = request::floor(org)?;
         // Before anything else is looked for: what is placed meanwhile comes behind it, and must not be passed over.
         let head = head()?;
         let place = match self {
@@ -43,7 +43,7 @@ impl Start<'_> {
             // SAFETY: reads the clock.
             Self::Text("now") => before(unsafe { pg_sys::GetCurrentTimestamp() }),
             Self::Text(text) if is_token(text) => return of_token(org, text, by_arrival),
-            Self::Text(text) => return Start::Time(time(text)?).find(org, by_arrival),
+            Self::Text(text) => return StartPosition::Time(time(text)?).find(org, by_arrival),
             Self::Time(time) => {
                 check_start(org, Some(*time))?;
                 // SAFETY: reads the clock.
@@ -55,7 +55,7 @@ impl Start<'_> {
             }
         };
         // What a longer retention shows from before may be there or not: if it is gone, that is a loss.
-        Ok(Standing { place, reach: floor, reach_seq: head.seq, life: scope::life(org)? })
+        Ok(Standing { place, reach: floor, reach_seq: head.seq, life: request::life(org)? })
     }
 }
 
@@ -94,13 +94,13 @@ fn first(find: fn(&str, i64) -> Result<Option<Mark>>, org: &str, time: i64, head
 
 /// Whatever was lost since the token was made is a loss.
 fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<Standing> {
-    let token = scope::read_token(&token::signer(org)?, text)?;
-    moment::check_place(&token)?;
+    let token = request::read_token(&token::signer(org)?, text)?;
+    rewind_check::check_place(&token)?;
     let place = match (token.place, token.boundary) {
         (Place::Time { backward: true, .. }, _) => return Err(Error::OtherDirection("backward")),
         (Place::Time { .. }, _) if !by_arrival => token.place,
         (Place::Time { .. }, Some(boundary)) => {
-            let placed_ms = to_unix_time(moment::placed_at(boundary)?).div_euclid(1_000).max(0);
+            let placed_ms = to_unix_time(rewind_check::placed_at(boundary)?).div_euclid(1_000).max(0);
             Next { seq: boundary.seq + 1, offset: 0, placed_ms }.place()
         }
         (Place::Time { .. }, None) => return Err(Error::OtherOrder("event_time")),

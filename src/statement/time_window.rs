@@ -1,8 +1,8 @@
-//! Queries of a hypertable that read a stretch of time, over and over while a reader walks through it.
+//! Queries of a hypertable that read one time window, repeatedly while a reader walks through it.
 //!
-//! A plan for any time opens all chunks whenever it runs, and one for the values of each call has to be made for each. So
-//! whoever stays in a stretch gets a plan for that stretch: its borders are constants, which leave only its chunks. A
-//! new chunk invalidates it, as any plan of the table.
+//! A plan for any time opens all chunks on each execution, and a plan for the values of each call has to be made for each
+//! call. A reader that stays in a time window therefore gets a plan for that window: its borders are constants, which leave
+//! only its chunks. A new chunk invalidates the plan, as it does any plan of the table.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,13 +13,13 @@ use pgrx::prelude::*;
 use super::raw::{Planning, Plans, RawPlan};
 use crate::error::Result;
 
-/// Stretches whose plans a session keeps.
+/// Time windows whose plans a session keeps.
 const MAX_PLANS: usize = 8;
 
 /// Where a query has the condition that leads to its chunks.
-pub const PLACEHOLDER: &str = "/* stretch */";
+pub const PLACEHOLDER: &str = "/* time window */";
 
-/// A query, and the borders of its stretch in PostgreSQL's microseconds.
+/// A query, and the borders of its window in PostgreSQL's microseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     sql: String,
@@ -27,31 +27,31 @@ struct Key {
 }
 
 /// The plans of some queries of one hypertable.
-pub struct StretchPlans {
+pub struct TimeWindowPlans {
     column: &'static str,
     arguments: &'static [PgBuiltInOids],
     /// What the borders are multiples of: PostgreSQL's microseconds.
     unit: i64,
     of_any: Plans<String>,
-    of_stretch: Plans<Key>,
+    of_window: Plans<Key>,
     /// What was asked for lately.
     recent: RefCell<VecDeque<Key>>,
 }
 
-impl StretchPlans {
+impl TimeWindowPlans {
     /// `column` is the one that the hypertable is divided by.
     pub fn new(column: &'static str, arguments: &'static [PgBuiltInOids], unit: i64) -> Self {
-        let (of_any, of_stretch) = (Plans::default(), Plans::at_most(MAX_PLANS));
-        Self { column, arguments, unit, of_any, of_stretch, recent: RefCell::default() }
+        let (of_any, of_window) = (Plans::default(), Plans::at_most(MAX_PLANS));
+        Self { column, arguments, unit, of_any, of_window, recent: RefCell::default() }
     }
 
-    /// The plan of a query that reads this stretch, the end not included. Inside an SPI connection.
+    /// The plan of a query that reads this window, the end not included. Inside an SPI connection.
     pub fn get(&self, sql: String, (start, end): (i64, i64)) -> Result<RawPlan> {
         let last = border(end.saturating_sub(1), self.unit).saturating_add(self.unit);
         let key = Key { sql, borders: (border(start, self.unit), last) };
         if self.recent.borrow().contains(&key) {
             return self
-                .of_stretch
+                .of_window
                 .get(&key, |key| RawPlan::new(&self.bounded(key), self.arguments, Planning::ForAnyValues));
         }
         let plan = self.of_moment(&key.sql);
@@ -86,12 +86,12 @@ pub fn border(time: i64, unit: i64) -> i64 {
     time.div_euclid(unit).saturating_mul(unit)
 }
 
-/// How much longer each stretch is than the one before.
+/// How much longer each window is than the one before.
 const GROWTH: i64 = 4;
-/// Two hundred years in microseconds: a longer stretch has no end.
+/// Two hundred years in microseconds: a longer window has no end.
 const LONGEST: i64 = 200 * 366 * 86_400_000_000;
 
-/// The stretches that all times from one on fall into, in their order: the first ends within a unit, the last never.
+/// The windows that all times from one on fall into, in their order: the first ends within a unit, the last never.
 /// `now` is the present, where nearly all stored time ends.
 pub fn forward(from: i64, now: i64, unit: i64) -> impl Iterator<Item = (i64, i64)> {
     let (mut next, mut length) = (Some(from), unit);
@@ -106,7 +106,7 @@ pub fn forward(from: i64, now: i64, unit: i64) -> impl Iterator<Item = (i64, i64
     })
 }
 
-/// The stretches that all times before an end fall into, the latest first: the last has no beginning.
+/// The windows that all times before an end fall into, the latest first: the last has no beginning.
 pub fn backward(end: i64, now: i64, unit: i64) -> impl Iterator<Item = (i64, i64)> {
     let (mut next, mut length) = (Some(end), unit);
     std::iter::from_fn(move || {
@@ -133,13 +133,13 @@ mod tests {
     fn stretches_cover_all_time_without_overlap() {
         for from in [-50 * HOUR, 0, 7 * HOUR, 100 * HOUR, 900_000 * HOUR] {
             let now = 100 * HOUR;
-            let stretches: Vec<_> = forward(from, now, UNIT).collect();
-            assert_eq!((stretches[0].0, stretches[stretches.len() - 1].1), (from, i64::MAX));
-            assert!(stretches.windows(2).all(|pair| pair[0].1 == pair[1].0), "{stretches:?}");
-            let stretches: Vec<_> = backward(from, now, UNIT).collect();
-            assert_eq!((stretches[0].1, stretches[stretches.len() - 1].0), (from, i64::MIN));
-            assert!(stretches.windows(2).all(|pair| pair[0].0 == pair[1].1), "{stretches:?}");
-            assert!(stretches.iter().all(|(start, end)| start < end), "{stretches:?}");
+            let windows: Vec<_> = forward(from, now, UNIT).collect();
+            assert_eq!((windows[0].0, windows[windows.len() - 1].1), (from, i64::MAX));
+            assert!(windows.windows(2).all(|pair| pair[0].1 == pair[1].0), "{windows:?}");
+            let windows: Vec<_> = backward(from, now, UNIT).collect();
+            assert_eq!((windows[0].1, windows[windows.len() - 1].0), (from, i64::MIN));
+            assert!(windows.windows(2).all(|pair| pair[0].0 == pair[1].1), "{windows:?}");
+            assert!(windows.iter().all(|(start, end)| start < end), "{windows:?}");
         }
     }
 

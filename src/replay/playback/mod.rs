@@ -17,7 +17,7 @@ use super::token::{self, Clock, Place, Signer, Token};
 use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics::{self, counter::Counter};
-use crate::session::binding;
+use crate::session::org_scope;
 use crate::statement::raw::{RawRow, RawStatement, View};
 use crate::tier::retention;
 use pace::Pace;
@@ -91,7 +91,7 @@ impl Player {
     unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Result<Self> {
         // SAFETY: the caller's promise.
         unsafe {
-            let org = binding::permitted_org(text_argument(fcinfo, 0))?;
+            let org = org_scope::permitted_org(text_argument(fcinfo, 0))?;
             let pace = pace(fcinfo, 3)?;
             let signer = token::signer(org)?;
             let after = text_argument(fcinfo, 6).map(str::to_owned);

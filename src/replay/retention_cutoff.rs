@@ -7,7 +7,7 @@ use crate::error::{Error, Result, report};
 use crate::metrics;
 use crate::metrics::counter::Counter;
 use crate::pg::time;
-use crate::session::binding;
+use crate::session::org_scope;
 use crate::tier::{cache, retention};
 
 /// A replay may start this much before the floor, in microseconds: clocks differ, requests take time.
@@ -133,7 +133,7 @@ unsafe fn look_up_floor(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
 }
 
 fn visible_floor(org: &str, statement: i64) -> Result<i64> {
-    match binding::require_org(org) {
+    match org_scope::require_org(org) {
         Ok(()) => Ok(statement - retention_of(org)?),
         Err(_) => Ok(NEVER),
     }
@@ -158,7 +158,7 @@ pg_function! {
     {
         // SAFETY: as above.
         let (org, start) = unsafe { (text_argument(fcinfo, 0), time_argument(fcinfo)) };
-        report(binding::permitted_org(org).and_then(|org| check_start(org, Some(start))));
+        report(org_scope::permitted_org(org).and_then(|org| check_start(org, Some(start))));
         metrics::count(Counter::Replays, 1);
         // SAFETY: as above.
         pg_sys::Datum::from(unsafe { look_up_floor(fcinfo) })

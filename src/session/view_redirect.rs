@@ -1,16 +1,16 @@
-//! Gives a session that is bound to an org the barrier view wherever its query names the plain one.
+//! Redirects the queries of a session that is bound to an org from the plain view to the security barrier view.
 //!
-//! `tailstream.log_events` streams because the planner sees through it, and for the same reason a
-//! cheap function in a bound session's WHERE clause could look at rows before the view's own filter.
-//! So its queries are pointed at `tailstream.own_log_events`, a `security_barrier` view with the same
-//! columns, right after parse analysis; the text of an inlined `ts_replay` passes here too. What this
-//! misses (a user's own view over log_events) ends in `session_unbound()`, which refuses.
+//! `tailstream.log_events` streams because the planner inlines it. For the same reason a cheap function in the WHERE
+//! clause of a bound session could see rows before the view's own filter is applied. The hook therefore replaces the view
+//! by `tailstream.own_log_events`, a `security_barrier` view with the same columns, right after parse analysis. The text
+//! of an inlined `ts_replay` passes through the hook too. A query that the hook misses (a user's own view over
+//! log_events) reaches `session_unbound()`, which refuses it.
 
 use core::ffi::c_void;
 
 use pgrx::{PgList, is_a, pg_guard, pg_sys};
 
-use super::binding;
+use super::org_scope;
 
 static mut PREVIOUS: pg_sys::post_parse_analyze_hook_type = None;
 
@@ -57,7 +57,7 @@ unsafe extern "C-unwind" fn bar(query: *mut pg_sys::Query) {
 fn views_of_bound_session() -> Option<Views> {
     // SAFETY: catalog look-ups inside a transaction that is in progress.
     unsafe {
-        if !pg_sys::IsTransactionState() || binding::bound_org().is_none() {
+        if !pg_sys::IsTransactionState() || org_scope::bound_org().is_none() {
             return None;
         }
         let schema = pg_sys::get_namespace_oid(c"tailstream".as_ptr(), true);

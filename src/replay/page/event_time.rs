@@ -5,14 +5,14 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::{INT8OID, JSONBOID, TEXTARRAYOID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 
-use super::loss;
+use super::gap;
+use super::request::{ALWAYS, PageRequest};
 use super::rows::{Gap, Rows, datum};
-use super::scope::{ALWAYS, Scope};
 use crate::batch;
 use crate::error::Result;
 use crate::replay::token::Place;
 use crate::statement::raw::{RawRow, View};
-use crate::statement::stretch::{PLACEHOLDER, StretchPlans, border};
+use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, border};
 use crate::statement::{snapshot, subtransaction};
 
 /// Arguments: org, from, to, time and id of the place, limit, boundary, then those of the filter, and when the boundary
@@ -45,66 +45,76 @@ const UP_TO_BOUNDARY: &str = "
     AND id >> 16 NOT IN (SELECT b.batch_id FROM tailstream.unplaced_batches($1) b)";
 
 thread_local! {
-    static PLANS: StretchPlans = StretchPlans::new("created_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("created_at", &ARGUMENTS, STRETCH);
 }
 
 /// Between which events a page lies: the time and the id of the one behind (or before) which it begins.
 #[derive(Debug, Clone, Copy)]
-pub struct Start {
+pub struct KeysetStart {
     pub at: (i64, i64),
     /// Somebody was there before: what was lost since is told.
     pub resumed: bool,
 }
 
 /// Adds the events behind a place, and before them what was lost there. Returns how many and the place behind them.
-pub fn forward(scope: &mut Scope<'_>, start: Start, limit: usize, rows: &mut Rows) -> Result<(usize, Place)> {
+pub fn forward(
+    request: &mut PageRequest<'_>,
+    start: KeysetStart,
+    limit: usize,
+    rows: &mut Rows,
+) -> Result<(usize, Place)> {
     let last = place(start.at, false);
-    let from = start.at.0.max(scope.start);
+    let from = start.at.0.max(request.start);
     // Who begins here has not lost what is hidden, but what a longer retention does not bring back.
-    let shown = (scope.floor.saturating_sub(1), i64::MAX);
+    let shown = (request.floor.saturating_sub(1), i64::MAX);
     let behind = if start.resumed { start.at } else { start.at.max(shown) };
-    if from < scope.lost_before && scope.reach < scope.lost_before {
-        let gap = loss::between(scope, behind, scope.lost_before)?;
-        scope.tell(scope.lost_before);
+    if from < request.lost_before && request.reach < request.lost_before {
+        let gap = gap::between(request, behind, request.lost_before)?;
+        request.tell(request.lost_before);
         if let Some(gap) = gap {
-            rows.gap(gap, &scope.token(last));
+            rows.gap(gap, &request.token(last));
         }
     }
-    let (found, end) = read(scope, (from.max(scope.floor), scope.end), start.at, false, limit, rows)?;
+    let (found, end) = read(request, (from.max(request.floor), request.end), start.at, false, limit, rows)?;
     Ok((found, end.unwrap_or(last)))
 }
 
 /// Adds the events before a place, newest first, and behind them what was lost there.
-pub fn backward(scope: &mut Scope<'_>, start: Start, limit: usize, rows: &mut Rows) -> Result<usize> {
+pub fn backward(
+    request: &mut PageRequest<'_>,
+    start: KeysetStart,
+    limit: usize,
+    rows: &mut Rows,
+) -> Result<usize> {
     // A gap's place is before all events of its time.
     let before = if start.at.1 == i64::MIN { start.at.0 } else { start.at.0.saturating_add(1) };
-    let (from, to) = (scope.start.max(scope.floor), scope.end.min(before));
-    let (found, end) = read(scope, (from, to), start.at, true, limit, rows)?;
+    let (from, to) = (request.start.max(request.floor), request.end.min(before));
+    let (found, end) = read(request, (from, to), start.at, true, limit, rows)?;
     let is_end = found < limit;
     let end = end.unwrap_or(place(start.at, true));
     let is_before = |time: i64| is_end || matches!(end, Place::Time { created_at, .. } if created_at < time);
-    if scope.reach < scope.lost_before && is_before(scope.lost_before) {
-        let gap = lost_in(scope, (from, to.min(scope.lost_before)))?;
-        scope.tell(scope.lost_before);
+    if request.reach < request.lost_before && is_before(request.lost_before) {
+        let gap = lost_in(request, (from, to.min(request.lost_before)))?;
+        request.tell(request.lost_before);
         if let Some(gap) = gap {
-            rows.gap(gap, &scope.token(end));
+            rows.gap(gap, &request.token(end));
         }
     }
     // The floor has overtaken the range's beginning while it was on its way there.
     if is_end
         && start.resumed
-        && scope.start != ALWAYS
-        && let Some(gap) = lost_in(scope, (scope.start, to.min(scope.floor)))?
+        && request.start != ALWAYS
+        && let Some(gap) = lost_in(request, (request.start, to.min(request.floor)))?
     {
-        rows.gap(gap, &scope.token(place((scope.start, i64::MIN), true)));
+        rows.gap(gap, &request.token(place((request.start, i64::MIN), true)));
     }
     Ok(found)
 }
 
 /// What may have been lost in a range of time.
-fn lost_in(scope: &Scope<'_>, (start, until): (i64, i64)) -> Result<Option<Gap>> {
-    let range = Scope { start, reach: ALWAYS, values: scope.values, ..*scope };
-    loss::between(&range, (ALWAYS, i64::MIN), until)
+fn lost_in(request: &PageRequest<'_>, (start, until): (i64, i64)) -> Result<Option<Gap>> {
+    let range = PageRequest { start, reach: ALWAYS, values: request.values, ..*request };
+    gap::between(&range, (ALWAYS, i64::MIN), until)
 }
 
 fn place((created_at, id): (i64, i64), backward: bool) -> Place {
@@ -116,7 +126,7 @@ fn place((created_at, id): (i64, i64), backward: bool) -> Place {
 /// The range is read in stretches, the first one no longer than a chunk: so most pages are planned for one or two chunks,
 /// however many the range has.
 fn read(
-    scope: &Scope<'_>,
+    request: &PageRequest<'_>,
     (from, to): (i64, i64),
     at: (i64, i64),
     backward: bool,
@@ -135,7 +145,7 @@ fn read(
             let end = border(from, STRETCH).saturating_add(length);
             (from, if end > now { to } else { to.min(end) })
         };
-        let mut page = Page { scope, rows, backward, found, last };
+        let mut page = Page { request, rows, backward, found, last };
         subtransaction::again_without_dropped_chunks(|| page.read(stretch, at, limit - found))?;
         (found, last) = (page.found, page.last);
         (from, to) = if backward { (from, stretch.0) } else { (stretch.1, to) };
@@ -146,7 +156,7 @@ fn read(
 
 /// A page that is being read.
 struct Page<'a, 'b> {
-    scope: &'a Scope<'b>,
+    request: &'a PageRequest<'b>,
     rows: &'a mut Rows,
     backward: bool,
     found: usize,
@@ -157,24 +167,24 @@ impl Page<'_, '_> {
     fn read(&mut self, (from, to): (i64, i64), at: (i64, i64), limit: usize) -> Result<()> {
         // The index is entered by this comparison, so it must be there only where it says more than the range.
         let is_inside = if self.backward { at.0 < to } else { at.0 >= from };
-        let [method, host, path, metadata] = self.scope.values.arguments();
+        let [method, host, path, metadata] = self.request.values.arguments();
         let mut values: [Option<pg_sys::Datum>; ARGUMENTS.len()] = [
-            Some(datum(self.scope.org)?),
+            Some(datum(self.request.org)?),
             Some(from.into()),
             Some(to.into()),
             Some(at.0.into()),
             Some(at.1.into()),
             Some((limit as i64).into()),
-            Some(self.scope.last_position().into()),
+            Some(self.request.last_position().into()),
             method,
             host,
             path,
             metadata,
-            self.scope.boundary_at.map(pg_sys::Datum::from),
+            self.request.boundary_at.map(pg_sys::Datum::from),
         ];
-        let sql = query(self.scope, is_inside, self.backward);
+        let sql = query(self.request, is_inside, self.backward);
         Spi::connect_mut(|_| {
-            let complete = self.scope.complete;
+            let complete = self.request.complete;
             let plan = PLANS
                 .with(|plans| if complete { plans.of_moment(&sql) } else { plans.get(sql, (from, to)) })?;
             // SAFETY: reads one variable.
@@ -197,16 +207,16 @@ impl Page<'_, '_> {
     fn take(&mut self, row: &RawRow<'_>) -> bool {
         let at = (row.int8(1).unwrap_or_default(), row.int8(0).unwrap_or_default());
         let place = place(at, self.backward);
-        self.rows.event(row, &self.scope.token(place));
+        self.rows.event(row, &self.request.token(place));
         (self.found, self.last) = (self.found + 1, Some(place));
         true
     }
 }
 
-fn query(scope: &Scope<'_>, is_inside: bool, backward: bool) -> String {
-    let (columns, filter) = (batch::column_names(), scope.filter.condition(FILTER));
+fn query(request: &PageRequest<'_>, is_inside: bool, backward: bool) -> String {
+    let (columns, filter) = (batch::column_names(), request.filter.condition(FILTER));
     let (comparison, order) = if backward { ("<", " DESC") } else { (">", "") };
-    let boundary = if scope.boundary.is_some() { UP_TO_BOUNDARY } else { "" };
+    let boundary = if request.boundary.is_some() { UP_TO_BOUNDARY } else { "" };
     let place =
         if is_inside { format!(" AND (created_at, id) {comparison} ($4, $5)") } else { String::new() };
     format!(
