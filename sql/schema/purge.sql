@@ -74,7 +74,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' A
     SELECT NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = chunk AND i.inhparent = 'tailstream.batches'::regclass)
         OR (SELECT r.range_end FROM tailstream.chunk_range(chunk, 'received_at') r)
            <= clock_timestamp() - (SELECT max(t.retention) FROM tailstream.tiers t)
-        OR tailstream.is_sequenced(chunk, (SELECT l.snapshot FROM tailstream.last_look() l))
+        OR tailstream.is_sequenced(chunk, (SELECT l.snapshot FROM tailstream.last_poll() l))
 $body$;
 
 -- Chunks of the ledger that neither the idempotency window nor the sequencer nor a rebuild of streams needs any
@@ -87,7 +87,7 @@ DECLARE
     kept      interval := (SELECT max(t.retention) FROM tailstream.tiers t);
     ledger    interval := (SELECT greatest(max(t.stream_age), current_setting('tailstream.idempotency_window')::interval)
                            FROM tailstream.tiers t);
-    seen      pg_snapshot := (SELECT l.snapshot FROM tailstream.last_look() l);
+    seen      pg_snapshot := (SELECT l.snapshot FROM tailstream.last_poll() l);
     placed    timestamptz := (SELECT p.placed_at FROM tailstream.last_position() p);
 BEGIN
     RETURN QUERY

@@ -1,72 +1,72 @@
--- The sequencer gives each batch its place in one order, after its commit. What is new at a look is what the snapshot
--- of the last look had not seen: xid >= xmax or in its list of running transactions.
+-- The sequencer assigns each batch its position in one total order after its commit. New in a poll are the rows that the
+-- snapshot of the last poll had not seen: xid >= xmax, or xid in its list of running transactions.
 
--- The last position before a number, the first from a number on, and the last one behind a number with which the sequencer
--- noted what it had seen: one row or none. Each opens the chunks near the one that it finds.
+-- The last position before a number, the first position from a number on, and the last position after a number with which
+-- the sequencer stored its snapshot: one row or none. Each function opens only the chunks near the one that it finds.
 CREATE FUNCTION tailstream.last_position(before bigint DEFAULT 9223372036854775807)
-RETURNS TABLE (seq bigint, placed_at timestamptz, events_before bigint, event_count bigint, snapshot text, partial text, unseen_since timestamptz)
+RETURNS TABLE (seq bigint, placed_at timestamptz, events_before bigint, event_count bigint, snapshot text, partial text, unpolled_since timestamptz)
 LANGUAGE c STABLE STRICT ROWS 1 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'last_position_wrapper';
 
 CREATE FUNCTION tailstream.first_position(since bigint)
-RETURNS TABLE (seq bigint, placed_at timestamptz, events_before bigint, event_count bigint, snapshot text, partial text, unseen_since timestamptz)
+RETURNS TABLE (seq bigint, placed_at timestamptz, events_before bigint, event_count bigint, snapshot text, partial text, unpolled_since timestamptz)
 LANGUAGE c STABLE STRICT ROWS 1 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'first_position_wrapper';
 
-CREATE FUNCTION tailstream.last_look_behind(seq bigint)
-RETURNS TABLE (seq bigint, placed_at timestamptz, events_before bigint, event_count bigint, snapshot text, partial text, unseen_since timestamptz)
+CREATE FUNCTION tailstream.last_poll_after(seq bigint)
+RETURNS TABLE (seq bigint, placed_at timestamptz, events_before bigint, event_count bigint, snapshot text, partial text, unpolled_since timestamptz)
 LANGUAGE c STABLE STRICT ROWS 1 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
-AS 'MODULE_PATHNAME', 'last_look_behind_wrapper';
+AS 'MODULE_PATHNAME', 'last_poll_after_wrapper';
 
 -- Whether an org has a position in a tier.
 CREATE FUNCTION tailstream.has_positions(org text, tier smallint) RETURNS boolean
 LANGUAGE c STABLE STRICT COST 10000 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'has_positions_wrapper';
 
--- What the sequencer had seen at its last look that found anything, of which transactions a part, and since when what it
--- had not seen can have been received; no row if it never ran on this server.
-CREATE FUNCTION tailstream.last_look() RETURNS TABLE (snapshot pg_snapshot, partial text, unseen_since timestamptz)
+-- The state of the sequencer's last poll that found a batch: its snapshot, the partly read transactions, and the earliest
+-- receive time of batches that it had not seen. No row if the sequencer never ran on this server.
+CREATE FUNCTION tailstream.last_poll() RETURNS TABLE (snapshot pg_snapshot, partial text, unpolled_since timestamptz)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT coalesce(l.snapshot::pg_snapshot, s.snapshot), l.partial, coalesce(l.unseen_since, '-infinity')
+    SELECT coalesce(l.snapshot::pg_snapshot, s.snapshot), l.partial, coalesce(l.unpolled_since, '-infinity')
     FROM tailstream.sequencer s
-    LEFT JOIN LATERAL tailstream.last_look_behind(s.after_seq) l ON true
+    LEFT JOIN LATERAL tailstream.last_poll_after(s.after_seq) l ON true
     WHERE s.system_identifier = (SELECT c.system_identifier FROM pg_control_system() c)
 $body$;
 
--- Batches with events that have no place yet: of one org, or of all; received since a time. Planned for the times of each
--- call, so it opens no older chunk of the ledger. The hour is for a clock that was set back while the server was down: only
--- the sequencer itself, when it begins, looks at all of the ledger.
+-- Batches with events that have no position yet: of one org or of all orgs, received since a time. Planned for the times
+-- of each call, so it opens no older chunk of the ledger. The hour allows for a clock that was set back while the server was
+-- down. Only the sequencer itself reads the whole ledger, when it starts.
 CREATE FUNCTION tailstream.unplaced_batches(org text DEFAULT NULL, since timestamptz DEFAULT '-infinity')
 RETURNS TABLE (batch_id bigint, org_id text, event_count integer, received_at timestamptz,
                first_event_at timestamptz, last_event_at timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $body$
 DECLARE
-    look   record;
+    poll   record;
     oldest timestamptz;
 BEGIN
-    SELECT * INTO look FROM tailstream.last_look();
-    oldest := greatest(since, look.unseen_since - interval '1 hour');
+    SELECT * INTO poll FROM tailstream.last_poll();
+    oldest := greatest(since, poll.unpolled_since - interval '1 hour');
     RETURN QUERY
     SELECT b.batch_id, b.org_id, b.event_count, b.received_at, b.first_event_at, b.last_event_at FROM tailstream.batches b
     WHERE b.event_count > 0 AND (org IS NULL OR b.org_id = org) AND b.received_at >= oldest
-      AND (look.snapshot IS NULL OR b.xid >= pg_snapshot_xmax(look.snapshot)
-           OR b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(look.snapshot))))
-      -- A ledger that was restored and not adopted yet.
-      AND (look.snapshot IS NOT NULL OR NOT EXISTS (SELECT FROM tailstream.positions p WHERE p.batch_id = b.batch_id))
-      AND NOT EXISTS (SELECT FROM regexp_split_to_table(look.partial, ' ') AS part(placed)
+      AND (poll.snapshot IS NULL OR b.xid >= pg_snapshot_xmax(poll.snapshot)
+           OR b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(poll.snapshot))))
+      -- The ledger was restored and is not adopted yet.
+      AND (poll.snapshot IS NOT NULL OR NOT EXISTS (SELECT FROM tailstream.positions p WHERE p.batch_id = b.batch_id))
+      AND NOT EXISTS (SELECT FROM regexp_split_to_table(poll.partial, ' ') AS part(placed)
                       WHERE b.xid = split_part(placed, '/', 1)::xid8 AND b.batch_id <= split_part(placed, '/', 2)::bigint);
 END
 $body$;
 
 -- Takes over a ledger that another server wrote (a dump was restored here, or the server was upgraded), or a new one.
--- The transaction ids of a dump mean nothing here: rows that carry an id which this server has yet to give would
--- be taken for new again and again. Batches without a place get it here.
+-- The transaction ids of a dump have no meaning on this server: rows with an id that this server has not assigned yet
+-- would count as new again and again. Batches without a position get one here.
 CREATE FUNCTION tailstream.adopt_ledger() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
     here  bigint := (SELECT c.system_identifier FROM pg_control_system() c);
     last  record;
-    place timestamptz;
+    assigned_at timestamptz;
 BEGIN
     IF EXISTS (SELECT FROM tailstream.sequencer s WHERE s.system_identifier = here) THEN
         RETURN;
@@ -79,10 +79,10 @@ BEGIN
         INSERT INTO tailstream.sequencer (system_identifier, snapshot, after_seq) VALUES (here, '3:3:', 0);
         RETURN;
     END IF;
-    place := greatest(date_trunc('milliseconds', clock_timestamp()), last.placed_at + interval '1 millisecond');
+    assigned_at := greatest(date_trunc('milliseconds', clock_timestamp()), last.placed_at + interval '1 millisecond');
     INSERT INTO tailstream.positions (seq, placed_at, stream_seq, batch_id, xid, org_id, tier, event_count,
                                       first_event_at, last_event_at, events_before)
-    SELECT last.seq + row_number() OVER w, place, coalesce(sum(b.event_count) OVER earlier, 0), b.batch_id, b.xid,
+    SELECT last.seq + row_number() OVER w, assigned_at, coalesce(sum(b.event_count) OVER earlier, 0), b.batch_id, b.xid,
            b.org_id, b.tier, b.event_count, b.first_event_at, b.last_event_at,
            last.events + coalesce(sum(b.event_count) OVER earlier, 0)
     FROM tailstream.batches b
@@ -94,8 +94,8 @@ BEGIN
 END
 $body$;
 
--- The chunks that will be needed so far ahead and are not there: of every tier that has events now, and of the ledger, the
--- quarantine and the positions. The soonest first; very short ones only here and there.
+-- The chunks that will be needed within `ahead` and do not exist: of every tier that has events now, and of the ledger, the
+-- quarantine and the positions. Ordered by the time they are needed; very short chunks are only sampled.
 CREATE FUNCTION tailstream.missing_chunks(ahead interval) RETURNS TABLE (name text, tier smallint, needed_at timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
 DECLARE
@@ -111,7 +111,7 @@ BEGIN
             JOIN timescaledb_information.dimensions d
               ON d.hypertable_schema = 'tailstream' AND d.hypertable_name = t.name AND d.column_name = t.time_column
         ), chunks AS MATERIALIZED (
-            -- Of the past only what may reach into the present.
+            -- Of past chunks, only those that may extend into the present.
             SELECT t.name, r.* FROM tables t
             CROSS JOIN LATERAL %I.show_chunks(format('tailstream.%%I', t.name)::regclass,
                                               newer_than => $1 - t.time_interval - interval '1 hour') AS s(chunk)
@@ -127,9 +127,10 @@ BEGIN
 END
 $body$;
 
--- Makes one of those; returns whether there was any. Whoever makes a chunk keeps everybody else from making one until its
--- transaction ends, so a client that writes the first event of an hour and then stays idle would hold up all ingest; and other
--- sessions are told of a chunk before there is anything in it. What holds the lock is not waited for: places must not.
+-- Creates one of these chunks; returns whether one was missing. A session that creates a chunk blocks all others from creating
+-- one until its transaction ends, so a client that writes the first event of an hour and then stays idle would block all
+-- ingest. Creating it ahead also lets other sessions learn of the chunk before it contains rows. The function does not wait
+-- for a lock holder, because that would delay sequencing.
 CREATE FUNCTION tailstream.make_next_chunk(ahead interval) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '10ms' AS $body$
 DECLARE
@@ -141,7 +142,7 @@ BEGIN
         RETURN false;
     END IF;
     due := next.needed_at;
-    -- A row makes the chunk, and is not wanted.
+    -- Inserting a row creates the chunk; the row is then deleted.
     CASE next.name
         WHEN 'events' THEN
             INSERT INTO tailstream.events (id, created_at, org_id, tier) VALUES (0, due, '', next.tier);

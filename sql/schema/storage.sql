@@ -134,14 +134,14 @@ BEGIN
             last_event_at  timestamptz NOT NULL,
             -- Events of all earlier positions together.
             events_before  bigint NOT NULL,
-            -- On the last row of each look at the ledger: what had been seen by then.
+            -- On the last row of each poll at the ledger: what had been seen by then.
             snapshot       pg_snapshot,
-            -- Transactions of which that look took only a part: "xid/batch_id" of the last one, separated by blanks.
+            -- Transactions of which that poll read only a part: "xid/batch_id" of the last one, separated by blanks.
             partial        text,
             -- As in the ledger.
             spot           text COLLATE "C",
-            -- On the last row of each look: batches that it had not seen were received then or later; NULL if that is not known.
-            unseen_since   timestamptz
+            -- On the last row of each poll: batches that it had not seen were received then or later; NULL if that is not known.
+            unpolled_since timestamptz
         );
         CREATE INDEX positions_seq_idx ON tailstream.positions (seq);
         CREATE INDEX positions_org_id_seq_idx ON tailstream.positions (org_id, seq);

@@ -48,7 +48,7 @@ pub struct Mark {
     pub snapshot: Option<String>,
     pub partial: Option<String>,
     /// Batches that it had not seen were received then or later: PostgreSQL's microseconds.
-    pub unseen_since: Option<i64>,
+    pub unpolled_since: Option<i64>,
 }
 
 impl Mark {
@@ -63,7 +63,7 @@ impl Mark {
             org: row.text(5).unwrap_or_default().to_owned(),
             snapshot: row.text(6).map(str::to_owned),
             partial: row.text(7).map(str::to_owned),
-            unseen_since: row.int8(8),
+            unpolled_since: row.int8(8),
         })
     }
 
@@ -93,7 +93,7 @@ pub fn last_before_now(seq: i64) -> Result<Option<Mark>> {
 }
 
 /// The last position behind a number with which the sequencer noted what it had seen.
-pub fn last_look_behind(seq: i64) -> Result<Option<Mark>> {
+pub fn last_poll_after(seq: i64) -> Result<Option<Mark>> {
     let Some(head) = head()?.filter(|head| head.seq > seq) else { return Ok(None) };
     if head.snapshot.is_some() {
         return Ok(Some(head));
@@ -196,7 +196,7 @@ fn in_any(
 fn query(condition: &str, order: &str) -> String {
     format!(
         "SELECT p.seq, p.placed_at, p.stream_seq, p.event_count::bigint, p.events_before, p.org_id, p.snapshot::text,
-                p.partial, p.unseen_since
+                p.partial, p.unpolled_since
          FROM tailstream.positions p
          WHERE p.placed_at >= $1 AND p.placed_at < $2{PLACEHOLDER} AND {condition} ORDER BY p.seq {order} LIMIT 1"
     )

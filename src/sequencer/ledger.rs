@@ -7,9 +7,9 @@ use pgrx::pg_sys::BuiltinOid::{
 use pgrx::prelude::*;
 use pgrx::{PgBuiltInOids, pg_sys};
 
-use super::horizon::{Horizon, Ledger, Placed, Snapshot};
-use super::marks::Marks;
-use super::{Order, finishing, place};
+use super::receipt_bounds::ReceiptBounds;
+use super::snapshot_tracker::{Ledger, Sequenced, Snapshot, SnapshotTracker};
+use super::{Order, committing, sequence};
 use crate::batch::order;
 use crate::error::{Error, Result, spi};
 use crate::pg::time::to_postgres_time;
@@ -17,9 +17,9 @@ use crate::statement::raw::{RawRow, View};
 use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans};
 use crate::statement::{Statement, arg, snapshot};
 
-/// Transaction, batch, limit, and since when there can be any.
-const LOOK: [PgBuiltInOids; 4] = [XID8OID, INT8OID, INT8OID, TIMESTAMPTZOID];
-/// What is looked for is bounded by multiples of this: microseconds. A chunk of the ledger has as much unless it was changed.
+/// Transaction, batch, limit, and the earliest receive time.
+const POLL: [PgBuiltInOids; 4] = [XID8OID, INT8OID, INT8OID, TIMESTAMPTZOID];
+/// The time bounds of a poll are multiples of this: microseconds. It is the default chunk interval of the ledger.
 const STRETCH: i64 = 6 * 3_600 * 1_000_000;
 
 thread_local! {
@@ -31,12 +31,12 @@ thread_local! {
         "SELECT snapshot::text, after_seq FROM tailstream.sequencer", &[]) };
     static NEXT_CHUNK: Statement = const { Statement::new(
         "making chunks ahead", "SELECT tailstream.make_next_chunk($1::interval)", &[TEXTOID]) };
-    static LOOKS: TimeWindowPlans = TimeWindowPlans::new("b.received_at", &LOOK, STRETCH);
+    static POLLS: TimeWindowPlans = TimeWindowPlans::new("b.received_at", &POLL, STRETCH);
     static PLACE: Statement = const { Statement::new(
         "placing batches",
         "INSERT INTO tailstream.positions (seq, placed_at, stream_seq, batch_id, xid, org_id, tier, event_count,
                                            first_event_at, last_event_at, events_before, spot,
-                                           snapshot, partial, unseen_since)
+                                           snapshot, partial, unpolled_since)
          SELECT u.seq, $1, u.stream_seq, u.batch_id, u.xid::text::xid8, u.org_id, u.tier, u.event_count,
                 u.first_event_at, u.last_event_at, u.events_before, u.spot,
                 CASE WHEN u.seq = $11 THEN $12::pg_snapshot END, CASE WHEN u.seq = $11 THEN $13 END,
@@ -48,7 +48,7 @@ thread_local! {
           TIMESTAMPTZOID,]) };
 }
 
-/// A batch that has no place yet.
+/// A batch that has no position yet.
 pub struct Batch {
     xid: u64,
     batch_id: i64,
@@ -57,7 +57,7 @@ pub struct Batch {
     events: i32,
     first: TimestampWithTimeZone,
     last: TimestampWithTimeZone,
-    /// Where in the heap the events are.
+    /// The block hint: where in the heap the events are.
     spot: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl Batch {
     }
 }
 
-impl Placed for Batch {
+impl Sequenced for Batch {
     fn key(&self) -> (u64, i64) {
         (self.xid, self.batch_id)
     }
@@ -75,7 +75,7 @@ impl Placed for Batch {
 
 /// The rows of the ledger that this transaction's snapshot shows.
 pub struct Reader<'a> {
-    pub marks: &'a Marks,
+    pub bounds: &'a ReceiptBounds,
 }
 
 impl Ledger for Reader<'_> {
@@ -83,15 +83,15 @@ impl Ledger for Reader<'_> {
     type Error = Error;
 
     fn of(&mut self, xid: u64, after: i64, limit: usize) -> Result<Vec<Batch>> {
-        batches("b.xid = $1 AND b.batch_id > $2", (xid, after), self.marks.since(xid), limit)
+        batches("b.xid = $1 AND b.batch_id > $2", (xid, after), self.bounds.since(xid), limit)
     }
 
     fn from(&mut self, xid: u64, after: i64, limit: usize) -> Result<Vec<Batch>> {
-        batches("(b.xid, b.batch_id) > ($1, $2)", (xid, after), self.marks.since(xid), limit)
+        batches("(b.xid, b.batch_id) > ($1, $2)", (xid, after), self.bounds.since(xid), limit)
     }
 }
 
-/// Batches of which that is so, none of them received before a time.
+/// The batches that match a condition and were not received before a time.
 fn batches(condition: &str, (xid, after): (u64, i64), since: i64, limit: usize) -> Result<Vec<Batch>> {
     let since = if since == i64::MIN { since } else { to_postgres_time(since) };
     let sql = format!(
@@ -103,7 +103,7 @@ fn batches(condition: &str, (xid, after): (u64, i64), since: i64, limit: usize) 
     let values = [xid as i64, after, limit as i64, since].map(|value| Some(value.into()));
     let mut found = Vec::new();
     Spi::connect_mut(|_| {
-        let plan = LOOKS.with(|plans| plans.get(sql, (since, i64::MAX)))?;
+        let plan = POLLS.with(|plans| plans.get(sql, (since, i64::MAX)))?;
         plan.each(values, View::New, |row| {
             found.push(batch(&row));
             true
@@ -147,7 +147,7 @@ fn first_text(statement: &'static std::thread::LocalKey<Statement>) -> Result<St
     })
 }
 
-/// Reads where the sequencer left off.
+/// Loads the state of the sequencer's last poll.
 pub fn load(positions: pg_sys::Oid) -> Result<Order> {
     let reading = || spi("reading the sequencer's state");
     let (seen, after_seq) = Spi::connect_mut(|client| {
@@ -156,18 +156,18 @@ pub fn load(positions: pg_sys::Oid) -> Result<Order> {
         let seen = base.get::<String>(1).map_err(reading())?;
         Ok((seen, base.get::<i64>(2).map_err(reading())?.unwrap_or_default()))
     })?;
-    // What was adopted in this transaction is to be seen.
+    // The snapshot must see rows that this transaction adopted.
     snapshot::current(|| {
-        let look = order::last_look_behind(after_seq)?;
-        let (seen, partial, unseen_since) =
-            look.map_or((seen, None, None), |look| (look.snapshot, look.partial, look.unseen_since));
-        let horizon =
-            seen.and_then(|seen| Horizon::new(seen.parse().ok()?, partial.as_deref().unwrap_or("")).ok());
-        let horizon = horizon.ok_or(Error::Internal("a snapshot that cannot be read"))?;
-        // Erasure may have taken the last positions before `after_seq`; their numbers are not given again.
-        let mut counter = place::Counter { seq: after_seq + 1, ..Default::default() };
+        let poll = order::last_poll_after(after_seq)?;
+        let (seen, partial, unpolled_since) =
+            poll.map_or((seen, None, None), |poll| (poll.snapshot, poll.partial, poll.unpolled_since));
+        let tracker = seen
+            .and_then(|seen| SnapshotTracker::new(seen.parse().ok()?, partial.as_deref().unwrap_or("")).ok());
+        let tracker = tracker.ok_or(Error::Internal("a snapshot that cannot be read"))?;
+        // An erasure may have removed the last positions before `after_seq`; their numbers are not assigned again.
+        let mut counter = sequence::Counter { seq: after_seq + 1, ..Default::default() };
         if let Some(last) = order::head()? {
-            counter = place::Counter {
+            counter = sequence::Counter {
                 seq: counter.seq.max(last.seq + 1),
                 ms: last.ms(),
                 stream_seq: last.stream_seq + last.events,
@@ -175,7 +175,7 @@ pub fn load(positions: pg_sys::Oid) -> Result<Order> {
             };
         }
         let elsewhere = open_elsewhere()?;
-        Ok(Order { positions, horizon, counter, marks: Marks::new(), elsewhere, unseen_since })
+        Ok(Order { positions, tracker, counter, bounds: ReceiptBounds::new(), elsewhere, unpolled_since })
     })
 }
 
@@ -194,13 +194,13 @@ fn open_elsewhere() -> Result<Vec<u64>> {
         let rows = client.select(sql, None, &[]).map_err(reading())?;
         rows.map(|row| {
             let xid = row.get::<i64>(1).map_err(reading())?.unwrap_or_default();
-            Ok(finishing::full(xid as u32, next))
+            Ok(committing::full(xid as u32, next))
         })
         .collect()
     })
 }
 
-/// Makes a chunk that will be written to within that time and is not there; returns whether there was any.
+/// Creates one missing chunk that will be needed within `ahead`; returns whether one was missing.
 pub fn make_next_chunk(ahead: &str) -> Result<bool> {
     Spi::connect_mut(|client| {
         let made = NEXT_CHUNK.with(|chunk| chunk.run(client, &[arg(ahead.to_owned())]))?.first();
@@ -208,16 +208,16 @@ pub fn make_next_chunk(ahead: &str) -> Result<bool> {
     })
 }
 
-/// Writes the places of these batches, and on the last one what has been seen.
-pub fn place(batches: &[Batch], order: &mut Order) -> Result<()> {
-    let places: Vec<_> = batches.iter().map(|batch| order.counter.take(batch.events.into())).collect();
-    let Some(last) = places.last() else { return Ok(()) };
+/// Stores the positions of these batches, and on the last one what has been seen.
+pub fn store_positions(batches: &[Batch], order: &mut Order) -> Result<()> {
+    let sequences: Vec<_> = batches.iter().map(|batch| order.counter.take(batch.events.into())).collect();
+    let Some(last) = sequences.last() else { return Ok(()) };
     let placed_at = TimestampWithTimeZone::try_from(to_postgres_time(last.ms * 1_000))
         .map_err(|_| Error::Internal("a clock out of range"))?;
     let arguments = [
         arg(placed_at),
-        arg(places.iter().map(|place| place.seq).collect::<Vec<_>>()),
-        arg(places.iter().map(|place| place.stream_seq).collect::<Vec<_>>()),
+        arg(sequences.iter().map(|sequence| sequence.seq).collect::<Vec<_>>()),
+        arg(sequences.iter().map(|sequence| sequence.stream_seq).collect::<Vec<_>>()),
         arg(batches.iter().map(|batch| batch.batch_id).collect::<Vec<_>>()),
         arg(batches.iter().map(|batch| batch.xid as i64).collect::<Vec<_>>()),
         arg(batches.iter().map(|batch| batch.org.clone()).collect::<Vec<_>>()),
@@ -226,19 +226,19 @@ pub fn place(batches: &[Batch], order: &mut Order) -> Result<()> {
         arg(batches.iter().map(|batch| batch.first).collect::<Vec<_>>()),
         arg(batches.iter().map(|batch| batch.last).collect::<Vec<_>>()),
         arg(last.seq),
-        arg(order.horizon.seen().to_string()),
-        arg(order.horizon.partial()),
-        arg(places.iter().map(|place| place.events_before).collect::<Vec<_>>()),
+        arg(order.tracker.seen().to_string()),
+        arg(order.tracker.partial()),
+        arg(sequences.iter().map(|sequence| sequence.events_before).collect::<Vec<_>>()),
         arg(batches.iter().map(|batch| batch.spot.clone()).collect::<Vec<_>>()),
-        arg(unseen_since(order)),
+        arg(unpolled_since(order)),
     ];
     Spi::connect_mut(|client| PLACE.with(|statement| statement.run(client, &arguments).map(drop)))
 }
 
-/// What this look has not seen was received then or later; `None` if that is not known. Transactions that began before this
-/// process were not seen by the look before it either.
-fn unseen_since(order: &Order) -> Option<TimestampWithTimeZone> {
-    let since = order.marks.since(order.horizon.first_unseen());
-    let since = if since == i64::MIN { order.unseen_since? } else { to_postgres_time(since) };
+/// The earliest receive time of rows that this poll has not seen; `None` if it is not known. The last poll before this
+/// process started did not see transactions that began before it either.
+fn unpolled_since(order: &Order) -> Option<TimestampWithTimeZone> {
+    let since = order.bounds.since(order.tracker.first_unseen());
+    let since = if since == i64::MIN { order.unpolled_since? } else { to_postgres_time(since) };
     TimestampWithTimeZone::try_from(since).ok()
 }

@@ -1,11 +1,11 @@
-//! The sequencer: gives each batch its place in one total order once its transaction has committed.
+//! The sequencer: assigns each batch its position in one total order after its transaction has committed.
 
-mod finishing;
-mod horizon;
+mod committing;
 mod ledger;
-mod marks;
-mod place;
 mod position;
+mod receipt_bounds;
+mod sequence;
+mod snapshot_tracker;
 
 use std::time::{Duration, Instant};
 
@@ -21,46 +21,48 @@ use crate::tier::lookup;
 use crate::worker::process;
 use crate::worker::report::Reporter;
 use crate::worker::transaction::{self, Isolation};
-use horizon::Horizon;
-use marks::Marks;
+use receipt_bounds::ReceiptBounds;
+use snapshot_tracker::SnapshotTracker;
 
-pub use horizon::Snapshot;
+pub use snapshot_tracker::Snapshot;
 
-/// Batches placed by one transaction.
+/// Most batches that one transaction assigns positions to.
 const LIMIT: usize = 2_000;
-/// How often it looks without being woken.
+/// How often the sequencer polls without being woken.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a commit takes from when it can be seen to its end.
-const MOMENT: Duration = Duration::from_millis(1);
-/// How often it looks for chunks to be made ahead, how soon again if one could not be made, and how far ahead. A client that
-/// has made a chunk itself and idles in its transaction holds up nobody for as long as that.
-const UPKEEP: Duration = Duration::from_secs(10);
-const UPKEEP_AGAIN: Duration = Duration::from_secs(1);
+/// How soon to poll again after a poll found a committing transaction: about the time from visibility to the end of a commit.
+const COMMITTING_INTERVAL: Duration = Duration::from_millis(1);
+/// How often the sequencer checks for chunks to create ahead of time, how soon it retries if it could not create one, and
+/// how far ahead it creates them. For that long, a client that creates a chunk itself and then idles in its transaction
+/// blocks no other session.
+const CHUNK_INTERVAL: Duration = Duration::from_secs(10);
+const CHUNK_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const AHEAD: &str = "3 hours";
 
-/// What it knows between looks; read anew after an error.
+/// State kept between polls; loaded again after an error.
 struct Order {
     positions: pg_sys::Oid,
-    horizon: Horizon,
-    counter: place::Counter,
-    marks: Marks,
-    /// Transactions of other databases that were open when this process began. They never write here, and nothing is known of
-    /// when they began.
+    tracker: SnapshotTracker,
+    counter: sequence::Counter,
+    bounds: ReceiptBounds,
+    /// Transactions of other databases that were open when this process started. They never write to this database, and
+    /// their start time is not known.
     elsewhere: Vec<u64>,
-    /// Since when what the last look before this process began had not seen can have been received: PostgreSQL's microseconds.
-    unseen_since: Option<i64>,
+    /// The earliest receive time of rows that the last poll before this process started had not seen: PostgreSQL's
+    /// microseconds.
+    unpolled_since: Option<i64>,
 }
 
-/// What a look came to.
-struct Look {
+/// The result of a poll.
+struct Poll {
     placed: usize,
-    /// Whose events were placed: the bells of their orgs.
+    /// Bit mask of the orgs whose events were sequenced, by notification channel.
     bells: u64,
-    /// There is more.
+    /// More rows are ready.
     stopped: bool,
-    /// There will be more in a moment.
-    finishing: bool,
+    /// More rows follow shortly: some transactions are committing.
+    committing: bool,
 }
 
 /// The sequencer's main function.
@@ -68,25 +70,25 @@ struct Look {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn tailstream_sequencer_main(argument: pg_sys::Datum) {
     let slot = process::begin(argument);
-    process::report_activity(c"giving batches their place");
+    process::report_activity(c"assigning positions to batches");
     let mut reporter = Reporter::new(slot, Role::Sequencer);
     let mut order = None;
-    let mut upkeep_at = Instant::now();
+    let mut next_chunk_at = Instant::now();
     loop {
-        if upkeep_at <= Instant::now() {
-            upkeep_at = Instant::now() + make_next_chunk();
+        if next_chunk_at <= Instant::now() {
+            next_chunk_at = Instant::now() + make_next_chunk();
         }
-        let pause = match look(&mut order, slot) {
-            Ok(look) => {
+        let pause = match poll(&mut order, slot) {
+            Ok(poll) => {
                 reporter.recovered();
                 reporter.succeeded(State::Running);
-                if look.placed > 0 {
+                if poll.placed > 0 {
                     slot.worker(Role::Mirror).wake();
                 }
-                match look {
-                    Look { stopped: true, placed: 1.., .. } => None,
-                    _ if upkeep_at <= Instant::now() => None,
-                    Look { finishing: true, .. } => Some(MOMENT),
+                match poll {
+                    Poll { stopped: true, placed: 1.., .. } => None,
+                    _ if next_chunk_at <= Instant::now() => None,
+                    Poll { committing: true, .. } => Some(COMMITTING_INTERVAL),
                     _ => Some(INTERVAL),
                 }
             }
@@ -108,18 +110,18 @@ pub extern "C-unwind" fn tailstream_sequencer_main(argument: pg_sys::Datum) {
     }
 }
 
-/// Places what is new, and writes that down in the same transaction.
-fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
+/// Assigns positions to new batches, and stores the tracker's state in the same transaction.
+fn poll(order: &mut Option<Order>, slot: &Slot) -> Result<Poll> {
     let began = Instant::now();
-    // A failed transaction must leave nothing behind here either.
+    // A failed transaction must not leave changes in memory either.
     let mut next = order.take();
-    // The time first: whoever gets an id later sees it.
+    // Publish the time before reading the next id: a transaction that gets its id later sees this time.
     let began_at = slot.progress.look_at(time::now());
     // SAFETY: reads shared memory.
     let next_xid = unsafe { pg_sys::ReadNextFullTransactionId() }.value;
-    let look = transaction::run(Isolation::RepeatableRead, || {
+    let poll = transaction::run(Isolation::RepeatableRead, || {
         let positions = lookup::positions()?;
-        // ts_erase_org() takes a lock that waits for this one and makes this one wait; the snapshot comes after it.
+        // ts_erase_org() takes a lock that conflicts with this one. The snapshot must be taken after this lock.
         // SAFETY: a lock as any INSERT takes it.
         unsafe { pg_sys::LockRelationOid(positions, pg_sys::RowExclusiveLock as i32) };
         snapshot::current(|| {
@@ -128,29 +130,29 @@ fn look(order: &mut Option<Order>, slot: &Slot) -> Result<Look> {
                 Some(order) => order,
                 None => ledger::load(positions)?,
             };
-            order.marks.add(next_xid, began_at);
-            let look = place_new(&mut order)?;
-            order.marks.forget_before(order.horizon.first_unseen());
+            order.bounds.add(next_xid, began_at);
+            let poll = sequence_new(&mut order)?;
+            order.bounds.forget_before(order.tracker.first_unseen());
             next = Some(order);
-            Ok(look)
+            Ok(poll)
         })
     })?;
     *order = next;
     if let Some(order) = order {
         slot.progress.set_placed_seq(order.counter.seq - 1);
     }
-    slot.ring(look.bells);
+    slot.ring(poll.bells);
     slot.count(Counter::SequencerLooks, 1);
-    if look.placed > 0 {
-        slot.count(Counter::SequencerBatches, look.placed as u64);
+    if poll.placed > 0 {
+        slot.count(Counter::SequencerBatches, poll.placed as u64);
         slot.histogram(Timer::SequencerLook).observe(began.elapsed());
     }
     failpoint("sequencer-committed");
-    Ok(look)
+    Ok(poll)
 }
 
-/// One chunk in a transaction of its own, so that places wait for no more. Returns when to look again. Whatever keeps it from
-/// that is in the way of others too: it is no failure.
+/// Creates one chunk in a transaction of its own, so that sequencing is not delayed by more than one. Returns when to check
+/// again. An error here is not reported as a failure of the worker: its cause blocks other sessions too.
 fn make_next_chunk() -> Duration {
     let made = transaction::run(Isolation::ReadCommitted, || {
         lookup::positions()?;
@@ -158,26 +160,26 @@ fn make_next_chunk() -> Duration {
     });
     match made {
         Ok(true) => Duration::ZERO,
-        Ok(false) => UPKEEP,
-        Err(Error::StorageMissing) => UPKEEP_AGAIN,
+        Ok(false) => CHUNK_INTERVAL,
+        Err(Error::StorageMissing) => CHUNK_RETRY_INTERVAL,
         Err(error) => {
             pgrx::debug1!("tailstream sequencer: a chunk was not made ahead: {error}");
-            UPKEEP_AGAIN
+            CHUNK_RETRY_INTERVAL
         }
     }
 }
 
-fn place_new(order: &mut Order) -> Result<Look> {
+fn sequence_new(order: &mut Order) -> Result<Poll> {
     let now = ledger::present()?.with(&order.elsewhere);
-    let finishing = finishing::among_new(order.horizon.seen(), &now)?;
-    let now = now.without(&finishing);
-    let (rows, complete) = order.horizon.look(&now, LIMIT, &mut ledger::Reader { marks: &order.marks })?;
+    let committing = committing::among_new(order.tracker.seen(), &now)?;
+    let now = now.without(&committing);
+    let (rows, complete) = order.tracker.poll(&now, LIMIT, &mut ledger::Reader { bounds: &order.bounds })?;
     if !rows.is_empty() {
         failpoint("sequencer-found");
         order.counter.advance(time::now() / 1_000);
-        ledger::place(&rows, order)?;
+        ledger::store_positions(&rows, order)?;
         failpoint("sequencer-placed");
     }
     let bells = rows.iter().fold(0, |bells, batch| bells | 1 << Slot::bell_of(batch.org()));
-    Ok(Look { placed: rows.len(), bells, stopped: !complete, finishing: !finishing.is_empty() })
+    Ok(Poll { placed: rows.len(), bells, stopped: !complete, committing: !committing.is_empty() })
 }

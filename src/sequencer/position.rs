@@ -23,7 +23,7 @@ fn last_position(
         name!(event_count, i64),
         name!(snapshot, Option<String>),
         name!(partial, Option<String>),
-        name!(unseen_since, Option<TimestampWithTimeZone>),
+        name!(unpolled_since, Option<TimestampWithTimeZone>),
     ),
 > {
     TableIterator::new(rows(order::last_before(before)))
@@ -43,16 +43,16 @@ fn first_position(
         name!(event_count, i64),
         name!(snapshot, Option<String>),
         name!(partial, Option<String>),
-        name!(unseen_since, Option<TimestampWithTimeZone>),
+        name!(unpolled_since, Option<TimestampWithTimeZone>),
     ),
 > {
     TableIterator::new(rows(order::first_from(since)))
 }
 
-/// `tailstream.last_look_behind(seq bigint)`
+/// `tailstream.last_poll_after(seq bigint)`
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity)]
-fn last_look_behind(
+fn last_poll_after(
     seq: i64,
 ) -> TableIterator<
     'static,
@@ -63,10 +63,10 @@ fn last_look_behind(
         name!(event_count, i64),
         name!(snapshot, Option<String>),
         name!(partial, Option<String>),
-        name!(unseen_since, Option<TimestampWithTimeZone>),
+        name!(unpolled_since, Option<TimestampWithTimeZone>),
     ),
 > {
-    TableIterator::new(rows(order::last_look_behind(seq)))
+    TableIterator::new(rows(order::last_poll_after(seq)))
 }
 
 /// `tailstream.has_positions(org text, tier smallint) → boolean`
@@ -78,7 +78,7 @@ fn has_positions(org: &str, tier: i16) -> bool {
 fn rows(found: Result<Option<Mark>>) -> impl Iterator<Item = Row> {
     let time = |micros: i64| TimestampWithTimeZone::try_from(micros).ok();
     report(found).into_iter().filter_map(move |mark| {
-        let unseen_since = mark.unseen_since.and_then(time);
+        let unpolled_since = mark.unpolled_since.and_then(time);
         let placed_at = time(mark.placed_at)?;
         Some((
             mark.seq,
@@ -87,7 +87,7 @@ fn rows(found: Result<Option<Mark>>) -> impl Iterator<Item = Row> {
             mark.events,
             mark.snapshot,
             mark.partial,
-            unseen_since,
+            unpolled_since,
         ))
     })
 }

@@ -1,33 +1,34 @@
-//! Transactions that others see as committed and that are not over yet.
+//! Committing transactions: other sessions see them as committed, but they still hold their locks.
 //!
-//! A commit first takes the transaction off the list that snapshots are made from, then tells other processes what
-//! it changed in the catalogs, and last releases its locks. In between, its rows are visible, but a process may not
-//! know of a chunk that it made, and not find the rows in it. Who looks once must not look then. So a transaction counts
-//! as over when it has released its locks, the one on its own id among them.
+//! A commit first removes the transaction from the list of running transactions that snapshots are made from, then
+//! sends its catalog invalidations to other processes, and finally releases its locks. In between, its rows are visible,
+//! but another process may not know of a chunk that the transaction created, and does not find the rows in it. The
+//! sequencer reads each transaction once, so it must not read it at that time. A transaction therefore counts as
+//! completed when it has released its locks, including the lock on its own id.
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use super::horizon::Snapshot;
+use super::snapshot_tracker::Snapshot;
 use crate::error::{Result, spi};
 
-/// Beyond so many ids the list of all locks is looked at instead.
+/// For more ids than this, the list of all locks is read instead of one lock for each id.
 const MAX_PROBES: u64 = 256;
 
-/// The transactions that `now` counts as over and `seen` did not, and that hold their lock still, in ascending order.
-/// Afterwards this process knows what the others changed.
+/// Returns the transactions that `now` counts as completed, that `seen` did not, and that still hold their lock, in
+/// ascending order. It also processes pending invalidations, so this process knows the catalog changes of the others.
 pub fn among_new(seen: &Snapshot, now: &Snapshot) -> Result<Vec<u64>> {
     let was_running = seen.running.iter().copied().filter(|xid| now.sees(*xid));
     let new = seen.xmax..now.xmax;
     let mut found: Vec<u64> = if now.xmax.saturating_sub(seen.xmax) <= MAX_PROBES {
-        was_running.chain(new.filter(|xid| now.sees(*xid))).filter(|xid| is_finishing(*xid)).collect()
+        was_running.chain(new.filter(|xid| now.sees(*xid))).filter(|xid| is_committing(*xid)).collect()
     } else {
         let locked = locked()?;
         let is_locked = |xid: &u64| locked.contains(&(*xid as u32));
         let candidates: Vec<u64> = was_running.filter(is_locked).collect();
         let new =
             locked.iter().map(|xid| full(*xid, now.xmax)).filter(|xid| new.contains(xid) && now.sees(*xid));
-        candidates.into_iter().chain(new).filter(|xid| is_finishing(*xid)).collect()
+        candidates.into_iter().chain(new).filter(|xid| is_committing(*xid)).collect()
     };
     found.sort_unstable();
     found.dedup();
@@ -36,9 +37,9 @@ pub fn among_new(seen: &Snapshot, now: &Snapshot) -> Result<Vec<u64>> {
     Ok(found)
 }
 
-/// Whether the transaction has committed and holds the lock on its id. Aborted ones and subtransactions of
-/// running ones do not matter.
-fn is_finishing(xid: u64) -> bool {
+/// Whether the transaction has committed and still holds the lock on its id. Aborted transactions and
+/// subtransactions of running transactions do not matter.
+fn is_committing(xid: u64) -> bool {
     let tag = pg_sys::LOCKTAG {
         locktag_field1: xid as u32,
         locktag_field2: 0,
@@ -70,7 +71,7 @@ fn locked() -> Result<Vec<u32>> {
     })
 }
 
-/// The id with its epoch; it is smaller than `next`, and not by a whole round.
+/// Adds the epoch to an id. The id is smaller than `next` by less than 2^32.
 pub fn full(xid: u32, next: u64) -> u64 {
     let behind = (next as u32).wrapping_sub(xid);
     next.wrapping_sub(u64::from(behind))

@@ -1,4 +1,4 @@
-//! The horizon against a model of transactions that begin, write, commit and abort in any order.
+//! The snapshot tracker against a model of transactions that begin, write, commit and abort in any order.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -13,7 +13,7 @@ struct Row {
     batch: i64,
 }
 
-impl Placed for Row {
+impl Sequenced for Row {
     fn key(&self) -> (u64, i64) {
         (self.xid, self.batch)
     }
@@ -43,7 +43,7 @@ enum Step {
     Commit(usize),
     Finish(usize),
     Abort(usize),
-    Look {
+    Poll {
         limit: usize,
         crash: bool,
     },
@@ -56,7 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<usize>().prop_map(Step::Commit),
         3 => any::<usize>().prop_map(Step::Finish),
         1 => any::<usize>().prop_map(Step::Abort),
-        3 => (1_usize..6, any::<bool>()).prop_map(|(limit, crash)| Step::Look { limit, crash }),
+        3 => (1_usize..6, any::<bool>()).prop_map(|(limit, crash)| Step::Poll { limit, crash }),
     ]
 }
 
@@ -66,12 +66,12 @@ struct Model {
     next_batch: i64,
     /// Running transactions, and what each wrote; they have their id from the beginning.
     running: Vec<(u64, Vec<Row>)>,
-    finishing: Vec<u64>,
+    committing: Vec<u64>,
     committed: Vec<Row>,
     /// Pairs of transactions of which the first was over when the second began.
     before: Vec<(u64, u64)>,
     over: BTreeSet<u64>,
-    horizon: Horizon,
+    tracker: SnapshotTracker,
     placed: Vec<Row>,
 }
 
@@ -82,11 +82,11 @@ impl Model {
             next_xid: 3,
             next_batch: 1,
             running: Vec::new(),
-            finishing: Vec::new(),
+            committing: Vec::new(),
             committed: Vec::new(),
             before: Vec::new(),
             over: BTreeSet::new(),
-            horizon: Horizon::new(seen, "").unwrap(),
+            tracker: SnapshotTracker::new(seen, "").unwrap(),
             placed: Vec::new(),
         }
     }
@@ -107,55 +107,55 @@ impl Model {
             }
             Step::Commit(which) if !self.running.is_empty() => {
                 let (xid, rows) = self.running.remove(which % self.running.len());
-                self.finishing.push(xid);
+                self.committing.push(xid);
                 self.committed.extend(rows);
             }
-            Step::Finish(which) if !self.finishing.is_empty() => {
-                let xid = self.finishing.remove(which % self.finishing.len());
+            Step::Finish(which) if !self.committing.is_empty() => {
+                let xid = self.committing.remove(which % self.committing.len());
                 self.over.insert(xid);
             }
             Step::Abort(which) if !self.running.is_empty() => {
                 self.running.remove(which % self.running.len());
             }
-            Step::Look { limit, crash } => {
-                self.look(limit, crash);
+            Step::Poll { limit, crash } => {
+                self.poll(limit, crash);
             }
             _ => {}
         }
     }
 
-    /// Returns whether everything has its place. A crash has it begin again with what was written down.
-    fn look(&mut self, limit: usize, crash: bool) -> bool {
+    /// Returns whether every batch has a position. After a crash the tracker is restored from its stored text.
+    fn poll(&mut self, limit: usize, crash: bool) -> bool {
         let mut running: Vec<u64> = self.running.iter().map(|(xid, _)| *xid).collect();
         running.sort_unstable();
-        let now = Snapshot { xmax: self.next_xid, running }.without(&self.finishing);
+        let now = Snapshot { xmax: self.next_xid, running }.without(&self.committing);
         let mut visible = Visible(self.committed.clone());
         visible.0.sort_by_key(Row::key);
-        let Ok((rows, complete)) = self.horizon.look(&now, limit, &mut visible);
+        let Ok((rows, complete)) = self.tracker.poll(&now, limit, &mut visible);
         assert!(rows.len() <= limit);
         self.placed.extend(rows);
         if crash {
-            let seen = self.horizon.seen().to_string().parse().unwrap();
-            self.horizon = Horizon::new(seen, &self.horizon.partial().unwrap_or_default()).unwrap();
+            let seen = self.tracker.seen().to_string().parse().unwrap();
+            self.tracker = SnapshotTracker::new(seen, &self.tracker.partial().unwrap_or_default()).unwrap();
         }
         complete
     }
 
     fn check(&mut self) {
-        self.finishing.clear();
-        while !self.look(3, false) {}
+        self.committing.clear();
+        while !self.poll(3, false) {}
         let mut placed = self.placed.clone();
         placed.sort_by_key(Row::key);
         self.committed.sort_by_key(Row::key);
-        assert_eq!(placed, self.committed, "every committed batch has one place");
+        assert_eq!(placed, self.committed, "every committed batch has one position");
         let at = |xid: u64, last: bool| {
-            let mut places =
+            let mut positions =
                 self.placed.iter().enumerate().filter(|(_, row)| row.xid == xid).map(|(at, _)| at);
-            if last { places.next_back() } else { places.next() }
+            if last { positions.next_back() } else { positions.next() }
         };
         for (first, second) in &self.before {
             if let (Some(first), Some(second)) = (at(*first, true), at(*second, false)) {
-                assert!(first < second, "what committed before another began comes first");
+                assert!(first < second, "a transaction that committed before another began comes first");
             }
         }
     }
@@ -186,5 +186,5 @@ fn text_that_is_no_snapshot_is_refused() {
     for text in ["", "3", "3:4", "3:x:", "3:9:5,y"] {
         assert_eq!(text.parse::<Snapshot>(), Err(()), "{text}");
     }
-    assert!(Horizon::new(Snapshot { xmax: 3, running: vec![] }, "3").is_err());
+    assert!(SnapshotTracker::new(Snapshot { xmax: 3, running: vec![] }, "3").is_err());
 }

@@ -1,37 +1,38 @@
-//! What the sequencer has seen of the ledger, and which rows are new.
+//! Tracks which rows of the ledger the sequencer has read, and finds the new ones.
 //!
-//! A look sees what its snapshot sees. Of that, new is what the last look had not seen: rows of transactions that
-//! began after it, and of those that were running then. Nothing else can have become visible meanwhile. (The rule
-//! is that of PgQ's ticks.) Nobody is waited for: a transaction that runs for hours is one number in a list.
+//! A poll reads what its snapshot sees. New rows are those that the previous poll's snapshot did not see: rows of
+//! transactions that began after it, and rows of transactions that were running then. No other row can have become
+//! visible in between. (PgQ's ticks follow the same rule.) The sequencer waits for no transaction: one that runs for
+//! hours costs one number in a list.
 //!
-//! A look may take no more than so many rows; then it remembers how far it came in the transaction it stopped in.
+//! A poll returns at most `limit` rows. If it stops in the middle of a transaction, it stores the last batch it read.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// Which transactions count as over, as `pg_snapshot` has it.
+/// Which transactions count as completed, in the form of `pg_snapshot`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Every id from here on was still to be given.
+    /// The first transaction id that was not assigned yet.
     pub xmax: u64,
-    /// Smaller ids whose transactions were running, in ascending order.
+    /// Smaller ids of transactions that were running, in ascending order.
     pub running: Vec<u64>,
 }
 
 impl Snapshot {
-    /// Whether a transaction was over.
+    /// Whether a transaction was completed.
     pub fn sees(&self, xid: u64) -> bool {
         xid < self.xmax && self.running.binary_search(&xid).is_err()
     }
 
-    /// Counts these as over, too.
+    /// Counts these transactions as completed, too.
     pub fn with(mut self, over: &[u64]) -> Self {
         self.running.retain(|xid| !over.contains(xid));
         self
     }
 
-    /// Counts these as running, too.
+    /// Counts these transactions as running, too.
     pub fn without(mut self, unfinished: &[u64]) -> Self {
         self.running.extend(unfinished);
         self.running.sort_unstable();
@@ -60,33 +61,33 @@ impl fmt::Display for Snapshot {
     }
 }
 
-/// A row of the ledger, as far as its order goes.
-pub trait Placed {
+/// The sort key of a row of the ledger.
+pub trait Sequenced {
     /// Transaction and batch.
     fn key(&self) -> (u64, i64);
 }
 
 /// The visible rows of the ledger, ordered by transaction and batch.
 pub trait Ledger {
-    type Row: Placed;
+    type Row: Sequenced;
     type Error;
 
-    /// Those of one transaction behind a batch.
+    /// The rows of one transaction after a batch.
     fn of(&mut self, xid: u64, after: i64, limit: usize) -> Result<Vec<Self::Row>, Self::Error>;
 
-    /// Those of this transaction behind a batch, and of all later ones.
+    /// The rows of this transaction after a batch, and the rows of all later transactions.
     fn from(&mut self, xid: u64, after: i64, limit: usize) -> Result<Vec<Self::Row>, Self::Error>;
 }
 
-/// How far the sequencer has come.
+/// The rows that the sequencer has read so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Horizon {
+pub struct SnapshotTracker {
     seen: Snapshot,
-    /// Transactions not counted as seen of which a part is: up to this batch.
+    /// Transactions that are read in part: the last batch read of each. They do not count as seen.
     partial: BTreeMap<u64, i64>,
 }
 
-impl Horizon {
+impl SnapshotTracker {
     pub fn new(seen: Snapshot, partial: &str) -> Result<Self, ()> {
         let parse = |part: &str| -> Option<(u64, i64)> {
             let (xid, batch) = part.split_once('/')?;
@@ -101,21 +102,21 @@ impl Horizon {
         &self.seen
     }
 
-    /// The smallest transaction id that is not seen, or not all of it.
+    /// The smallest transaction id that is not seen, or seen only in part.
     pub fn first_unseen(&self) -> u64 {
         self.seen.running.iter().copied().fold(self.seen.xmax, u64::min)
     }
 
-    /// As `new` takes it; `None` if there is nothing to say.
+    /// The partly read transactions in the form that `new` takes; `None` if there are none.
     pub fn partial(&self) -> Option<String> {
         let parts: Vec<String> = self.partial.iter().map(|(xid, batch)| format!("{xid}/{batch}")).collect();
         (!parts.is_empty()).then(|| parts.join(" "))
     }
 
-    /// The new rows in their order, at most `limit`, and whether that is all of them.
-    /// `now` is the snapshot that the ledger's rows are read with; what it counts as running is left for later, be it
-    /// visible or not.
-    pub fn look<L: Ledger>(
+    /// Returns the new rows in order, at most `limit`, and whether these are all new rows.
+    /// `now` is the snapshot that reads the ledger's rows. Rows of transactions that `now` counts as running are left to
+    /// a later poll, whether they are visible or not.
+    pub fn poll<L: Ledger>(
         &mut self,
         now: &Snapshot,
         limit: usize,
@@ -138,7 +139,7 @@ impl Horizon {
         let room = limit - rows.len();
         let found = ledger.from(self.seen.xmax, self.seen_of(self.seen.xmax), room)?;
         let stopped = found.len() == room;
-        let last = found.last().map(Placed::key);
+        let last = found.last().map(Sequenced::key);
         rows.extend(found.into_iter().filter(|row| now.sees(row.key().0)));
         if stopped {
             self.advance_to(last, now);
@@ -153,13 +154,13 @@ impl Horizon {
         self.partial.get(&xid).copied().unwrap_or(i64::MIN)
     }
 
-    fn stop_in(&mut self, last: Option<&impl Placed>) {
-        if let Some((xid, batch)) = last.map(Placed::key) {
+    fn stop_in(&mut self, last: Option<&impl Sequenced>) {
+        if let Some((xid, batch)) = last.map(Sequenced::key) {
             self.partial.insert(xid, batch);
         }
     }
 
-    /// Everything before the transaction of the last row is seen, but for what is running now.
+    /// Counts everything before the transaction of the last row as seen, except transactions that are running now.
     fn advance_to(&mut self, last: Option<(u64, i64)>, now: &Snapshot) {
         let Some((xid, batch)) = last else { return };
         let first = self.seen.xmax;
