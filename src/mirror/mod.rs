@@ -9,8 +9,8 @@ mod link;
 mod marker;
 mod orgs;
 mod part;
-mod pump;
 mod rebuild;
+mod replicator;
 mod server;
 mod state;
 mod status;
@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::metrics::shared::{Role, State};
 use crate::worker::process;
 use crate::worker::report::Reporter;
-use pump::Pump;
+use replicator::Replicator;
 
 pub use status::{is_on, stream_key_of};
 
@@ -41,15 +41,15 @@ pub extern "C-unwind" fn tailstream_mirror_main(argument: pg_sys::Datum) {
     // The plans for chunks are made once, when a chunk may still be small.
     process::set(c"enable_seqscan", c"off");
     let mut reporter = Reporter::new(slot, Role::Mirror);
-    let mut pump = match Pump::new(slot) {
-        Ok(pump) => pump,
+    let mut replicator = match Replicator::new(slot) {
+        Ok(replicator) => replicator,
         Err(error) => {
             reporter.failed(&format!("cannot start a thread: {error}"));
             return;
         }
     };
     loop {
-        let pause = match pump.step() {
+        let pause = match replicator.step() {
             Ok(turn) => {
                 if turn.recovered {
                     reporter.recovered();
@@ -62,20 +62,20 @@ pub extern "C-unwind" fn tailstream_mirror_main(argument: pg_sys::Datum) {
                 turn.pause.unwrap_or(INTERVAL)
             }
             Err(Error::StorageMissing) => {
-                pump.forget();
+                replicator.forget();
                 reporter.recovered();
                 reporter.succeeded(State::Off);
                 INTERVAL
             }
             Err(error) => {
                 let pause = reporter.failed(&error.to_string());
-                pump.failed(pause);
+                replicator.failed(pause);
                 pause
             }
         };
         let reloaded = if pause.is_zero() { process::serve_interrupts() } else { process::wait(pause) };
         if reloaded {
-            pump.reloaded();
+            replicator.reloaded();
             reporter.recovered();
         }
     }

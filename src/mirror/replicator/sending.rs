@@ -9,7 +9,7 @@ use super::super::marker::{Cursor, Marker};
 use super::super::part::{Outcome, Oversized, Part, stream_id};
 use super::super::state::{self, Request};
 use super::suspect::Suspect;
-use super::{Awaited, HEARTBEAT, Pump, UnderWay};
+use super::{Awaited, HEARTBEAT, Replicator, UnderWay};
 use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::metrics::counter::{Counter, Timer};
@@ -20,7 +20,7 @@ use crate::tier;
 use crate::worker::process;
 use crate::worker::transaction::{self, Isolation};
 
-impl Pump {
+impl Replicator {
     /// Reads the next part, unless one is ready or nothing was placed since.
     pub(super) fn make_ready(&mut self) -> Result<()> {
         if self.marker.is_none() || self.ready.as_ref().is_some_and(|part| !part.is_empty()) {
@@ -37,8 +37,8 @@ impl Pump {
             return Ok(());
         }
         self.requests = requests;
-        let Some(wish) = &self.wish else { return Ok(()) };
-        let (template, after_seq, positions) = (wish.template.clone(), self.after_seq, self.positions);
+        let Some(desired) = &self.desired else { return Ok(()) };
+        let (template, after_seq, positions) = (desired.template.clone(), self.after_seq, self.positions);
         let mut reading = self.reading.clone();
         let mut limits = self.limits;
         if let Some(events) = self.suspect.as_ref().and_then(|suspect| suspect.limit(reading.cursor)) {

@@ -9,7 +9,7 @@ use super::super::feed::{self, Source};
 use super::super::marker::Cursor;
 use super::super::part;
 use super::super::state::{self, Request};
-use super::{Awaited, Pump};
+use super::{Awaited, Replicator};
 use crate::error::Result;
 use crate::failpoint::failpoint;
 use crate::metrics::counter::Counter;
@@ -23,7 +23,7 @@ use crate::worker::transaction::{self, Isolation};
 /// Numbers of resyncs that are reserved at a time.
 const RESERVED: i64 = 1_000;
 
-impl Pump {
+impl Replicator {
     /// Begins or continues with a stream to be made again; returns whether that gave an order.
     pub(super) fn order_rebuild(&mut self, now: Instant) -> Result<bool> {
         let Some(rebuild) = self.rebuilds.due(now) else { return Ok(false) };
@@ -32,10 +32,10 @@ impl Pump {
             // That was made ready before it was known that the stream is made again, and goes first.
             return Ok(false);
         }
-        let Some(wish) = &self.wish else { return Ok(false) };
+        let Some(desired) = &self.desired else { return Ok(false) };
         let Some(cursor) = cursor else {
             let mut commands = Commands::default();
-            commands.command(&["TYPE", &wish.template.key(&request.org)]);
+            commands.command(&["TYPE", &desired.template.key(&request.org)]);
             self.ask(Awaited::Kind(request), commands);
             return Ok(true);
         };
@@ -59,8 +59,9 @@ impl Pump {
 
     /// Sends the next part of a stream, the first after removing the old stream. Returns whether there was any.
     pub(super) fn send_rebuild(&mut self, request: Request, cursor: Option<Cursor>) -> Result<bool> {
-        let Some(wish) = &self.wish else { return Ok(false) };
-        let (template, before, org) = (wish.template.clone(), self.reading.cursor.seq, request.org.as_str());
+        let Some(desired) = &self.desired else { return Ok(false) };
+        let (template, before, org) =
+            (desired.template.clone(), self.reading.cursor.seq, request.org.as_str());
         let read = transaction::run(Isolation::ReadCommitted, || {
             tier::lookup::in_use()?;
             snapshot::current(|| {

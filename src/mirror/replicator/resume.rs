@@ -11,7 +11,7 @@ use super::super::marker::{Cursor, Marker};
 use super::super::orgs::Mirrored;
 use super::super::part;
 use super::super::state::{self, LastEntry};
-use super::{Awaited, Pump};
+use super::{Awaited, Replicator};
 use crate::error::Result;
 use crate::failpoint::failpoint;
 use crate::pg::time;
@@ -19,14 +19,16 @@ use crate::statement::snapshot;
 use crate::tier;
 use crate::worker::transaction::{self, Isolation};
 
-impl Pump {
+impl Replicator {
     /// Sees where Redis stands.
     pub(super) fn compare(&mut self, replies: &[Value]) -> Result<()> {
         part::first_error(replies)?;
         let [.., held, registered] = replies else { return Ok(()) };
         let held = part::text(held).and_then(|text| text.parse::<Marker>().ok());
         let registered = part::text(registered);
-        let Some(template) = self.wish.as_ref().map(|wish| wish.template.clone()) else { return Ok(()) };
+        let Some(template) = self.desired.as_ref().map(|desired| desired.template.clone()) else {
+            return Ok(());
+        };
         failpoint("mirror-compared");
         let (positions, durable, requests) = transaction::run(Isolation::ReadCommitted, || {
             let positions = tier::lookup::positions()?;
@@ -80,13 +82,13 @@ impl Pump {
         let inside = inside.filter(|_| held.cursor >= first);
         self.reading = Reading { cursor: held.cursor.max(first), placed_ms: 0, inside };
         self.marker = Some(held);
-        let Some(wish) = self.wish.as_ref().filter(|_| !expected.is_empty()) else {
+        let Some(desired) = self.desired.as_ref().filter(|_| !expected.is_empty()) else {
             self.start_sending();
             return Ok(());
         };
         let mut commands = Commands::default();
         for last in &expected {
-            commands.command(&["XREVRANGE", &wish.template.key(&last.org), "+", "-", "COUNT", "1"]);
+            commands.command(&["XREVRANGE", &desired.template.key(&last.org), "+", "-", "COUNT", "1"]);
         }
         self.ask(Awaited::Tail(expected), commands);
         Ok(())
@@ -143,6 +145,6 @@ impl Pump {
         self.new_epoch = Some(marker.clone());
         self.reading = Reading { cursor: marker.cursor, placed_ms: 0, inside: None };
         self.furthest = Cursor::default();
-        self.begin_clearing(marker)
+        self.begin_reset(marker)
     }
 }

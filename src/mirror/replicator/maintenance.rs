@@ -8,7 +8,7 @@ use super::super::commands::Commands;
 use super::super::marker::Marker;
 use super::super::part::{Outcome, Part};
 use super::super::state;
-use super::{Awaited, HEARTBEAT, Pump};
+use super::{Awaited, HEARTBEAT, Replicator};
 use crate::error::{Error, Result};
 use crate::statement::snapshot;
 use crate::tier;
@@ -17,10 +17,10 @@ use crate::worker::transaction::{self, Isolation};
 /// How often every stream is trimmed, besides what each new entry does.
 const SWEEP: Duration = Duration::from_secs(60);
 
-impl Pump {
+impl Replicator {
     /// Trims the next streams; begins anew after the last. Returns whether that gave an order.
     pub(super) fn order_sweep(&mut self) -> Result<bool> {
-        let Some(wish) = &self.wish else { return Ok(false) };
+        let Some(desired) = &self.desired else { return Ok(false) };
         let after = self.sweep.take().unwrap_or_default();
         let limits = transaction::run(Isolation::ReadCommitted, || {
             tier::lookup::in_use()?;
@@ -34,7 +34,7 @@ impl Pump {
         self.sweep = Some(last.org.clone());
         let mut part = Part::default();
         for stream in limits.iter().filter(|stream| !self.untrimmed.contains(&stream.org)) {
-            part.limit(&stream.org, &wish.template.key(&stream.org), stream.entries, stream.oldest_ms);
+            part.limit(&stream.org, &desired.template.key(&stream.org), stream.entries, stream.oldest_ms);
         }
         self.link.run(part.pack(&self.keys, &marker.to_string()));
         self.awaited = Some(Awaited::Sweep(part, marker, after));

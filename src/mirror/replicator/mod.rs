@@ -2,13 +2,13 @@
 //!
 //! One order is under way at a time. While Redis works on a part the next one is read and made ready.
 
-mod clearing;
+mod desired_config;
+mod epoch_reset;
+mod maintenance;
 mod rebuilding;
 mod resume;
 mod sending;
 mod suspect;
-mod upkeep;
-mod wish;
 
 use std::collections::{HashMap, HashSet};
 use std::mem::{Discriminant, discriminant};
@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 use redis::Value;
 
-use self::clearing::Clearing;
+use self::desired_config::DesiredConfig;
+use self::epoch_reset::EpochReset;
 use self::suspect::Suspect;
-use self::wish::Wish;
 use super::commands::Commands;
 use super::feed::Reading;
 use super::key::OwnKeys;
@@ -43,7 +43,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const OVERTAKEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// What a step came to.
-pub struct Turn {
+pub struct StepResult {
     pub state: State,
     /// Something was achieved since the last failure.
     pub settled: bool,
@@ -63,11 +63,11 @@ enum Awaited {
     /// Whether the last entries sent are there.
     Tail(Vec<LastEntry>),
     /// A transaction of a reset.
-    Reset(Clearing, Part),
+    Reset(EpochReset, Part),
     /// Some of the streams that a registry lists.
-    Registered(Clearing),
+    Registered(EpochReset),
     /// What is under the keys of streams that are to go.
-    Kinds(Clearing),
+    Kinds(EpochReset),
     Part(Box<UnderWay>),
     /// What is under the key of a stream to be made again.
     Kind(Request),
@@ -95,10 +95,10 @@ struct UnderWay {
     resync: Option<i64>,
 }
 
-pub struct Pump {
+pub struct Replicator {
     slot: &'static Slot,
     link: Link,
-    wish: Option<Wish>,
+    desired: Option<DesiredConfig>,
     connected: bool,
     awaited: Option<Awaited>,
     /// No attempt before.
@@ -146,7 +146,7 @@ pub struct Pump {
     pause_noted: bool,
 }
 
-impl Pump {
+impl Replicator {
     pub fn new(slot: &'static Slot) -> std::io::Result<Self> {
         let now = Instant::now();
         // SAFETY: reads the control file's copy in shared memory, and one variable.
@@ -154,7 +154,7 @@ impl Pump {
         Ok(Self {
             slot,
             link: Link::start()?,
-            wish: None,
+            desired: None,
             connected: false,
             awaited: None,
             retry_at: None,
@@ -189,45 +189,45 @@ impl Pump {
     }
 
     /// Does what there is to do now, short of waiting.
-    pub fn step(&mut self) -> Result<Turn> {
+    pub fn step(&mut self) -> Result<StepResult> {
         (self.settled, self.recovered) = (false, false);
         let waiting = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
         if let Some(pause) = waiting.filter(|pause| !pause.is_zero()) {
-            return Ok(self.turn(Some(pause)));
+            return Ok(self.step_result(Some(pause)));
         }
         self.retry_at = None;
-        let wish = self.heed_settings()?;
+        let desired = self.heed_settings()?;
         if self.link.is_busy() {
             let Some(answer) = self.link.answer() else {
                 self.make_ready()?;
-                return Ok(self.turn(None));
+                return Ok(self.step_result(None));
             };
             let awaited = self.awaited.take();
-            if wish.is_none() || wish != self.wish {
+            if desired.is_none() || desired != self.desired {
                 // An answer to what nobody wants to know any more.
                 self.disconnect();
-                return Ok(self.turn(Some(Duration::ZERO)));
+                return Ok(self.step_result(Some(Duration::ZERO)));
             }
             self.heard(awaited, answer)?;
-        } else if wish != self.wish {
+        } else if desired != self.desired {
             self.disconnect();
-            self.wish = wish;
+            self.desired = desired;
             self.new_epoch = None;
         }
-        if self.wish.is_none() {
-            return Ok(Turn { state: State::Off, settled: true, recovered: true, pause: None });
+        if self.desired.is_none() {
+            return Ok(StepResult { state: State::Off, settled: true, recovered: true, pause: None });
         }
         if self.link.is_busy() {
-            return Ok(self.turn(Some(Duration::ZERO)));
+            return Ok(self.step_result(Some(Duration::ZERO)));
         }
         let now = Instant::now();
         let pause = self.next_order(now)?;
-        Ok(self.turn(pause))
+        Ok(self.step_result(pause))
     }
 
-    fn turn(&self, pause: Option<Duration>) -> Turn {
+    fn step_result(&self, pause: Option<Duration>) -> StepResult {
         let state = if self.marker.is_some() { State::Running } else { State::Connecting };
-        Turn { state, settled: self.settled, recovered: self.recovered, pause }
+        StepResult { state, settled: self.settled, recovered: self.recovered, pause }
     }
 
     /// Takes an answer to what was awaited, if that still is.
@@ -269,7 +269,7 @@ impl Pump {
     /// The extension is gone.
     pub fn forget(&mut self) {
         self.disconnect();
-        self.wish = None;
+        self.desired = None;
     }
 
     /// From here on Redis has to be asked where it stands. An answer that is still to come is an answer to nothing: what
@@ -304,9 +304,9 @@ impl Pump {
 
     /// Gives the next order, if there is anything to do. Returns how long to wait if not.
     fn next_order(&mut self, now: Instant) -> Result<Option<Duration>> {
-        let Some(wish) = &self.wish else { return Ok(None) };
+        let Some(desired) = &self.desired else { return Ok(None) };
         if !self.connected {
-            self.link.connect(wish.target.clone());
+            self.link.connect(desired.target.clone());
             self.awaited = Some(Awaited::Connection);
             return Ok(None);
         }
@@ -381,9 +381,9 @@ impl Pump {
             Awaited::Tail(expected) => self.check_tail(&expected, &replies),
             Awaited::Part(under_way) => self.part_answered(*under_way, &replies),
             Awaited::Kind(request) => self.rebuild(request, &replies),
-            Awaited::Reset(clearing, part) => self.reset_written(clearing, &part, &replies),
-            Awaited::Registered(clearing) => self.streams_registered(clearing, &replies),
-            Awaited::Kinds(clearing) => self.clear_streams(clearing, &replies),
+            Awaited::Reset(reset, part) => self.reset_written(reset, &part, &replies),
+            Awaited::Registered(reset) => self.streams_registered(reset, &replies),
+            Awaited::Kinds(reset) => self.clear_streams(reset, &replies),
             Awaited::Sweep(part, marker, after) => self.swept(&part, &replies, marker, after),
             Awaited::Heartbeat => {
                 let held = replies.first().and_then(part::text);

@@ -11,7 +11,7 @@ use super::super::key::OwnKeys;
 use super::super::marker::Marker;
 use super::super::part::{self, Outcome, Part};
 use super::super::state;
-use super::{Awaited, Pump};
+use super::{Awaited, Replicator};
 use crate::error::{Error, Result};
 use crate::statement::snapshot;
 use crate::worker::transaction::{self, Isolation};
@@ -20,7 +20,7 @@ use crate::worker::transaction::{self, Isolation};
 const PAGE: &str = "500";
 
 /// A reset that is going on.
-pub struct Clearing {
+pub struct EpochReset {
     marker: Marker,
     stage: Stage,
     /// Keys that are to go, if they are streams, and the registry that lists each.
@@ -40,75 +40,75 @@ enum Stage {
     Over,
 }
 
-impl Pump {
+impl Replicator {
     /// Removes what has to go, and then writes the new marker.
-    pub(super) fn begin_clearing(&mut self, marker: Marker) -> Result<()> {
+    pub(super) fn begin_reset(&mut self, marker: Marker) -> Result<()> {
         let former =
             transaction::run(Isolation::ReadCommitted, || snapshot::current(state::former_marker_keys))?;
         let mut left: Vec<OwnKeys> = former.into_iter().map(OwnKeys::beside).collect();
         left.push(self.keys.clone());
         let stage = Stage::Registries { left, cursor: "0".to_owned() };
-        self.write_reset(Part::default(), Clearing { marker, stage, doomed: Vec::new() });
+        self.write_reset(Part::default(), EpochReset { marker, stage, doomed: Vec::new() });
         Ok(())
     }
 
-    fn write_reset(&mut self, mut part: Part, clearing: Clearing) {
-        let text = clearing.marker_text();
+    fn write_reset(&mut self, mut part: Part, reset: EpochReset) {
+        let text = reset.marker_text();
         self.link.run(part.pack(&self.keys, &text));
-        self.awaited = Some(Awaited::Reset(clearing, part));
+        self.awaited = Some(Awaited::Reset(reset, part));
     }
 
     /// Goes on behind a transaction of the reset, unless Redis refused it: then the reset begins again, later.
-    pub(super) fn reset_written(&mut self, clearing: Clearing, part: &Part, replies: &[Value]) -> Result<()> {
-        match part.outcome(replies, &clearing.marker_text()) {
-            Outcome::Done(_) if matches!(clearing.stage, Stage::Over) => {
-                self.written(clearing.marker);
+    pub(super) fn reset_written(&mut self, reset: EpochReset, part: &Part, replies: &[Value]) -> Result<()> {
+        match part.outcome(replies, &reset.marker_text()) {
+            Outcome::Done(_) if matches!(reset.stage, Stage::Over) => {
+                self.written(reset.marker);
                 self.new_epoch = None;
                 self.start_sending();
                 Ok(())
             }
-            Outcome::Done(_) => self.go_on_clearing(clearing),
+            Outcome::Done(_) => self.continue_reset(reset),
             Outcome::Overtaken | Outcome::Aborted(_) => self.overtaken(),
             Outcome::Refused(message) => Err(Error::Redis(message)),
         }
     }
 
     /// Asks for what is looked through next.
-    fn go_on_clearing(&mut self, mut clearing: Clearing) -> Result<()> {
-        match &mut clearing.stage {
+    fn continue_reset(&mut self, mut reset: EpochReset) -> Result<()> {
+        match &mut reset.stage {
             Stage::Registries { left, cursor } => {
                 let keys = left.last().unwrap_or(&self.keys);
                 let mut commands = Commands::default();
                 commands.command(&["GET", &keys.marker]);
                 commands.command(&["HSCAN", &keys.registry, cursor, "COUNT", PAGE]);
-                self.ask(Awaited::Registered(clearing), commands);
+                self.ask(Awaited::Registered(reset), commands);
                 Ok(())
             }
             Stage::Orgs { after } => {
                 let orgs = transaction::run(Isolation::ReadCommitted, || {
                     snapshot::current(|| state::orgs_without_rebuild(after))
                 })?;
-                let Some(last) = orgs.last() else { return self.end_clearing(clearing) };
+                let Some(last) = orgs.last() else { return self.end_reset(reset) };
                 after.clone_from(last);
-                let keys = orgs.iter().filter_map(|org| Some(self.wish.as_ref()?.template.key(org)));
-                clearing.doomed = keys.map(|key| (key, self.keys.registry.clone())).collect();
-                self.ask_kinds(clearing);
+                let keys = orgs.iter().filter_map(|org| Some(self.desired.as_ref()?.template.key(org)));
+                reset.doomed = keys.map(|key| (key, self.keys.registry.clone())).collect();
+                self.ask_kinds(reset);
                 Ok(())
             }
             Stage::Over => Ok(()),
         }
     }
 
-    fn end_clearing(&mut self, clearing: Clearing) -> Result<()> {
+    fn end_reset(&mut self, reset: EpochReset) -> Result<()> {
         let mut part = Part::default();
-        part.register("", &clearing.marker.epoch, &self.keys.registry);
-        self.write_reset(part, Clearing { stage: Stage::Over, ..clearing });
+        part.register("", &reset.marker.epoch, &self.keys.registry);
+        self.write_reset(part, EpochReset { stage: Stage::Over, ..reset });
         Ok(())
     }
 
     /// Some streams of a registry are known: those go that are no org's, or no org's any more.
-    pub(super) fn streams_registered(&mut self, mut clearing: Clearing, replies: &[Value]) -> Result<()> {
-        let Stage::Registries { left, cursor } = &mut clearing.stage else { return Ok(()) };
+    pub(super) fn streams_registered(&mut self, mut reset: EpochReset, replies: &[Value]) -> Result<()> {
+        let Stage::Registries { left, cursor } = &mut reset.stage else { return Ok(()) };
         let Some(OwnKeys { marker, registry }) = left.last().cloned() else { return Ok(()) };
         let is_own = registry == self.keys.registry;
         let (mut next, mut streams) = ("0".to_owned(), Vec::new());
@@ -120,7 +120,7 @@ impl Pump {
                 );
             }
             // This database is a copy, and the other one went on: what it has is not ours to remove.
-            Ok(()) if !is_own && is_ahead(replies, &clearing.marker) => {
+            Ok(()) if !is_own && is_ahead(replies, &reset.marker) => {
                 pgrx::log!("tailstream mirror: \"{marker}\" is another server's, which goes on by itself");
             }
             Ok(()) => {
@@ -133,38 +133,38 @@ impl Pump {
         }
         *cursor = next;
         if left.is_empty() {
-            clearing.stage = Stage::Orgs { after: String::new() };
+            reset.stage = Stage::Orgs { after: String::new() };
         }
-        let Some(wish) = &self.wish else { return Ok(()) };
+        let Some(desired) = &self.desired else { return Ok(()) };
         let orgs = streams.iter().map(|(_, org)| org.clone()).collect();
         let known =
             transaction::run(Isolation::ReadCommitted, || snapshot::current(|| state::known_orgs(orgs)))?;
         let is_doomed = |(key, org): &(String, String)| {
-            let is_key_of_today = *key == wish.template.key(org);
+            let is_key_of_today = *key == desired.template.key(org);
             // What another server's registry has under other keys may belong to a database that this one is a copy of.
             !key.is_empty() && (!known.contains(org) && is_key_of_today || is_own && !is_key_of_today)
         };
         let doomed = streams.into_iter().filter(is_doomed).map(|(key, _)| (key, registry.clone()));
-        clearing.doomed = doomed.collect();
-        if clearing.doomed.is_empty() {
-            return self.go_on_clearing(clearing);
+        reset.doomed = doomed.collect();
+        if reset.doomed.is_empty() {
+            return self.continue_reset(reset);
         }
-        self.ask_kinds(clearing);
+        self.ask_kinds(reset);
         Ok(())
     }
 
-    fn ask_kinds(&mut self, clearing: Clearing) {
+    fn ask_kinds(&mut self, reset: EpochReset) {
         let mut commands = Commands::default();
-        for (key, _) in &clearing.doomed {
+        for (key, _) in &reset.doomed {
             commands.command(&["TYPE", key]);
         }
-        self.ask(Awaited::Kinds(clearing), commands);
+        self.ask(Awaited::Kinds(reset), commands);
     }
 
     /// Removes those that are streams, and no others.
-    pub(super) fn clear_streams(&mut self, mut clearing: Clearing, replies: &[Value]) -> Result<()> {
+    pub(super) fn clear_streams(&mut self, mut reset: EpochReset, replies: &[Value]) -> Result<()> {
         let mut part = Part::default();
-        for ((key, registry), kind) in std::mem::take(&mut clearing.doomed).into_iter().zip(replies) {
+        for ((key, registry), kind) in std::mem::take(&mut reset.doomed).into_iter().zip(replies) {
             match part::text(kind).as_deref() {
                 Some("stream") => part.remove(&key, &registry),
                 Some(_) => part.unregister(&key, &registry),
@@ -172,14 +172,14 @@ impl Pump {
             }
         }
         if part.is_empty() {
-            return self.go_on_clearing(clearing);
+            return self.continue_reset(reset);
         }
-        self.write_reset(part, clearing);
+        self.write_reset(part, reset);
         Ok(())
     }
 }
 
-impl Clearing {
+impl EpochReset {
     fn marker_text(&self) -> String {
         if matches!(self.stage, Stage::Over) { self.marker.to_string() } else { self.marker.resetting() }
     }

@@ -3,7 +3,7 @@
 use super::super::key::Template;
 use super::super::link::Target;
 use super::super::{state, status};
-use super::Pump;
+use super::Replicator;
 use crate::error::Result;
 use crate::statement::snapshot;
 use crate::worker::transaction::{self, Isolation};
@@ -11,25 +11,28 @@ use crate::{settings, tier};
 
 /// What the settings ask for.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct DesiredConfig {
     pub target: Target,
     pub template: Template,
 }
 
-impl Pump {
+impl Replicator {
     /// What is wanted now. Also notes in the table when the mirror is switched off and on.
-    pub(super) fn heed_settings(&mut self) -> Result<Option<Wish>> {
+    pub(super) fn heed_settings(&mut self) -> Result<Option<DesiredConfig>> {
         let enabled = settings::mirror_enabled();
         let target = Target::from_settings();
-        let known =
-            self.wish.is_some() && enabled && target.as_ref() == self.wish.as_ref().map(|wish| &wish.target);
-        if known && self.wish.as_ref().is_some_and(|wish| wish.template.is_of(&settings::stream_key())) {
-            return Ok(self.wish.clone());
+        let known = self.desired.is_some()
+            && enabled
+            && target.as_ref() == self.desired.as_ref().map(|desired| &desired.target);
+        if known
+            && self.desired.as_ref().is_some_and(|desired| desired.template.is_of(&settings::stream_key()))
+        {
+            return Ok(self.desired.clone());
         }
         if (enabled && target.is_none()) || (!enabled && self.pause_noted) {
             return Ok(None);
         }
-        let wish = transaction::run(Isolation::ReadCommitted, || {
+        let desired = transaction::run(Isolation::ReadCommitted, || {
             tier::lookup::in_use()?;
             snapshot::current(|| {
                 if enabled {
@@ -39,10 +42,10 @@ impl Pump {
                 }
                 let (true, Some(target)) = (enabled, target) else { return Ok(None) };
                 let template = status::template()?;
-                Ok(Some(Wish { target, template }))
+                Ok(Some(DesiredConfig { target, template }))
             })
         })?;
         self.pause_noted = !enabled;
-        Ok(wish)
+        Ok(desired)
     }
 }
