@@ -8,7 +8,7 @@ use pgrx::{IntoDatum, pg_sys};
 use crate::error::{Error, Result};
 use crate::event::{Event, Inet, STORED_V4, STORED_V6};
 use crate::pg::time::to_postgres_time;
-use crate::statement::raw::unfolded;
+use crate::statement::raw::detoasted;
 
 /// A column of a table.
 pub struct Column {
@@ -160,7 +160,7 @@ impl Row {
 pub unsafe fn inet(value: pg_sys::Datum) -> Option<Inet> {
     // SAFETY: the caller's promise; a packed value has its bytes behind the header, wherever that ends.
     unsafe {
-        let stored = unfolded(value);
+        let stored = detoasted(value);
         let (start, length) = (pgrx::varlena::vardata_any(stored), pgrx::varlena::varsize_any_exhdr(stored));
         Inet::from_stored(core::slice::from_raw_parts(start.cast(), length))
     }

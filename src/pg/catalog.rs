@@ -1,4 +1,4 @@
-//! Look-ups in PostgreSQL's catalogs, without rights and without a query.
+//! Catalog look-ups that need no privileges and run no query.
 
 use core::ffi::CStr;
 

@@ -1,4 +1,4 @@
-//! What talks to PostgreSQL and knows nothing of events: times, catalog look-ups and news of changed relations.
+//! Access to PostgreSQL that knows nothing of events: times, catalog look-ups, relation cache invalidations.
 
 pub mod catalog;
 pub mod relcache;

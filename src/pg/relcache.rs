@@ -1,17 +1,17 @@
-//! News of changed relations, for what this process remembers of them.
+//! Relation cache invalidations, for the caches of this process.
 
 use core::cell::Cell;
 
 use pgrx::{pg_guard, pg_sys};
 
-/// Is told the relation that has changed; `InvalidOid` if any may have.
+/// Receives the relation that has changed; `InvalidOid` if any relation may have changed.
 pub type Callback = fn(pg_sys::Oid);
 
 thread_local! {
     static CALLBACKS: Cell<&'static [Callback]> = const { Cell::new(&[]) };
 }
 
-/// Has PostgreSQL tell these of changes; once, when the library is loaded.
+/// Registers the callbacks; called once, when the library is loaded.
 pub fn on_change(callbacks: &'static [Callback]) {
     CALLBACKS.set(callbacks);
     // SAFETY: the callback lives as long as the process.

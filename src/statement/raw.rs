@@ -271,19 +271,19 @@ impl<'a> RawRow<'a> {
 
     pub fn text(&self, column: usize) -> Option<&str> {
         // SAFETY: a text.
-        self.datum(column).map(|value| unsafe { varlena::text_to_rust_str_unchecked(unfolded(value)) })
+        self.datum(column).map(|value| unsafe { varlena::text_to_rust_str_unchecked(detoasted(value)) })
     }
 }
 
-/// A value of variable length, neither compressed nor external; those are unfolded into memory of the running query.
+/// Returns the value itself, or its decompressed or fetched copy in memory of the running query.
 ///
 /// # Safety
 /// The value must be of variable length, and not NULL.
-pub unsafe fn unfolded(value: pg_sys::Datum) -> *mut pg_sys::varlena {
+pub unsafe fn detoasted(value: pg_sys::Datum) -> *mut pg_sys::varlena {
     let stored = value.cast_mut_ptr();
     // SAFETY: the caller's promise.
     unsafe {
-        // Few are: the function is behind a guard that costs more than the rest of a row's work.
+        // Most values are plain. PostgreSQL's function is behind pgrx's guard, which costs more than reading the value.
         let is_plain = varlena::varatt_is_4b_u(stored)
             || varlena::varatt_is_1b(stored) && !varlena::varatt_is_1b_e(stored);
         if is_plain { stored } else { pg_sys::pg_detoast_datum_packed(stored) }
