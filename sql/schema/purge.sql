@@ -187,9 +187,13 @@ BEGIN
     -- A dropped chunk stays locked until commit, so from the first drop on others may be waiting, also for what
     -- holds up the purge. It therefore waits no longer in all than for one chunk, and then ends as soon as
     -- somebody waits for it; what takes time comes before any drop: first what is to be rescued, one chunk a call.
+    -- A rescue that has its chunks comes before one that still needs some, so that every call gets one done.
     FOR victim IN
-        SELECT x.*, EXISTS (SELECT FROM tailstream.orgs_to_rescue(x.chunk, x.tier, x.retention)) AS rescue
-        FROM tailstream.expired_chunks() x ORDER BY rescue DESC, x.range_end, x.tier
+        SELECT x.*, r.rescue
+        FROM tailstream.expired_chunks() x
+        CROSS JOIN LATERAL (SELECT count(*) > 0 AS rescue, bool_and(tailstream.has_event_chunk(t.new_tier, x.range_start)) AS ready
+                            FROM (SELECT DISTINCT o.new_tier FROM tailstream.orgs_to_rescue(x.chunk, x.tier, x.retention) o) t) r
+        ORDER BY r.rescue DESC, r.ready DESC, x.range_end, x.tier
     LOOP
         CONTINUE WHEN victim.rescue AND give_up IS NOT NULL;
         IF victim.rescue THEN

@@ -58,18 +58,16 @@ fn every_acknowledged_event_is_there_once() {
         let mut others = Vec::new();
         for number in 0..READERS {
             let (scene, random) = (&scene, random.fork(100 + number));
-            others.push(scope.spawn(move || replay(scene, random)));
+            others.push(("a reader", scope.spawn(move || replay(scene, random))));
         }
-        others.push(scope.spawn(|| purge(&scene)));
-        others.push(scope.spawn(|| age(&scene)));
+        others.push(("the purge", scope.spawn(|| purge(&scene))));
+        others.push(("the ageing of events", scope.spawn(|| age(&scene))));
         let failed: Vec<_> = writers.into_iter().filter_map(|writer| writer.join().err()).collect();
         scene.writing.store(false, Ordering::Relaxed);
-        let mut worked = 0;
-        for other in others {
-            worked += usize::from(other.join().expect("a reader or the purge") > 0);
-        }
+        let worked: Vec<_> =
+            others.into_iter().map(|(name, other)| (name, other.join().expect(name))).collect();
         assert!(failed.is_empty(), "{} writers failed", failed.len());
-        assert_eq!(worked, READERS as usize + 2, "one of the others never got to work");
+        assert!(worked.iter().all(|(_, work)| *work > 0), "one of the others never got to work: {worked:?}");
     });
 
     Bookkeeping::check(

@@ -222,6 +222,29 @@ fn what_cannot_be_rescued_keeps_nothing_else_from_it() {
 }
 
 #[test]
+fn a_rescue_that_needs_a_new_chunk_does_not_keep_others_waiting() {
+    let database = database("rescue_order");
+    let mut client = database.connect();
+    let upgrade = |client: &mut Client, org: &str, hours: i32| {
+        let sql = format!(
+            "INSERT INTO tailstream.events (id, created_at, org_id, tier, path)
+             VALUES ({hours}, now() - {hours} * interval '1 hour', '{org}', 1, '/');
+             SELECT ts_set_org_tier('{org}', 'premium')"
+        );
+        client.batch_execute(&sql).expect("an upgraded org");
+    };
+    // The first call makes the chunk; then older events arrive, for which there is none, before each further call.
+    upgrade(&mut client, "org-5", 5);
+    assert_eq!(purge(&mut client), 0);
+    for hours in 6..9 {
+        upgrade(&mut client, &format!("org-{hours}"), hours);
+    }
+    assert_eq!(purge(&mut client), 1);
+    let rescued = "SELECT org_id FROM tailstream.events WHERE tier = 2";
+    assert_eq!(column::<String>(&mut client, rescued), ["org-5"]);
+}
+
+#[test]
 fn chunks_of_a_dropped_tier_go_and_those_of_an_unknown_one_stay() {
     let database = database("dropped_tiers");
     let mut client = database.connect();
