@@ -4,7 +4,6 @@
 #![cfg_attr(any(test, feature = "pg_test"), allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod batch;
-mod call;
 mod error;
 mod failpoint;
 mod ingest;
@@ -17,7 +16,6 @@ mod schema;
 mod sequencer;
 mod session;
 mod settings;
-mod statement;
 mod tier;
 mod worker;
 

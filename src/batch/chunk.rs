@@ -9,7 +9,7 @@ use pgrx::spi::Spi;
 use super::micros;
 use crate::error::{Result, spi};
 use crate::pg::catalog;
-use crate::statement::snapshot;
+use crate::pg::snapshot;
 
 const LOOKING: &str = "looking for chunks";
 

@@ -4,11 +4,11 @@ use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{PgTupleDesc, itemptr, pg_sys};
 
 use crate::ingest::{COLUMNS, Spot};
-use crate::statement::raw::RawRow;
+use crate::pg::streaming::SlotRow;
 
 /// Calls `take` with every row in the blocks that the active snapshot shows, until it returns false. Whatever is not as expected (the chunk
 /// is gone, it is no plain heap, it has not got these columns) comes to no rows.
-pub fn scan(spot: &Spot, mut take: impl FnMut(&RawRow<'_>) -> bool) {
+pub fn scan(spot: &Spot, mut take: impl FnMut(&SlotRow<'_>) -> bool) {
     // SAFETY: takes a lock as any SELECT does, and keeps it; NULL if the relation is gone.
     let relation =
         unsafe { pg_sys::try_relation_open(pg_sys::Oid::from(spot.chunk), pg_sys::AccessShareLock as i32) };
@@ -24,7 +24,7 @@ pub fn scan(spot: &Spot, mut take: impl FnMut(&RawRow<'_>) -> bool) {
                 if !more {
                     break;
                 }
-                more = each(relation, *run, slot, |slot| take(&RawRow::of(slot, Some(&places))));
+                more = each(relation, *run, slot, |slot| take(&SlotRow::of(slot, Some(&places))));
             }
             pg_sys::ExecDropSingleTupleTableSlot(slot);
         }

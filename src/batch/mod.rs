@@ -19,8 +19,9 @@ use pgrx::spi::Spi;
 
 use crate::error::{Error, Result};
 use crate::ingest::{COLUMNS, Spot};
-use crate::statement::raw::{Planning, Plans, RawPlan, RawRow, View};
-use crate::statement::{arg, snapshot, subtransaction};
+use crate::pg::statement::arg;
+use crate::pg::streaming::{PlanCache, PlanCacheMode, SlotRow, StreamingPlan, Visibility};
+use crate::pg::{snapshot, subtransaction};
 use chunk::Chunk;
 
 const CONDITION: &str = "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND id >= $4 AND id < $5";
@@ -56,7 +57,7 @@ pub struct Position {
 
 impl Position {
     /// From a row that begins with `position_columns!()`.
-    pub fn of(row: &RawRow<'_>) -> Result<Self> {
+    pub fn of(row: &SlotRow<'_>) -> Result<Self> {
         let missing = || Error::Internal("a NULL in a position");
         let number = |column| row.int8(column).ok_or_else(missing);
         let small = |column| row.int4(column).ok_or_else(missing);
@@ -81,7 +82,7 @@ impl Position {
 /// Takes events as they are found. What was taken before may turn out to be incomplete: then it comes again.
 pub trait Sink {
     /// Takes a row of `ingest::COLUMNS`; returns whether more may come.
-    fn take(&mut self, row: &RawRow<'_>) -> bool;
+    fn take(&mut self, row: &SlotRow<'_>) -> bool;
 
     /// Forgets what was taken.
     fn clear(&mut self);
@@ -89,7 +90,7 @@ pub trait Sink {
 
 thread_local! {
     /// By chunk; the hypertable has no number.
-    static PLANS: Plans<u32> = Plans::default();
+    static PLANS: PlanCache<u32> = PlanCache::default();
 }
 
 /// A search for the events of one batch.
@@ -111,7 +112,7 @@ impl<'a> Search<'a> {
     }
 
     /// Passes an event on that was not found before.
-    fn take(&mut self, row: &RawRow<'_>) -> bool {
+    fn take(&mut self, row: &SlotRow<'_>) -> bool {
         if let Some(id) = row.int8(0).filter(|id| self.ids.contains(id)) {
             let offset = (id - self.ids.start) as usize;
             let (word, bit) = (&mut self.found[offset / 64], 1 << (offset % 64));
@@ -163,7 +164,7 @@ impl<'a> Search<'a> {
         let values = [org, first.into(), last.into(), self.ids.start.into(), self.ids.end.into()].map(Some);
         Spi::connect_mut(|_| {
             let plan = plan(chunk)?;
-            plan.each(values, View::Active, |row| self.take(&row))
+            plan.each(values, Visibility::ActiveSnapshot, |row| self.take(&row))
         })
     }
 }
@@ -200,14 +201,14 @@ pub fn micros(time: TimestampWithTimeZone) -> i64 {
     pg_sys::TimestampTz::from(time)
 }
 
-fn plan(chunk: pg_sys::Oid) -> Result<RawPlan> {
+fn plan(chunk: pg_sys::Oid) -> Result<StreamingPlan> {
     let make = |_: &u32| {
         let table =
             if chunk == pg_sys::InvalidOid { "tailstream.events".to_owned() } else { name_of(chunk)? };
         let sql = format!("SELECT {} FROM {table} WHERE {CONDITION}", column_names());
         // A plan of the hypertable for any times opens all its chunks.
-        let planning = if chunk == pg_sys::InvalidOid { Planning::EachCall } else { Planning::Automatic };
-        RawPlan::new(&sql, &ARGUMENTS, planning)
+        let planning = if chunk == pg_sys::InvalidOid { PlanCacheMode::Custom } else { PlanCacheMode::Auto };
+        StreamingPlan::new(&sql, &ARGUMENTS, planning)
     };
     PLANS.with(|plans| plans.get(&chunk.to_u32(), make))
 }

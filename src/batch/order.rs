@@ -9,9 +9,9 @@ use pgrx::spi::Spi;
 use pgrx::{IntoDatum, PgBuiltInOids, pg_sys};
 
 use crate::error::{Error, Result};
+use crate::pg::streaming::{SlotRow, StreamingPlan, Visibility};
 use crate::pg::time;
-use crate::statement::raw::{RawPlan, RawRow, View};
-use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, backward, forward};
+use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans, backward, forward};
 
 /// What positions are read first, and then four times as much each time: microseconds. A chunk of them has as much unless it
 /// was changed.
@@ -52,7 +52,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    fn of(row: &RawRow<'_>) -> Result<Self> {
+    fn of(row: &SlotRow<'_>) -> Result<Self> {
         let number = |column| row.int8(column).ok_or(Error::Internal("a NULL in a position"));
         Ok(Self {
             seq: number(0)?,
@@ -203,7 +203,7 @@ fn query(condition: &str, order: &str) -> String {
 }
 
 fn in_stretch(
-    plan: impl Fn() -> Result<RawPlan>,
+    plan: impl Fn() -> Result<StreamingPlan>,
     (start, end): (i64, i64),
     (seq, org, at): Sought<'_>,
 ) -> Result<Option<Mark>> {
@@ -211,7 +211,7 @@ fn in_stretch(
     let values = [Some(start.into()), Some(end.into()), Some(seq.into()), org, Some(at.into())];
     let mut found = None;
     Spi::connect_mut(|_| {
-        plan()?.each(values, View::Active, |row| {
+        plan()?.each(values, Visibility::ActiveSnapshot, |row| {
             found = Some(Mark::of(&row));
             false
         })

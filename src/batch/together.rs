@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use super::{Position, chunk, heap, micros};
 use crate::error::Result;
 use crate::ingest::Spot;
-use crate::statement::raw::RawRow;
-use crate::statement::subtransaction;
+use crate::pg::streaming::SlotRow;
+use crate::pg::subtransaction;
 
 /// One of the batches that are read.
 struct Sought {
@@ -23,7 +23,7 @@ struct Sought {
 /// each once and in any order, until that breaks. Returns of which batches all was found; whatever was not has to be asked for.
 pub fn read(
     positions: &[Position],
-    mut take: impl FnMut(usize, &RawRow<'_>) -> ControlFlow<()>,
+    mut take: impl FnMut(usize, &SlotRow<'_>) -> ControlFlow<()>,
 ) -> Result<Vec<bool>> {
     let mut complete = vec![false; positions.len()];
     let mut by_batch = HashMap::new();

@@ -13,17 +13,18 @@ use super::lane::Stored;
 use super::lane::spot::Spot;
 use crate::error::{Error, Result};
 use crate::event::{Event, Rejection};
+use crate::pg::statement::Statement;
+use crate::pg::statement::arg;
+use crate::pg::streaming::StreamingStatement;
 use crate::pg::time::{self, to_postgres_time};
 use crate::settings;
-use crate::statement::arg;
-use crate::statement::{LatestQuery, Statement};
 
 /// Rejected events written by one statement; their text is held twice meanwhile.
 const QUARANTINE_PART: usize = 1_000;
 
 thread_local! {
-    static FIND: LatestQuery = const { LatestQuery::new(
-        c"SELECT batch_id, accepted::int8, rejected::int8, expired::int8, payload_hash FROM tailstream.batches
+    static FIND: StreamingStatement = const { StreamingStatement::new(
+        "SELECT batch_id, accepted::int8, rejected::int8, expired::int8, payload_hash FROM tailstream.batches
           WHERE org_id = $1 AND idempotency_key = $2 AND received_at > $3
           ORDER BY received_at DESC LIMIT 1",
         &[TEXTOID, TEXTOID, TIMESTAMPTZOID],
@@ -71,7 +72,7 @@ impl<'a> Key<'a> {
 pub fn find(org: &str, key: &Key) -> Result<Option<Outcome>> {
     let since = to_postgres_time(time::now() - settings::idempotency_window());
     let (Some(org), Some(text)) = (org.into_datum(), key.text.into_datum()) else { return Ok(None) };
-    let found = FIND.with(|find| find.first(&mut [org, text, pg_sys::Datum::from(since)]))?;
+    let found = FIND.with(|find| find.first_committed([org, text, pg_sys::Datum::from(since)]))?;
     let Some([batch_id, accepted, rejected, expired, payload_hash]) = found else { return Ok(None) };
     // Rows of before there were hashes match whatever comes.
     if payload_hash != 0 && payload_hash != key.payload_hash {

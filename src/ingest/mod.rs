@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-use crate::call::{composite_result, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::event::{Format, OnInvalid};
 use crate::locks;
 use crate::metrics;
 use crate::metrics::counter::{Counter, Timer};
+use crate::pg::function::{composite_result, pg_function, text_argument};
 use crate::session::org_scope;
 use batch::{Outcome, Request};
 

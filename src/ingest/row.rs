@@ -7,8 +7,8 @@ use pgrx::{IntoDatum, pg_sys};
 
 use crate::error::{Error, Result};
 use crate::event::{Event, Inet, STORED_V4, STORED_V6};
+use crate::pg::streaming::detoasted;
 use crate::pg::time::to_postgres_time;
-use crate::statement::raw::detoasted;
 
 /// A column of a table.
 pub struct Column {

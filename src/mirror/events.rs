@@ -8,8 +8,8 @@ use crate::batch::{self, Position, Sink, together};
 use crate::error::Result;
 use crate::event::{EventColumns, encode, encoded_length};
 use crate::ingest::{inet, jsonb_text};
+use crate::pg::streaming::SlotRow;
 use crate::pg::time::to_unix_time;
-use crate::statement::raw::RawRow;
 
 /// Bytes of entries that are read at once; one event may be larger.
 const MAX_GATHERED: usize = 4 * MAX_BYTES;
@@ -80,7 +80,7 @@ impl Gathered<'_> {
 }
 
 impl Sink for Gathered<'_> {
-    fn take(&mut self, row: &RawRow<'_>) -> bool {
+    fn take(&mut self, row: &SlotRow<'_>) -> bool {
         match entry(row, self.position, self.most) {
             Ok(entry) => {
                 self.bytes += entry.data.len();
@@ -102,7 +102,7 @@ const LONGEST_ESCAPE: usize = 6;
 
 /// The entry for an event, or the event's id and how many bytes its JSON has at least, if those are more than `most`. Then
 /// it is not written at all: it may be larger than there is memory.
-fn entry(row: &RawRow<'_>, position: &Position, most: usize) -> core::result::Result<Entry, (i64, usize)> {
+fn entry(row: &SlotRow<'_>, position: &Position, most: usize) -> core::result::Result<Entry, (i64, usize)> {
     let event_id = row.int8(0).unwrap_or_default();
     let created_at = to_unix_time(row.int8(1).unwrap_or_default());
     let columns = EventColumns {

@@ -17,10 +17,10 @@ use super::window;
 use crate::batch::order::{self, STRETCH};
 use crate::batch::{POSITION_COLUMNS, Position, position_columns};
 use crate::error::{Error, Result};
+use crate::pg::snapshot;
+use crate::pg::streaming::{SlotRow, Visibility};
 use crate::pg::time::{self, to_postgres_time, to_unix_time};
-use crate::statement::raw::{RawRow, View};
-use crate::statement::snapshot;
-use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, forward};
+use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans, forward};
 
 /// Positions looked at in one transaction.
 const MAX_POSITIONS: i64 = 1_024;
@@ -256,7 +256,7 @@ fn in_stretch(seq: i64, (from, to): (i64, i64), found: &mut Vec<(Position, Strin
     let mut failed = None;
     Spi::connect_mut(|_| {
         let plan = PLANS.with(|plans| plans.get(sql, (from, to)))?;
-        plan.each(values, View::Active, |row| {
+        plan.each(values, Visibility::ActiveSnapshot, |row| {
             match of_any_org(&row) {
                 Ok(position) => found.push(position),
                 Err(error) => failed = Some(error),
@@ -268,7 +268,7 @@ fn in_stretch(seq: i64, (from, to): (i64, i64), found: &mut Vec<(Position, Strin
 }
 
 /// A row of the query above.
-fn of_any_org(row: &RawRow<'_>) -> Result<(Position, String, u64)> {
+fn of_any_org(row: &SlotRow<'_>) -> Result<(Position, String, u64)> {
     let missing = || Error::Internal("a NULL in a position");
     let org = row.text(POSITION_COLUMNS).ok_or_else(missing)?;
     let xid = row.int8(POSITION_COLUMNS + 1).ok_or_else(missing)?;

@@ -7,8 +7,8 @@ use pgrx::prelude::*;
 
 use super::window;
 use crate::error::{Result, spi};
+use crate::pg::statement::{Statement, arg};
 use crate::sequencer::Snapshot;
-use crate::statement::{Statement, arg};
 use crate::tier::cache;
 
 /// Beyond it the memory is cleared.

@@ -13,8 +13,9 @@ use super::marker::{Cursor, Marker};
 use super::window;
 use crate::batch::order;
 use crate::error::{Error, Result, spi};
-use crate::statement::raw::{Planning, Plans, RawPlan, View};
-use crate::statement::{Statement, arg, snapshot};
+use crate::pg::snapshot;
+use crate::pg::statement::{Statement, arg};
+use crate::pg::streaming::{PlanCache, PlanCacheMode, StreamingPlan, Visibility};
 
 /// Positions looked at for what was sent last.
 const TAIL: i64 = 1_099;
@@ -29,7 +30,7 @@ thread_local! {
         "reading how old entries may be",
         "SELECT (extract(epoch FROM clock_timestamp() - max(t.stream_age) - timestamptz '2000-01-01 00:00:00+00') * 1000000)::bigint
          FROM tailstream.tiers t", &[]) };
-    static TAIL_PLAN: Plans<String> = Plans::default();
+    static TAIL_PLAN: PlanCache<String> = PlanCache::default();
     static LOAD: Statement = const { Statement::new(
         "reading the mirror's state",
         "SELECT (SELECT m.epoch FROM tailstream.mirror m), coalesce((SELECT m.stream_key FROM tailstream.mirror m), ''),
@@ -291,9 +292,9 @@ pub fn tail(cursor: Cursor) -> Result<Vec<LastEntry>> {
         let values = [first, cursor.seq, i64::from(cursor.offset), since].map(|value| Some(value.into()));
         Spi::connect_mut(|_| {
             let plan = TAIL_PLAN.with(|plans| {
-                plans.get(TAIL_SQL, |sql| RawPlan::new(sql, &TAIL_TYPES, Planning::EachCall))
+                plans.get(TAIL_SQL, |sql| StreamingPlan::new(sql, &TAIL_TYPES, PlanCacheMode::Custom))
             })?;
-            plan.each(values, View::Active, |row| {
+            plan.each(values, Visibility::ActiveSnapshot, |row| {
                 let numbers = (row.int8(1), row.int8(2), row.int8(3));
                 let (Some(org), (Some(xid), Some(ms), Some(seq))) = (row.text(0), numbers) else {
                     failed = true;

@@ -14,10 +14,10 @@ use super::marker::Cursor;
 use crate::batch::order::{self, STRETCH};
 use crate::batch::{Position, position_columns};
 use crate::error::{Error, Result};
+use crate::pg::snapshot;
+use crate::pg::streaming::{SlotRow, StreamingStatement, Visibility};
 use crate::pg::time::to_postgres_time;
-use crate::statement::raw::{RawRow, RawStatement, View};
-use crate::statement::snapshot;
-use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, backward, forward};
+use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans, backward, forward};
 
 /// Org, from, to, first number, the number behind the last, limit, what was left out.
 const ARGUMENTS: [PgBuiltInOids; 7] =
@@ -28,7 +28,7 @@ const CONDITION: &str =
 
 thread_local! {
     static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
-    static WINDOW: RawStatement = const { RawStatement::new(
+    static WINDOW: StreamingStatement = const { StreamingStatement::new(
         // Beyond the last time that TimescaleDB can look for chunks of, all times are alike: nothing is placed then.
         "SELECT least(greatest(clock_timestamp() - least(t.stream_age, interval '36500 days') + interval '1 microsecond',
                                o.mirror_from), timestamptz '9999-12-31 00:00:00+00'), t.stream_entries,
@@ -57,7 +57,7 @@ impl Window {
     fn of(org: &str) -> Result<Option<Self>> {
         let mut window = None;
         WINDOW.with(|statement| {
-            statement.each([org.into_datum()], View::New, |row| {
+            statement.each([org.into_datum()], Visibility::NewSnapshot, |row| {
                 window = Some(Self {
                     since: row.int8(0).unwrap_or(i64::MIN),
                     entries: row.int8(1).unwrap_or(1),
@@ -77,7 +77,7 @@ impl Window {
         (columns, order): (&str, &str),
         (start, end): (i64, i64),
         (from, before, most): (i64, i64, i64),
-        take: impl FnMut(RawRow<'_>) -> bool,
+        take: impl FnMut(SlotRow<'_>) -> bool,
     ) -> Result<()> {
         let Some(after_seq) = self.after_seq else { return Ok(()) };
         let sql =
@@ -93,7 +93,7 @@ impl Window {
         ];
         Spi::connect_mut(|_| {
             let plan = PLANS.with(|plans| plans.get(sql, (start, end)))?;
-            plan.each(values, View::Active, take)
+            plan.each(values, Visibility::ActiveSnapshot, take)
         })
     }
 }

@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
-use crate::statement::table;
+use crate::pg::table_scan;
 
 /// The schema of our tables.
 pub fn schema() -> Result<pg_sys::Oid> {
@@ -31,7 +31,7 @@ pub fn role_setting(name: &str) -> Option<String> {
         (pg_sys::MyDatabaseId, pg_sys::GetSessionUserId(), settings)
     };
     let mut found: Option<((bool, bool), String)> = None;
-    table::scan(settings, |row| {
+    table_scan::scan(settings, |row| {
         let (Some(of_database), Some(of_role), Some(entries)) =
             (row.value::<pg_sys::Oid>(1), row.value::<pg_sys::Oid>(2), row.value::<Vec<Option<String>>>(3))
         else {
@@ -52,7 +52,7 @@ pub fn role_setting(name: &str) -> Option<String> {
 /// All databases of the server that one can connect to. Needs no database itself.
 pub fn databases() -> Vec<(pg_sys::Oid, String)> {
     let mut found = Vec::new();
-    table::scan(pg_sys::DatabaseRelationId, |row| {
+    table_scan::scan(pg_sys::DatabaseRelationId, |row| {
         let name = row.value::<&CStr>(2).filter(|_| row.value::<bool>(7) == Some(true));
         if let (Some(oid), Some(name)) = (row.value::<pg_sys::Oid>(1), name) {
             found.push((oid, name.to_string_lossy().into_owned()));

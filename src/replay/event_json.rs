@@ -5,10 +5,10 @@ use std::num::NonZeroUsize;
 
 use pgrx::{FromDatum, PgTupleDesc, pg_sys};
 
-use crate::call::pg_function;
 use crate::error::{Error, Result, report};
 use crate::event::{EventColumns, encode};
 use crate::ingest::{inet, jsonb_text};
+use crate::pg::function::pg_function;
 use crate::pg::time::to_unix_time;
 
 pg_function! {

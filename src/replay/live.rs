@@ -17,8 +17,9 @@ use crate::batch::order::{self, Kept};
 use crate::error::{Error, Result, report};
 use crate::metrics;
 use crate::mirror;
+use crate::pg::statement::{Statement, arg};
+use crate::pg::{snapshot, subtransaction};
 use crate::session::org_scope;
-use crate::statement::{Statement, arg, snapshot, subtransaction};
 
 thread_local! {
     static MIRRORED: Statement = const { Statement::new(

@@ -2,10 +2,10 @@
 
 use pgrx::{IntoDatum, pg_sys, varlena};
 
-use crate::call::{pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics;
 use crate::metrics::counter::Counter;
+use crate::pg::function::{pg_function, text_argument};
 use crate::pg::time;
 use crate::session::org_scope;
 use crate::tier::{cache, retention};

@@ -12,10 +12,11 @@ use super::snapshot_tracker::{Ledger, Sequenced, Snapshot, SnapshotTracker};
 use super::{Order, committing, sequence};
 use crate::batch::order;
 use crate::error::{Error, Result, spi};
+use crate::pg::snapshot;
+use crate::pg::statement::{Statement, arg};
+use crate::pg::streaming::{SlotRow, Visibility};
 use crate::pg::time::to_postgres_time;
-use crate::statement::raw::{RawRow, View};
-use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans};
-use crate::statement::{Statement, arg, snapshot};
+use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans};
 
 /// Transaction, batch, limit, and the earliest receive time.
 const POLL: [PgBuiltInOids; 4] = [XID8OID, INT8OID, INT8OID, TIMESTAMPTZOID];
@@ -104,7 +105,7 @@ fn batches(condition: &str, (xid, after): (u64, i64), since: i64, limit: usize) 
     let mut found = Vec::new();
     Spi::connect_mut(|_| {
         let plan = POLLS.with(|plans| plans.get(sql, (since, i64::MAX)))?;
-        plan.each(values, View::New, |row| {
+        plan.each(values, Visibility::NewSnapshot, |row| {
             found.push(batch(&row));
             true
         })
@@ -112,7 +113,7 @@ fn batches(condition: &str, (xid, after): (u64, i64), since: i64, limit: usize) 
     found.into_iter().collect()
 }
 
-fn batch(row: &RawRow<'_>) -> Result<Batch> {
+fn batch(row: &SlotRow<'_>) -> Result<Batch> {
     let missing = || Error::Internal("a NULL in the ledger");
     let number = |column| row.int8(column).ok_or_else(missing);
     let small = |column| row.int4(column).ok_or_else(missing);

@@ -266,7 +266,7 @@ fn define_mirror_settings() {
     );
 }
 
-/// Plans and remembered floors may carry what a session may see, so none survives a change.
+/// PlanCache and remembered floors may carry what a session may see, so none survives a change.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn org_assigned(_new: *const core::ffi::c_char, _extra: *mut core::ffi::c_void) {
     ORG_CHANGES.fetch_add(1, Ordering::Relaxed);

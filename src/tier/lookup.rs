@@ -6,7 +6,7 @@ use pgrx::{IntoDatum, pg_sys};
 use super::retention;
 use crate::error::{Error, Result};
 use crate::pg::catalog;
-use crate::statement::table::{self, Key};
+use crate::pg::table_scan::{self, ScanKey};
 
 /// A tier as far as ingest and replay need to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Tables {
     pub fn org(&self, org: &str) -> Option<OrgRow> {
         let mut found = None;
         let key = org.into_datum()?;
-        table::scan_index(self.orgs, self.orgs_key, &[Key::text(1, key)], |row| {
+        table_scan::scan_index(self.orgs, self.orgs_key, &[ScanKey::text(1, key)], |row| {
             // A timestamptz is a number of microseconds.
             let lost_before = row.value::<i64>(8).unwrap_or(i64::MIN);
             let known = row.value::<i16>(2).zip(row.value::<i64>(3));
@@ -69,7 +69,7 @@ impl Tables {
     /// All tiers, and which of them orgs get that nobody gave one.
     pub fn tiers(&self) -> (Vec<Tier>, Option<Tier>) {
         let (mut tiers, mut default) = (Vec::new(), None);
-        table::scan(self.tiers, |row| {
+        table_scan::scan(self.tiers, |row| {
             let (Some(id), Some(name), Some(kept)) =
                 (row.value::<i16>(1), row.value::<String>(2), row.value::<pgrx::datum::Interval>(3))
             else {
@@ -105,6 +105,6 @@ pub fn positions() -> Result<pg_sys::Oid> {
 /// The key that tokens are sealed with, from its table.
 pub fn token_key(table: pg_sys::Oid) -> Result<Vec<u8>> {
     let mut key = None;
-    table::scan(table, |row| key = row.value::<Vec<u8>>(2));
+    table_scan::scan(table, |row| key = row.value::<Vec<u8>>(2));
     key.ok_or(Error::Internal("no key for tokens"))
 }

@@ -6,7 +6,7 @@ pub mod retention;
 
 use pgrx::pg_sys;
 
-use crate::call::pg_function;
+use crate::pg::function::pg_function;
 use crate::worker::commit;
 
 pg_function! {

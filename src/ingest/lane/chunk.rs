@@ -8,8 +8,8 @@ use pgrx::pg_sys::BuiltinOid::OIDOID;
 use pgrx::prelude::*;
 
 use crate::error::Result;
+use crate::pg::streaming::StreamingStatement;
 use crate::pg::time::to_unix_time;
-use crate::statement::LatestQuery;
 
 /// Chunks remembered per session; beyond it all are forgotten and learnt again.
 const MAX_CHUNKS: usize = 4_096;
@@ -25,13 +25,13 @@ pub struct Chunk {
 thread_local! {
     static CHUNKS: RefCell<HashMap<i16, Vec<Chunk>>> = RefCell::default();
     static POSSIBLE: Cell<Option<bool>> = const { Cell::new(None) };
-    static RANGE: LatestQuery = const { LatestQuery::new(
-        c"SELECT r.range_start, r.range_end FROM tailstream.chunk_range($1, 'created_at') r
+    static RANGE: StreamingStatement = const { StreamingStatement::new(
+        "SELECT r.range_start, r.range_end FROM tailstream.chunk_range($1, 'created_at') r
           WHERE r.range_start IS NOT NULL AND r.range_end IS NOT NULL",
         &[OIDOID],
     ) };
-    static PLAIN: LatestQuery = const { LatestQuery::new(
-        c"SELECT 1::pg_catalog.int8 FROM _timescaledb_catalog.chunk c
+    static PLAIN: StreamingStatement = const { StreamingStatement::new(
+        "SELECT 1::pg_catalog.int8 FROM _timescaledb_catalog.chunk c
           WHERE c.id OPERATOR(pg_catalog.=) _timescaledb_functions.chunk_id_from_relid($1)
             AND c.status OPERATOR(pg_catalog.=) 0
             AND NOT EXISTS (SELECT FROM _timescaledb_catalog.continuous_agg a
@@ -68,7 +68,7 @@ pub fn known(tier: i16, time: i64) -> Option<Chunk> {
 
 /// Remembers a chunk, unless it has no bounds: then it is none that we made.
 pub fn learn(tier: i16, relation: pg_sys::Oid) -> Result<()> {
-    let range = RANGE.with(|range| range.first(&mut [relation.into()]))?;
+    let range = RANGE.with(|range| range.first_committed([relation.into()]))?;
     let Some([start, end]) = range else { return Ok(()) };
     let chunk = Chunk { relation, start: to_unix_time(start), end: to_unix_time(end) };
     CHUNKS.with_borrow_mut(|chunks| {
@@ -107,6 +107,6 @@ pub fn forget(relation: pg_sys::Oid) {
 /// Whether the chunk is neither compressed nor frozen nor watched by a continuous aggregate. Ask only
 /// while holding a lock that keeps all of that out until the end of the transaction.
 pub fn is_plain(relation: pg_sys::Oid) -> Result<bool> {
-    let plain = PLAIN.with(|plain| plain.first::<1>(&mut [relation.into()]))?;
+    let plain = PLAIN.with(|plain| plain.first_committed::<1, 1>([relation.into()]))?;
     Ok(plain.is_some())
 }

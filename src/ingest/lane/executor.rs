@@ -13,8 +13,8 @@ use pgrx::spi::SpiHeapTupleData;
 use super::Rows;
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::pg::statement::{Statement, arg, column};
 use crate::pg::time::to_postgres_time;
-use crate::statement::{Statement, arg, column};
 
 /// Rows per statement: their values are held three times while it runs.
 const PART: usize = 10_000;

@@ -14,8 +14,8 @@ use std::time::Instant;
 use pgrx::pg_sys;
 
 use super::batch;
-use crate::call::pg_function;
 use crate::error::{Error, Result, report};
+use crate::pg::function::pg_function;
 use crate::pg::time;
 use inserted::Inserted;
 

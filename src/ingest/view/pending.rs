@@ -14,8 +14,8 @@ use super::super::batch::{self, OFFSET_BITS};
 use crate::error::Result;
 use crate::event::Event;
 use crate::locks;
+use crate::pg::snapshot;
 use crate::session::org_scope;
-use crate::statement::snapshot;
 
 /// Events that one batch has ids for.
 const MAX_EVENTS: usize = 1 << OFFSET_BITS;

@@ -5,7 +5,7 @@ use super::super::link::Target;
 use super::super::{state, status};
 use super::Replicator;
 use crate::error::Result;
-use crate::statement::snapshot;
+use crate::pg::snapshot;
 use crate::worker::transaction::{self, Isolation};
 use crate::{settings, tier};
 

@@ -13,7 +13,7 @@ use super::super::part::{self, Outcome, Part};
 use super::super::state;
 use super::{Awaited, Replicator};
 use crate::error::{Error, Result};
-use crate::statement::snapshot;
+use crate::pg::snapshot;
 use crate::worker::transaction::{self, Isolation};
 
 /// Streams of a registry that are asked for at a time, roughly.

@@ -10,7 +10,7 @@ use super::super::part::{Outcome, Part};
 use super::super::state;
 use super::{Awaited, HEARTBEAT, Replicator};
 use crate::error::{Error, Result};
-use crate::statement::snapshot;
+use crate::pg::snapshot;
 use crate::tier;
 use crate::worker::transaction::{self, Isolation};
 

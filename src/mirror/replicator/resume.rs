@@ -14,8 +14,8 @@ use super::super::state::{self, LastEntry};
 use super::{Awaited, Replicator};
 use crate::error::Result;
 use crate::failpoint::failpoint;
+use crate::pg::snapshot;
 use crate::pg::time;
-use crate::statement::snapshot;
 use crate::tier;
 use crate::worker::transaction::{self, Isolation};
 

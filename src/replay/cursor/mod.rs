@@ -7,10 +7,11 @@ mod wait;
 
 use pgrx::pg_sys;
 
-use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
-use crate::locks::{self, Taken};
+use crate::locks;
 use crate::metrics;
+use crate::pg::function::{argument, pg_function, text_argument};
+use crate::pg::object_lock::Acquired;
 use crate::replay::filter::Filter;
 use crate::replay::page::{filter_argument, quoted};
 use crate::replay::page::{request, rewind_check};
@@ -82,7 +83,7 @@ pg_function! {
 /// `tailstream.try_lock_cursor(cursor_id bigint) → boolean`
 #[pgrx::pg_extern(sql = false)]
 fn try_lock_cursor(cursor_id: i64) -> bool {
-    report(locks::cursor(cursor_id, true)) != Taken::No
+    report(locks::cursor(cursor_id, true)) != Acquired::No
 }
 
 unsafe fn start_text<'a>(fcinfo: pg_sys::FunctionCallInfo, index: usize) -> Result<StartPosition<'a>> {

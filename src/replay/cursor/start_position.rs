@@ -7,13 +7,14 @@ use pgrx::prelude::*;
 use super::store::Standing;
 use crate::batch::order::{self, Mark};
 use crate::error::{Error, Result, spi};
+use crate::pg::statement::{Statement, arg};
 use crate::pg::time::to_unix_time;
+use crate::pg::{snapshot, subtransaction};
 use crate::replay::check_start;
 use crate::replay::page::commit_order::Next;
 use crate::replay::page::request::{self, ALWAYS, in_range};
 use crate::replay::page::rewind_check;
 use crate::replay::token::{self, Place};
-use crate::statement::{Statement, arg, snapshot, subtransaction};
 
 /// Microseconds that an event may be ahead of the clock at the most: the range of max_future_skew.
 const MAX_AHEAD: i64 = 24 * 3_600 * 1_000_000;

@@ -12,8 +12,12 @@ use pgrx::prelude::*;
 use pgrx::{FromDatum, pg_sys};
 
 use crate::error::{Error, Result};
-use crate::locks::{self, Taken};
+use crate::locks;
 use crate::pg::catalog;
+use crate::pg::object_lock::Acquired;
+use crate::pg::statement::{Statement, arg};
+use crate::pg::streaming::StreamingStatement;
+use crate::pg::table_scan::{self, ScanKey, ScannedRow};
 use crate::pg::time::to_unix_time;
 use crate::replay::page::commit_order::Next;
 use crate::replay::page::gap::from_ms;
@@ -22,8 +26,6 @@ use crate::replay::page::rows::datum;
 use crate::replay::token::Place;
 use crate::session::org_scope;
 use crate::settings;
-use crate::statement::table::{self, Key, Row};
-use crate::statement::{LatestQuery, Statement, arg};
 
 // Columns of tailstream.durable_cursors.
 const CURSOR_ID: usize = 1;
@@ -46,8 +48,8 @@ thread_local! {
         "INSERT INTO tailstream.durable_cursors (name, org_id, by_arrival, filter, place_at, place_id, place_offset, reach, reach_seq, life)
          VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING cursor_id",
         &[TEXTOID, TEXTOID, BOOLOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
-    static COUNT: LatestQuery = const { LatestQuery::new(
-        c"SELECT count(*) FROM (SELECT FROM tailstream.durable_cursors c WHERE c.org_id = $1 AND c.last_active >= $2 LIMIT $3) c",
+    static COUNT: StreamingStatement = const { StreamingStatement::new(
+        "SELECT count(*) FROM (SELECT FROM tailstream.durable_cursors c WHERE c.org_id = $1 AND c.last_active >= $2 LIMIT $3) c",
         &[TEXTOID, TIMESTAMPTZOID, INT8OID]) };
     static DROP: Statement = const { Statement::new(
         "dropping a cursor", "DELETE FROM tailstream.durable_cursors WHERE cursor_id = $1", &[INT8OID]) };
@@ -115,7 +117,7 @@ impl Standing {
 pub fn acquire(name: &str, org: Option<&str>, nowait: bool) -> Result<DurableCursor> {
     let (cursor, taken) = lock(name, org, nowait)?;
     // Whoever works on what it gave may take as long as that takes.
-    if cursor.has_expired() && taken != Taken::Before {
+    if cursor.has_expired() && taken != Acquired::Before {
         return Err(Error::ExpiredCursor(name.to_owned()));
     }
     Ok(cursor)
@@ -126,7 +128,7 @@ pub fn acquire_any(name: &str, org: Option<&str>) -> Result<DurableCursor> {
     lock(name, org, false).map(|(cursor, _)| cursor)
 }
 
-fn lock(name: &str, org: Option<&str>, nowait: bool) -> Result<(DurableCursor, Taken)> {
+fn lock(name: &str, org: Option<&str>, nowait: bool) -> Result<(DurableCursor, Acquired)> {
     require_primary()?;
     let bound = org_scope::bound_org();
     if let Some(org) = org {
@@ -134,7 +136,7 @@ fn lock(name: &str, org: Option<&str>, nowait: bool) -> Result<(DurableCursor, T
     }
     let id = find(name, org.or(bound.as_deref()))?;
     let taken = locks::cursor(id, nowait)?;
-    if taken == Taken::No {
+    if taken == Acquired::No {
         return Err(Error::CursorInUse(name.to_owned()));
     }
     // While this waited it may have gone.
@@ -158,9 +160,9 @@ pub fn peek(name: &str, org: &str) -> Result<Option<DurableCursor>> {
 }
 
 fn find(name: &str, org: Option<&str>) -> Result<i64> {
-    let mut keys = vec![Key::text(NAME, datum(name)?)];
+    let mut keys = vec![ScanKey::text(NAME, datum(name)?)];
     if let Some(org) = org {
-        keys.push(Key::text(ORG_ID, datum(org)?));
+        keys.push(ScanKey::text(ORG_ID, datum(org)?));
     }
     let mut found = Vec::new();
     scan(c"durable_cursors_name_org_id_key", &keys, |row| found.push(row.value::<i64>(CURSOR_ID)))?;
@@ -174,21 +176,21 @@ fn find(name: &str, org: Option<&str>) -> Result<i64> {
 /// The cursor as it is committed now, or changed by this transaction.
 fn read(id: i64) -> Result<Option<DurableCursor>> {
     let mut found = None;
-    scan(c"durable_cursors_pkey", &[Key::int8(CURSOR_ID, id)], |row| found = Some(cursor(row)))?;
+    scan(c"durable_cursors_pkey", &[ScanKey::int8(CURSOR_ID, id)], |row| found = Some(cursor(row)))?;
     found.transpose()
 }
 
 /// Reads the table without a plan: that would take longer than all the rest.
-fn scan(index: &CStr, keys: &[Key], each: impl FnMut(&Row)) -> Result<()> {
+fn scan(index: &CStr, keys: &[ScanKey], each: impl FnMut(&ScannedRow)) -> Result<()> {
     let schema = catalog::schema()?;
     let (cursors, index) =
         (catalog::relation(schema, c"durable_cursors")?, catalog::relation(schema, index)?);
-    table::scan_index(cursors, index, keys, each);
+    table_scan::scan_index(cursors, index, keys, each);
     Ok(())
 }
 
-fn cursor(row: &Row) -> Result<DurableCursor> {
-    fn there<T: FromDatum>(row: &Row, column: usize) -> Result<T> {
+fn cursor(row: &ScannedRow) -> Result<DurableCursor> {
+    fn there<T: FromDatum>(row: &ScannedRow, column: usize) -> Result<T> {
         row.value(column).ok_or(Error::Internal("a NULL in a cursor"))
     }
     let by_arrival = there(row, BY_ARRIVAL)?;
@@ -247,8 +249,8 @@ pub fn create(
 
 /// How many cursors an org has, up to so many: committed, whatever the isolation level, or made by this transaction.
 pub fn count(org: &str, most: i64) -> Result<i64> {
-    let mut arguments = [datum(org)?, pg_sys::Datum::from(expired_before()), pg_sys::Datum::from(most)];
-    let found = COUNT.with(|count| count.first::<1>(&mut arguments))?;
+    let arguments = [datum(org)?, pg_sys::Datum::from(expired_before()), pg_sys::Datum::from(most)];
+    let found = COUNT.with(|count| count.first_committed::<3, 1>(arguments))?;
     Ok(found.map_or(0, |[count]| count))
 }
 
@@ -287,7 +289,7 @@ impl DurableCursor {
     /// Error if it was dropped with its org, which waits for no lock.
     pub fn check(&self) -> Result<()> {
         let mut is_there = false;
-        scan(c"durable_cursors_pkey", &[Key::int8(CURSOR_ID, self.id)], |_| is_there = true)?;
+        scan(c"durable_cursors_pkey", &[ScanKey::int8(CURSOR_ID, self.id)], |_| is_there = true)?;
         if is_there { Ok(()) } else { Err(Error::NoCursor(self.name.clone())) }
     }
 

@@ -5,7 +5,7 @@ mod values;
 
 use pgrx::pg_sys;
 
-use crate::statement::raw::RawRow;
+use crate::pg::streaming::SlotRow;
 pub use parse::MAX_LENGTH;
 pub use values::Values;
 
@@ -64,7 +64,7 @@ impl Filter {
     }
 
     /// Whether a row of `ingest::COLUMNS` is wanted. `values` are those of this filter.
-    pub fn matches(&self, row: &RawRow<'_>, values: &Values) -> bool {
+    pub fn matches(&self, row: &SlotRow<'_>, values: &Values) -> bool {
         let one_of = |list: &Option<Vec<String>>, column| {
             list.as_ref()
                 .is_none_or(|list| row.text(column).is_some_and(|text| list.iter().any(|one| one == text)))

@@ -10,9 +10,9 @@ use super::request::{self, PageRequest};
 use super::rows::{Formed, Gap, Reason, Rows};
 use crate::batch::{self, Position, Sink};
 use crate::error::Result;
+use crate::pg::streaming::SlotRow;
 use crate::pg::time;
 use crate::replay::token::{Place, Token};
-use crate::statement::raw::RawRow;
 
 /// Positions read at first, and then twice as many each time: one may have all the events that are wanted.
 const FIRST_PAGE: usize = 4;
@@ -213,7 +213,7 @@ impl Window<'_, '_, '_> {
     }
 
     /// Whether a row is wanted, and shown.
-    fn judge(&mut self, row: &RawRow<'_>) -> Option<Found> {
+    fn judge(&mut self, row: &SlotRow<'_>) -> Option<Found> {
         let request = self.reader.request;
         let created_at = row.int8(1).unwrap_or_default();
         let in_range = request.start <= created_at && created_at < request.end;
@@ -226,7 +226,7 @@ impl Window<'_, '_, '_> {
         }
     }
 
-    fn is_wanted(&mut self, row: &RawRow<'_>) -> bool {
+    fn is_wanted(&mut self, row: &SlotRow<'_>) -> bool {
         let request = self.reader.request;
         if request.filter.is_empty() {
             return true;
@@ -241,7 +241,7 @@ impl Window<'_, '_, '_> {
         }
     }
 
-    fn look(&mut self, row: &RawRow<'_>, offset: i32) {
+    fn look(&mut self, row: &SlotRow<'_>, offset: i32) {
         let judged = self.judge(row);
         if offset > self.next {
             let wanted = || Found::Wanted(self.reader.rows.form(row, &self.token(offset), &self.memory));
@@ -315,7 +315,7 @@ impl Window<'_, '_, '_> {
 }
 
 impl Sink for Window<'_, '_, '_> {
-    fn take(&mut self, row: &RawRow<'_>) -> bool {
+    fn take(&mut self, row: &SlotRow<'_>) -> bool {
         let offset = (row.int8(0).unwrap_or_default() & 0xffff) as i32;
         // What was delivered before a second attempt has been delivered.
         if offset >= self.next && !self.is_full() {

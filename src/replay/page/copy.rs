@@ -10,8 +10,8 @@ use pgrx::{PgTupleDesc, pg_sys};
 
 use super::rows::{COLUMNS, CURSOR};
 use crate::ingest;
+use crate::pg::streaming::SlotRow;
 use crate::replay::token::MAX_TEXT;
-use crate::statement::raw::RawRow;
 
 /// The `kind` of an event.
 pub const EVENT: &str = "event";
@@ -53,7 +53,7 @@ impl Copier {
     /// the token into the room that it gets, and returns its length.
     pub fn copy(
         &mut self,
-        event: &RawRow<'_>,
+        event: &SlotRow<'_>,
         write: impl FnOnce(&mut [u8]) -> usize,
     ) -> Option<*mut pg_sys::HeapTupleData> {
         let (stored, descriptor) = event.stored()?;

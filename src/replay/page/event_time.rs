@@ -10,10 +10,10 @@ use super::request::{ALWAYS, PageRequest};
 use super::rows::{Gap, Rows, datum};
 use crate::batch;
 use crate::error::Result;
+use crate::pg::streaming::{SlotRow, Visibility};
+use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans, border};
+use crate::pg::{snapshot, subtransaction};
 use crate::replay::token::Place;
-use crate::statement::raw::{RawRow, View};
-use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, border};
-use crate::statement::{snapshot, subtransaction};
 
 /// Arguments: org, from, to, time and id of the place, limit, boundary, then those of the filter, and when the boundary
 /// was placed.
@@ -193,18 +193,20 @@ impl Page<'_, '_> {
                 // Planned under a snapshot of this moment: TimescaleDB looks its chunks up with it, and one that was dropped
                 // since the calling query began is not there. And read with one from after the locks: an earlier one could
                 // show an event neither in its old chunk nor in the one it was copied to.
-                return snapshot::current(|| plan.each(values, View::New, |row| self.take(&row)));
+                return snapshot::current(|| {
+                    plan.each(values, Visibility::NewSnapshot, |row| self.take(&row))
+                });
             }
             // The purge is seen at every level, so what it has copied must be, too: locks first, then a snapshot. And where
             // all that the snapshot shows has to be known, it is planned under it.
             let limit = values[LIMIT].replace(0_i64.into());
-            snapshot::latest(|| plan.each(values, View::Active, |_| true))?;
+            snapshot::latest(|| plan.each(values, Visibility::ActiveSnapshot, |_| true))?;
             values[LIMIT] = limit;
-            snapshot::latest(|| plan.each(values, View::Active, |row| self.take(&row)))
+            snapshot::latest(|| plan.each(values, Visibility::ActiveSnapshot, |row| self.take(&row)))
         })
     }
 
-    fn take(&mut self, row: &RawRow<'_>) -> bool {
+    fn take(&mut self, row: &SlotRow<'_>) -> bool {
         let at = (row.int8(1).unwrap_or_default(), row.int8(0).unwrap_or_default());
         let place = place(at, self.backward);
         self.rows.event(row, &self.request.token(place));

@@ -11,11 +11,12 @@ use super::request::{ALWAYS, PageRequest, in_range};
 use super::rows::{Gap, Reason, datum};
 use crate::batch::order::{self, Kept, STRETCH};
 use crate::error::{Error, Result};
+use crate::pg::statement::{Statement, arg};
+use crate::pg::streaming::Visibility;
 use crate::pg::time;
+use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans, forward};
+use crate::pg::{snapshot, subtransaction};
 use crate::replay::token::Place;
-use crate::statement::raw::View;
-use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, forward};
-use crate::statement::{Statement, arg, snapshot, subtransaction};
 use crate::tier::cache;
 
 const LOOKING: &str = "looking for lost events";
@@ -99,7 +100,7 @@ fn any_placed(request: &PageRequest<'_>, since: i64, (time, id): (i64, i64), to:
         ];
         Spi::connect_mut(|_| {
             let plan = PLANS.with(|plans| plans.get(sql.clone(), (start, end)))?;
-            plan.each(values, View::Active, |_| {
+            plan.each(values, Visibility::ActiveSnapshot, |_| {
                 any = true;
                 false
             })

@@ -12,9 +12,9 @@ pub mod rows;
 
 use pgrx::pg_sys;
 
-use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics::{self, counter::Counter};
+use crate::pg::function::{argument, pg_function, text_argument};
 use crate::replay::token::{self, Place, Token};
 use crate::session::org_scope;
 pub use arguments::{filter_argument, json_text, page_size, quoted};

@@ -10,9 +10,9 @@ use super::rows::datum;
 use crate::batch::order::{self, STRETCH};
 use crate::batch::{Position, position_columns};
 use crate::error::Result;
-use crate::statement::raw::View;
-use crate::statement::subtransaction;
-use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans, forward};
+use crate::pg::streaming::Visibility;
+use crate::pg::subtransaction;
+use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans, forward};
 
 const ARGUMENTS: [PgBuiltInOids; 6] = [TEXTOID, INT8OID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
 
@@ -75,7 +75,7 @@ fn in_stretch(
         let plan = PLANS.with(|plans| {
             if request.complete { plans.of_moment(&query()) } else { plans.get(query(), (from, end)) }
         })?;
-        plan.each(values, View::Active, |row| {
+        plan.each(values, Visibility::ActiveSnapshot, |row| {
             match Position::of(&row) {
                 Ok(position) => found.push(position),
                 Err(error) => failed = Some(error),

@@ -3,9 +3,9 @@
 use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
+use crate::pg::snapshot;
 use crate::replay::filter::{Filter, Values};
 use crate::replay::token::{Boundary, Course, Place, Refusal, Signer, Token};
-use crate::statement::snapshot;
 use crate::tier::cache;
 
 /// The earliest and the latest time there is, for a range without such an end.

@@ -11,10 +11,11 @@ use super::gap::from_ms;
 use super::request::ALWAYS;
 use crate::batch::order::{self, Mark, STRETCH};
 use crate::error::{Error, Result};
+use crate::pg::streaming::StreamingStatement;
+use crate::pg::streaming::{StreamingPlan, Visibility};
+use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans};
+use crate::pg::{snapshot, subtransaction};
 use crate::replay::token::{Boundary, Place, Token};
-use crate::statement::raw::{RawPlan, View};
-use crate::statement::time_window::{PLACEHOLDER, TimeWindowPlans};
-use crate::statement::{LatestQuery, snapshot, subtransaction};
 
 /// The first and the last position that may be meant, and when it was given.
 const ARGUMENTS: [PgBuiltInOids; 3] = [INT8OID, INT8OID, TIMESTAMPTZOID];
@@ -22,7 +23,8 @@ const ARGUMENTS: [PgBuiltInOids; 3] = [INT8OID, INT8OID, TIMESTAMPTZOID];
 thread_local! {
     static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
     // Erasure may have taken the last positions before this one.
-    static AFTER: LatestQuery = const { LatestQuery::new(c"SELECT s.after_seq FROM tailstream.sequencer s", &[]) };
+    static AFTER: StreamingStatement = const { StreamingStatement::new(
+        "SELECT s.after_seq FROM tailstream.sequencer s", &[]) };
 }
 
 /// Error if the database went back to before the place of a token, or is a standby that has not come to it.
@@ -71,7 +73,7 @@ fn placed_at_now(seq: i64) -> Result<Option<i64>> {
 }
 
 fn was_given(seq: i64) -> Result<bool> {
-    let after = AFTER.with(|query| query.first(&mut []))?.map_or(0, |[after]: [i64; 1]| after);
+    let after = AFTER.with(|query| query.first_committed([]))?.map_or(0, |[after]: [i64; 1]| after);
     let last = last_now(i64::MAX)?.map_or(0, |last| last.seq);
     Ok(seq <= after.max(last).max(0))
 }
@@ -88,7 +90,7 @@ fn now(query: &str, values: (i64, i64, i64)) -> Result<Option<i64>> {
 
 /// The first number that is found in what is committed at this moment, whatever the isolation level.
 fn first(
-    plan: impl Fn(&TimeWindowPlans) -> Result<RawPlan>,
+    plan: impl Fn(&TimeWindowPlans) -> Result<StreamingPlan>,
     (from, to, at): (i64, i64, i64),
 ) -> Result<Option<i64>> {
     subtransaction::again_without_dropped_chunks(|| {
@@ -96,7 +98,7 @@ fn first(
             let mut found = None;
             Spi::connect_mut(|_| {
                 let values = [Some(from.into()), Some(to.into()), Some(at.into())];
-                PLANS.with(&plan)?.each(values, View::Active, |row| {
+                PLANS.with(&plan)?.each(values, Visibility::ActiveSnapshot, |row| {
                     found = row.int8(0);
                     false
                 })

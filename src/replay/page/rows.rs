@@ -5,11 +5,11 @@ use std::cell::Cell;
 use pgrx::{IntoDatum, PgMemoryContexts, pg_sys};
 
 use super::copy::{Copier, EVENT};
-use crate::call;
 use crate::error::{Error, Result};
 use crate::metrics::{self, counter::Counter};
+use crate::pg::function;
+use crate::pg::streaming::SlotRow;
 use crate::replay::token::{MAX_TEXT, Signer, Token};
-use crate::statement::raw::RawRow;
 
 /// Columns of a result: those of tailstream.log_events, then cursor, kind, gap_from, gap_to, gap_reason.
 pub const COLUMNS: usize = 18;
@@ -87,7 +87,7 @@ impl Rows {
     pub unsafe fn new(fcinfo: pg_sys::FunctionCallInfo, org: &str, signer: Signer) -> Self {
         keep_memory();
         // SAFETY: the caller's promise.
-        let (store, descriptor) = unsafe { call::materialize(fcinfo) };
+        let (store, descriptor) = unsafe { function::materialize(fcinfo) };
         let org = org.into_datum();
         let (event, text, copier) = (EVENT.into_datum(), Text::default(), Copier::default());
         Self { store, descriptor, org, event, text, copier, signer, count: 0 }
@@ -98,7 +98,7 @@ impl Rows {
     }
 
     /// A row of `ingest::COLUMNS`, with the token to go on behind it.
-    pub fn event(&mut self, row: &RawRow<'_>, token: &Token) {
+    pub fn event(&mut self, row: &SlotRow<'_>, token: &Token) {
         let signer = &self.signer;
         if let Some(copy) = self.copier.copy(row, |room| signer.write(token, room)) {
             self.count += 1;
@@ -110,7 +110,7 @@ impl Rows {
         }
     }
 
-    fn columns(&self, row: &RawRow<'_>) -> [Option<pg_sys::Datum>; COLUMNS] {
+    fn columns(&self, row: &SlotRow<'_>) -> [Option<pg_sys::Datum>; COLUMNS] {
         let mut values = [None; COLUMNS];
         for (column, value) in values.iter_mut().enumerate().take(CURSOR) {
             *value = row.datum(column);
@@ -120,7 +120,7 @@ impl Rows {
     }
 
     /// The same row, to be put later if at all, before the memory goes.
-    pub fn form(&self, row: &RawRow<'_>, token: &Token, memory: &PgMemoryContexts) -> Formed {
+    pub fn form(&self, row: &SlotRow<'_>, token: &Token, memory: &PgMemoryContexts) -> Formed {
         let mut values = self.columns(row);
         let mut text = Text::default();
         values[CURSOR] = Some(text.of(&self.signer, token));

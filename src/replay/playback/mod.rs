@@ -14,11 +14,11 @@ use pgrx::{IntoDatum, PgMemoryContexts, fcinfo, pg_sys};
 
 use super::page::{quoted, read_token};
 use super::token::{self, Clock, Place, Signer, Token};
-use crate::call::{argument, pg_function, text_argument};
 use crate::error::{Error, Result, report};
 use crate::metrics::{self, counter::Counter};
+use crate::pg::function::{argument, pg_function, text_argument};
+use crate::pg::streaming::{SlotRow, StreamingStatement, Visibility};
 use crate::session::org_scope;
-use crate::statement::raw::{RawRow, RawStatement, View};
 use crate::tier::retention;
 use pace::Pace;
 
@@ -32,7 +32,7 @@ const KIND: usize = 14;
 const PLAY_AT: usize = 18;
 
 thread_local! {
-    static PAGES: RawStatement = const { RawStatement::new(
+    static PAGES: StreamingStatement = const { StreamingStatement::new(
         "SELECT * FROM tailstream.page($1, $2, $3, $4, $5, $6)",
         &[TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, INT4OID, JSONBOID]) };
 }
@@ -143,7 +143,7 @@ impl Player {
         let mut arguments = self.arguments;
         arguments[3] = self.after.as_deref().and_then(IntoDatum::into_datum);
         let (mut rows, mut events, mut failed) = (Vec::new(), 0, None);
-        let take = |row: RawRow<'_>| {
+        let take = |row: SlotRow<'_>| {
             let is_event = row.text(KIND) == Some("event");
             events += usize::from(is_event);
             match self.row(&row, is_event) {
@@ -152,7 +152,7 @@ impl Player {
             }
             failed.is_none()
         };
-        PAGES.with(|pages| pages.each(arguments, View::New, take))?;
+        PAGES.with(|pages| pages.each(arguments, Visibility::NewSnapshot, take))?;
         if let Some(error) = failed {
             return Err(error);
         }
@@ -162,7 +162,7 @@ impl Player {
     }
 
     /// A row of a page with the moment to show it and the clock in its token.
-    fn row(&mut self, row: &RawRow<'_>, is_event: bool) -> Result<pg_sys::HeapTuple> {
+    fn row(&mut self, row: &SlotRow<'_>, is_event: bool) -> Result<pg_sys::HeapTuple> {
         if is_event {
             let created_at = row.int8(CREATED_AT).unwrap_or_default();
             if let Some(before) = self.last {

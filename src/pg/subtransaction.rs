@@ -1,14 +1,15 @@
-//! A part of a transaction that can be undone, with the locks it has taken.
+//! Subtransactions, which can be rolled back with the locks that they acquired.
 
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 
 use crate::error::{Error, Result};
 
-/// How often something is tried again that a chunk's end has interrupted.
+/// Most attempts of a body that meets dropped chunks.
 const ATTEMPTS: usize = 10;
 
-/// Runs the body in a subtransaction. That is rolled back unless the body says that it shall stay, or fails.
+/// Runs the body in a subtransaction. The subtransaction is committed if the body returns true, and rolled back if it returns
+/// false or fails.
 pub fn run<T>(body: impl FnOnce() -> Result<(T, bool)>) -> Result<T> {
     match enter(body) {
         Ok(result) => result,
@@ -16,8 +17,8 @@ pub fn run<T>(body: impl FnOnce() -> Result<(T, bool)>) -> Result<T> {
     }
 }
 
-/// Runs the body, and again if PostgreSQL or TimescaleDB has come upon a chunk that was dropped at that moment: it may be
-/// listed still when it cannot be opened any more. What the body has done by then must not matter.
+/// Runs the body, and runs it again if PostgreSQL or TimescaleDB fails because a chunk was dropped concurrently: a chunk may
+/// still be listed when it can no longer be opened. The body must be repeatable.
 pub fn again_without_dropped_chunks<T>(mut body: impl FnMut() -> Result<T>) -> Result<T> {
     let mut attempt = 0;
     loop {
@@ -49,7 +50,7 @@ fn is_of_dropped_chunk(caught: &CaughtError) -> bool {
     }
 }
 
-/// The body's result, or the error that it was left with; then it is rolled back.
+/// The body's result, or the error that it raised. The subtransaction is rolled back after an error.
 fn enter<T>(body: impl FnOnce() -> Result<(T, bool)>) -> std::result::Result<Result<T>, Box<CaughtError>> {
     // SAFETY: as PL/pgSQL does it for a block with an exception handler.
     unsafe {

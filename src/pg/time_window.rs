@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use pgrx::PgBuiltInOids;
 use pgrx::prelude::*;
 
-use super::raw::{Planning, Plans, RawPlan};
+use super::streaming::{PlanCache, PlanCacheMode, StreamingPlan};
 use crate::error::Result;
 
 /// Time windows whose plans a session keeps.
@@ -32,8 +32,8 @@ pub struct TimeWindowPlans {
     arguments: &'static [PgBuiltInOids],
     /// What the borders are multiples of: PostgreSQL's microseconds.
     unit: i64,
-    of_any: Plans<String>,
-    of_window: Plans<Key>,
+    of_any: PlanCache<String>,
+    of_window: PlanCache<Key>,
     /// What was asked for lately.
     recent: RefCell<VecDeque<Key>>,
 }
@@ -41,18 +41,18 @@ pub struct TimeWindowPlans {
 impl TimeWindowPlans {
     /// `column` is the one that the hypertable is divided by.
     pub fn new(column: &'static str, arguments: &'static [PgBuiltInOids], unit: i64) -> Self {
-        let (of_any, of_window) = (Plans::default(), Plans::at_most(MAX_PLANS));
+        let (of_any, of_window) = (PlanCache::default(), PlanCache::at_most(MAX_PLANS));
         Self { column, arguments, unit, of_any, of_window, recent: RefCell::default() }
     }
 
     /// The plan of a query that reads this window, the end not included. Inside an SPI connection.
-    pub fn get(&self, sql: String, (start, end): (i64, i64)) -> Result<RawPlan> {
+    pub fn get(&self, sql: String, (start, end): (i64, i64)) -> Result<StreamingPlan> {
         let last = border(end.saturating_sub(1), self.unit).saturating_add(self.unit);
         let key = Key { sql, borders: (border(start, self.unit), last) };
         if self.recent.borrow().contains(&key) {
-            return self
-                .of_window
-                .get(&key, |key| RawPlan::new(&self.bounded(key), self.arguments, Planning::ForAnyValues));
+            return self.of_window.get(&key, |key| {
+                StreamingPlan::new(&self.bounded(key), self.arguments, PlanCacheMode::Generic)
+            });
         }
         let plan = self.of_moment(&key.sql);
         let mut recent = self.recent.borrow_mut();
@@ -63,8 +63,8 @@ impl TimeWindowPlans {
 
     /// One that is planned when it runs, so it knows all chunks that the active snapshot shows. (PostgreSQL tells other
     /// sessions of a change when its commit can be seen already: until then a plan may not know a new chunk.)
-    pub fn of_moment(&self, sql: &str) -> Result<RawPlan> {
-        self.of_any.get(sql, |sql| RawPlan::new(sql, self.arguments, Planning::EachCall))
+    pub fn of_moment(&self, sql: &str) -> Result<StreamingPlan> {
+        self.of_any.get(sql, |sql| StreamingPlan::new(sql, self.arguments, PlanCacheMode::Custom))
     }
 
     /// The query with its borders in it; without one that is beyond all times, which leads to no chunk.
@@ -130,7 +130,7 @@ mod tests {
     const UNIT: i64 = 6 * HOUR;
 
     #[test]
-    fn stretches_cover_all_time_without_overlap() {
+    fn windows_cover_all_time_without_overlap() {
         for from in [-50 * HOUR, 0, 7 * HOUR, 100 * HOUR, 900_000 * HOUR] {
             let now = 100 * HOUR;
             let windows: Vec<_> = forward(from, now, UNIT).collect();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_stretch_is_within_a_unit_of_the_present() {
+    fn the_first_window_is_within_a_unit_of_the_present() {
         let now = 100 * HOUR;
         assert_eq!(backward(i64::MAX, now, UNIT).next(), Some((96 * HOUR, i64::MAX)));
         assert_eq!(backward(i64::MAX, 96 * HOUR, UNIT).next(), Some((90 * HOUR, i64::MAX)));

@@ -1,8 +1,8 @@
-//! Snapshots for statements that are not run through SPI's own management.
+//! Runs a closure under an active snapshot.
 
 use pgrx::pg_sys;
 
-/// A snapshot of this very moment, in a transaction that has one already.
+/// Everything that is committed now, under any isolation level. The transaction must already have a snapshot.
 pub fn latest<T>(body: impl FnOnce() -> T) -> T {
     // SAFETY: as below.
     unsafe {
@@ -13,7 +13,7 @@ pub fn latest<T>(body: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The transaction's snapshot: under READ COMMITTED a new one.
+/// The transaction snapshot: under READ COMMITTED a new one.
 pub fn current<T>(body: impl FnOnce() -> T) -> T {
     // SAFETY: inside a transaction; popped again, or with the transaction if an error passes.
     unsafe {

@@ -1,4 +1,6 @@
-//! Rows as PostgreSQL holds them: for the queries whose every row counts.
+//! Queries that pass each row on as the executor returns it, without copying it into an SPI tuple table.
+//!
+//! For queries that return many rows, that choose their snapshot, or whose plan must be made for each call.
 
 use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
@@ -9,49 +11,50 @@ use std::marker::PhantomData;
 
 use pgrx::{PgBuiltInOids, Spi, pg_guard, pg_sys, varlena};
 
+use super::snapshot;
 use crate::error::{Error, Result, spi};
 
-/// Plans kept of each kind, unless somebody needs fewer.
+/// Default capacity of a plan cache.
 const MAX_PLANS: usize = 256;
 
-/// When a statement is planned.
+/// When a statement is planned; the names are those of PostgreSQL's `plan_cache_mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Planning {
-    /// PostgreSQL decides whether the values matter.
-    Automatic,
-    /// For the values of each call: then only the chunks that they lead to are planned and locked.
-    EachCall,
-    /// Once, whatever the values.
-    ForAnyValues,
+pub enum PlanCacheMode {
+    /// PostgreSQL chooses between the other two.
+    Auto,
+    /// On each call, for its values: only the chunks that match them are planned and locked.
+    Custom,
+    /// Once, for any values.
+    Generic,
 }
 
-/// What a statement sees.
+/// Which snapshot a statement runs under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
-    /// What the active snapshot shows.
-    Active,
-    /// What a new snapshot of the transaction shows, taken when the statement's locks are held.
-    New,
+pub enum Visibility {
+    /// The active snapshot.
+    ActiveSnapshot,
+    /// A new transaction snapshot, taken after the statement has acquired its locks.
+    NewSnapshot,
 }
 
-/// A plan that is kept until it is freed.
+/// A saved SPI plan. It lives until `free` is called.
 #[derive(Clone, Copy)]
-pub struct RawPlan {
+pub struct StreamingPlan {
     plan: pg_sys::SPIPlanPtr,
     arguments: &'static [PgBuiltInOids],
 }
 
-impl RawPlan {
-    /// Inside an SPI connection.
-    pub fn new(sql: &str, arguments: &'static [PgBuiltInOids], planning: Planning) -> Result<Self> {
+impl StreamingPlan {
+    /// Prepares and saves the plan. Must be called inside an SPI connection.
+    pub fn new(sql: &str, arguments: &'static [PgBuiltInOids], planning: PlanCacheMode) -> Result<Self> {
         let sql = CString::new(sql).map_err(|_| Error::Internal("a query with a NUL in it"))?;
         let mut types: Vec<pg_sys::Oid> = arguments.iter().map(|kind| kind.value()).collect();
         // SAFETY: inside an SPI connection, as the callers see to; as many types as there are.
         unsafe {
             let options = match planning {
-                Planning::Automatic => 0,
-                Planning::EachCall => pg_sys::CURSOR_OPT_CUSTOM_PLAN as i32,
-                Planning::ForAnyValues => pg_sys::CURSOR_OPT_GENERIC_PLAN as i32,
+                PlanCacheMode::Auto => 0,
+                PlanCacheMode::Custom => pg_sys::CURSOR_OPT_CUSTOM_PLAN as i32,
+                PlanCacheMode::Generic => pg_sys::CURSOR_OPT_GENERIC_PLAN as i32,
             };
             let plan =
                 pg_sys::SPI_prepare_cursor(sql.as_ptr(), types.len() as i32, types.as_mut_ptr(), options);
@@ -62,19 +65,19 @@ impl RawPlan {
         }
     }
 
-    /// To be called once, for the last copy.
+    /// Frees the plan. No copy may be used afterwards.
     pub fn free(self) {
         // SAFETY: a kept plan.
         unsafe { pg_sys::SPI_freeplan(self.plan) };
     }
 
-    /// Calls `take` with every row until it returns false. Inside an SPI connection, for `View::Active` with a snapshot.
-    /// `values` has one value for each argument.
+    /// Calls `take` with each row until it returns false. Must be called inside an SPI connection; `Visibility::ActiveSnapshot`
+    /// needs an active snapshot. `values` has one value for each argument.
     pub fn each<const N: usize>(
         &self,
         values: [Option<pg_sys::Datum>; N],
-        view: View,
-        mut take: impl FnMut(RawRow<'_>) -> bool,
+        visibility: Visibility,
+        mut take: impl FnMut(SlotRow<'_>) -> bool,
     ) -> Result<()> {
         let mut receiver = Receiver {
             base: pg_sys::DestReceiver {
@@ -90,7 +93,7 @@ impl RawPlan {
         unsafe {
             let options = pg_sys::SPIExecuteOptions {
                 params: self.parameters(&values),
-                read_only: view == View::Active,
+                read_only: visibility == Visibility::ActiveSnapshot,
                 dest: (&raw mut receiver).cast(),
                 ..Default::default()
             };
@@ -118,41 +121,57 @@ impl RawPlan {
     }
 }
 
-/// One statement whose rows are taken as they come; kept in a `thread_local!` of the module that runs it.
-pub struct RawStatement {
+/// A streaming query that is prepared once. Declare it in a `thread_local!` of the module that runs it.
+pub struct StreamingStatement {
     sql: &'static str,
     arguments: &'static [PgBuiltInOids],
-    plan: Cell<Option<RawPlan>>,
+    plan: Cell<Option<StreamingPlan>>,
 }
 
-impl RawStatement {
+impl StreamingStatement {
     pub const fn new(sql: &'static str, arguments: &'static [PgBuiltInOids]) -> Self {
         Self { sql, arguments, plan: Cell::new(None) }
     }
 
-    /// As `RawPlan::each`.
+    /// See `StreamingPlan::each`.
     pub fn each<const N: usize>(
         &self,
         values: [Option<pg_sys::Datum>; N],
-        view: View,
-        take: impl FnMut(RawRow<'_>) -> bool,
+        visibility: Visibility,
+        take: impl FnMut(SlotRow<'_>) -> bool,
     ) -> Result<()> {
         Spi::connect_mut(|_| {
             let plan = match self.plan.get() {
                 Some(plan) => plan,
-                None => RawPlan::new(self.sql, self.arguments, Planning::Automatic)?,
+                None => StreamingPlan::new(self.sql, self.arguments, PlanCacheMode::Auto)?,
             };
             self.plan.set(Some(plan));
-            plan.each(values, view, take)
+            plan.each(values, visibility, take)
         })
+    }
+
+    /// The first row of a query that returns bigints or timestamps; NULL is returned as 0. The query sees everything that is
+    /// committed when it runs, under any isolation level.
+    pub fn first_committed<const M: usize, const N: usize>(
+        &self,
+        values: [pg_sys::Datum; M],
+    ) -> Result<Option<[i64; N]>> {
+        let mut first = None;
+        snapshot::latest(|| {
+            self.each(values.map(Some), Visibility::ActiveSnapshot, |row| {
+                first = Some(std::array::from_fn(|column| row.int8(column).unwrap_or_default()));
+                false
+            })
+        })?;
+        Ok(first)
     }
 }
 
-/// Takes rows from the executor as they come, without a copy.
+/// Receives each row from the executor, without a copy.
 #[repr(C)]
 struct Receiver<'a> {
     base: pg_sys::DestReceiver,
-    take: &'a mut dyn FnMut(RawRow<'_>) -> bool,
+    take: &'a mut dyn FnMut(SlotRow<'_>) -> bool,
 }
 
 #[pg_guard]
@@ -160,10 +179,10 @@ unsafe extern "C-unwind" fn receive(
     slot: *mut pg_sys::TupleTableSlot,
     receiver: *mut pg_sys::DestReceiver,
 ) -> bool {
-    // SAFETY: the receiver is the one that was given; the slot has a row until it returns.
+    // SAFETY: the executor passes the receiver of `each`; the slot holds a row until this returns.
     unsafe {
         let receiver = &mut *receiver.cast::<Receiver<'_>>();
-        (receiver.take)(RawRow::of(slot, None))
+        (receiver.take)(SlotRow::of(slot, None))
     }
 }
 
@@ -178,28 +197,28 @@ unsafe extern "C-unwind" fn started(
 #[pg_guard]
 unsafe extern "C-unwind" fn ended(_receiver: *mut pg_sys::DestReceiver) {}
 
-/// Plans that a session keeps.
-pub struct Plans<K> {
-    plans: RefCell<HashMap<K, RawPlan>>,
+/// The saved plans of a session by key.
+pub struct PlanCache<K> {
+    plans: RefCell<HashMap<K, StreamingPlan>>,
     most: usize,
 }
 
-impl<K> Default for Plans<K> {
+impl<K> Default for PlanCache<K> {
     fn default() -> Self {
         Self::at_most(MAX_PLANS)
     }
 }
 
-impl<K> Plans<K> {
-    /// Beyond so many all are made anew.
+impl<K> PlanCache<K> {
+    /// When the cache is full, all of its plans are freed.
     pub fn at_most(most: usize) -> Self {
         Self { plans: RefCell::default(), most }
     }
 }
 
-impl<K: Eq + Hash> Plans<K> {
-    /// The plan of this key; makes it if there is none.
-    pub fn get<Q>(&self, key: &Q, make: impl FnOnce(&Q) -> Result<RawPlan>) -> Result<RawPlan>
+impl<K: Eq + Hash> PlanCache<K> {
+    /// Returns the plan of this key, and makes it if it is missing.
+    pub fn get<Q>(&self, key: &Q, make: impl FnOnce(&Q) -> Result<StreamingPlan>) -> Result<StreamingPlan>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
@@ -217,21 +236,21 @@ impl<K: Eq + Hash> Plans<K> {
     }
 }
 
-/// Columns that are taken out of a row by themselves; whoever wants a later one gets all taken out at once.
+/// Leading columns that are deformed separately. Access to a later column deforms the whole row at once.
 const FIRST_COLUMNS: usize = 2;
 
-/// The columns of one row, counted from 0. Whoever asks for one knows its type.
-pub struct RawRow<'a> {
+/// A row in a tuple table slot. Columns are counted from 0; the caller knows their types.
+pub struct SlotRow<'a> {
     slot: *mut pg_sys::TupleTableSlot,
     places: Option<&'a [usize]>,
     of: PhantomData<&'a ()>,
 }
 
-impl<'a> RawRow<'a> {
-    /// The row that a slot has now; `places` says where its columns are there, if not in their order.
+impl<'a> SlotRow<'a> {
+    /// The row that the slot holds. `places` maps columns to attributes if their order differs.
     ///
     /// # Safety
-    /// The slot must have a row with these columns as long as this is used.
+    /// The slot must hold a row with these columns as long as this is used.
     pub unsafe fn of(slot: *mut pg_sys::TupleTableSlot, places: Option<&'a [usize]>) -> Self {
         Self { slot, places, of: PhantomData }
     }
@@ -250,7 +269,7 @@ impl<'a> RawRow<'a> {
         }
     }
 
-    /// What the columns are taken out of, and its descriptor, if the slot has a tuple in a buffer.
+    /// The tuple and its descriptor, if the slot holds a tuple in a buffer.
     pub fn stored(&self) -> Option<(pg_sys::HeapTuple, pg_sys::TupleDesc)> {
         // SAFETY: a slot of that kind is a struct of that kind; an empty one has no tuple.
         unsafe {

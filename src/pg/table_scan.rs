@@ -1,19 +1,19 @@
-//! Tables read row by row, as PostgreSQL reads its catalogs: without rights, plan or executor.
+//! Reads tables as PostgreSQL reads its catalogs: without privileges, plan or executor.
 
 use std::num::NonZeroUsize;
 
 use pgrx::{FromDatum, pg_sys};
 
-/// Columns that are compared at the most.
+/// Most columns that a scan compares.
 const MAX_KEYS: usize = 2;
 
-/// One row under the scan; its columns are counted from 1.
-pub struct Row {
+/// The current row of a scan. Columns are counted from 1.
+pub struct ScannedRow {
     tuple: pg_sys::HeapTuple,
     descriptor: pg_sys::TupleDesc,
 }
 
-impl Row {
+impl ScannedRow {
     /// `None` for NULL. What refers to the row's own memory is valid until the next row.
     pub fn value<T: FromDatum>(&self, column: usize) -> Option<T> {
         // SAFETY: whoever asks for a column knows its type.
@@ -27,15 +27,15 @@ impl Row {
     }
 }
 
-/// A column of a table, and what it is to be equal to.
+/// A column and the value that it must equal.
 #[derive(Debug, Clone, Copy)]
-pub struct Key {
+pub struct ScanKey {
     column: usize,
     equal: u32,
     value: pg_sys::Datum,
 }
 
-impl Key {
+impl ScanKey {
     /// A text column with COLLATE "C".
     pub fn text(column: usize, value: pg_sys::Datum) -> Self {
         Self { column, equal: pg_sys::F_TEXTEQ, value }
@@ -46,13 +46,18 @@ impl Key {
     }
 }
 
-/// Calls `each` with every row that is committed now, or this transaction's own.
-pub fn scan(table: pg_sys::Oid, each: impl FnMut(&Row)) {
+/// Calls `each` with every row that is committed now or was written by this transaction.
+pub fn scan(table: pg_sys::Oid, each: impl FnMut(&ScannedRow)) {
     scan_index(table, pg_sys::InvalidOid, &[], each);
 }
 
-/// The same with the rows of these keys, which the index begins with.
-pub fn scan_index(table: pg_sys::Oid, index: pg_sys::Oid, keys: &[Key], mut each: impl FnMut(&Row)) {
+/// As `scan`, for the rows that match the keys. The keys must be the leading columns of the index.
+pub fn scan_index(
+    table: pg_sys::Oid,
+    index: pg_sys::Oid,
+    keys: &[ScanKey],
+    mut each: impl FnMut(&ScannedRow),
+) {
     let mut scan_keys = [pg_sys::ScanKeyData::default(); MAX_KEYS];
     let count = keys.len().min(MAX_KEYS);
     // SAFETY: the sequence PostgreSQL prescribes; an error on the way ends the transaction, which frees all of it.
@@ -78,7 +83,7 @@ pub fn scan_index(table: pg_sys::Oid, index: pg_sys::Oid, keys: &[Key], mut each
             if tuple.is_null() {
                 break;
             }
-            each(&Row { tuple, descriptor: (*relation).rd_att });
+            each(&ScannedRow { tuple, descriptor: (*relation).rd_att });
         }
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
