@@ -3,7 +3,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unimplemented)]
 #![cfg_attr(any(test, feature = "pg_test"), allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-mod batch;
+mod batch_reader;
 mod error;
 mod failpoint;
 mod ingest;
@@ -16,6 +16,7 @@ mod schema;
 mod sequencer;
 mod session;
 mod settings;
+mod storage;
 mod tier;
 mod worker;
 
@@ -31,8 +32,8 @@ pub extern "C-unwind" fn _PG_init() {
     session::view_redirect::install();
     pg::relcache::on_change(&[
         tier::cache::relation_changed,
-        ingest::chunk::relation_changed,
-        batch::chunk::relation_changed,
+        storage::write_chunks::relation_changed,
+        storage::chunk_list::relation_changed,
     ]);
     worker::commit::register();
     ingest::view::pending::register();

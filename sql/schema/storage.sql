@@ -108,7 +108,7 @@ BEGIN
             rejected        integer,
             expired         integer,
             -- A hint where in the heap the events are: oid of the chunk, runs of blocks.
-            spot            text COLLATE "C",
+            block_hint      text COLLATE "C",
             -- Of a call with a key: what its events were, byte by byte.
             payload_hash    bigint
         );
@@ -139,7 +139,7 @@ BEGIN
             -- Transactions of which that poll read only a part: "xid/batch_id" of the last one, separated by blanks.
             partial        text,
             -- As in the ledger.
-            spot           text COLLATE "C",
+            block_hint      text COLLATE "C",
             -- On the last row of each poll: batches that it had not seen were received then or later; NULL if that is not known.
             unpolled_since timestamptz
         );

@@ -1,30 +1,23 @@
 //! One call of `ts_ingest`, step by step.
 
 use pgrx::pg_sys;
-use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 
-use super::lane::{self, Stored};
 use super::ledger::{self, Key};
 use super::view::pending::Rows;
+use super::write_path::{self, Stored};
 use crate::error::{Error, Result};
 use crate::event::{Clock, Event, EventError, Format, OnInvalid, decode};
 use crate::locks;
 use crate::metrics::shared;
-use crate::pg::{catalog, time};
+use crate::pg::time;
 use crate::session::org_scope;
 use crate::settings;
+use crate::storage::id;
 use crate::tier::cache;
 use crate::tier::lookup::Tier;
 use crate::worker::commit;
 
-/// Bits of an event's id that count events within a batch.
-pub const OFFSET_BITS: u32 = 16;
 const MAX_KEY_CHARS: usize = 255;
-
-unsafe extern "C-unwind" {
-    /// PostgreSQL's own `nextval`, which can leave out the check of the caller's rights.
-    fn nextval_internal(sequence: pg_sys::Oid, check_permissions: bool) -> i64;
-}
 
 /// What the caller asks for.
 pub struct Request<'a> {
@@ -69,7 +62,7 @@ pub fn ingest(request: &Request) -> Result<Outcome> {
     decoded.events.retain(|event| event.created_at >= floor);
 
     let outcome = Outcome {
-        batch_id: next_batch_id()?,
+        batch_id: id::next_batch_id()?,
         accepted: count(decoded.events.len())?,
         rejected: count(decoded.rejected.len())?,
         expired: count(decoded_count - decoded.events.len())?,
@@ -122,16 +115,16 @@ fn store(
 ) -> Result<()> {
     let mut batch_id = outcome.batch_id;
     let mut call = Some((outcome, key));
-    let mut parts = events.chunks(1 << OFFSET_BITS);
+    let mut parts = events.chunks(id::MAX_EVENTS);
     let mut part = parts.next().unwrap_or_default();
     loop {
-        let spot = lane::write(stored, batch_id << OFFSET_BITS, part)?;
-        ledger::record(stored, batch_id, received_at, part, spot, call.take())?;
+        let block_hint = write_path::write(stored, batch_id, part)?;
+        ledger::record(stored, batch_id, received_at, part, block_hint, call.take())?;
         part = match parts.next() {
             Some(next) => next,
             None => return Ok(()),
         };
-        batch_id = next_batch_id()?;
+        batch_id = id::next_batch_id()?;
     }
 }
 
@@ -156,13 +149,6 @@ fn tier_for(org: &str) -> Result<Tier> {
     pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Prepare, cache::forget);
     pgrx::register_subxact_callback(pgrx::PgSubXactCallbackEvent::AbortSub, |_, _| cache::forget());
     cache::tier_of(org)?.ok_or(Error::RowNotStored("orgs"))
-}
-
-/// A new batch id, whatever rights the caller has.
-pub fn next_batch_id() -> Result<i64> {
-    let sequence = catalog::relation(catalog::schema()?, c"batch_id_seq")?;
-    // SAFETY: a sequence; what it raises passes the guard.
-    Ok(unsafe { pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) })
 }
 
 /// The time, and when the batch counts as received: after the transaction got its id, and not before any look of the

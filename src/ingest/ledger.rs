@@ -9,8 +9,7 @@ use pgrx::prelude::*;
 use pgrx::{IntoDatum, pg_sys};
 
 use super::batch::Outcome;
-use super::lane::Stored;
-use super::lane::spot::Spot;
+use super::write_path::Stored;
 use crate::error::{Error, Result};
 use crate::event::{Event, Rejection};
 use crate::pg::statement::Statement;
@@ -18,6 +17,7 @@ use crate::pg::statement::arg;
 use crate::pg::streaming::StreamingStatement;
 use crate::pg::time::{self, to_postgres_time};
 use crate::settings;
+use crate::storage::block_hint::BlockHint;
 
 /// Rejected events written by one statement; their text is held twice meanwhile.
 const QUARANTINE_PART: usize = 1_000;
@@ -32,7 +32,7 @@ thread_local! {
     static RECORD: Statement = const { Statement::new(
         "recording a batch",
         "INSERT INTO tailstream.batches (batch_id, received_at, xid, org_id, tier, event_count, first_event_at,
-             last_event_at, idempotency_key, accepted, rejected, expired, spot, payload_hash)
+             last_event_at, idempotency_key, accepted, rejected, expired, block_hint, payload_hash)
          VALUES ($1, $2, pg_catalog.pg_current_xact_id(), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         &[INT8OID, TIMESTAMPTZOID, TEXTOID, INT2OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID,
           INT4OID, INT4OID, INT4OID, TEXTOID, INT8OID],
@@ -93,7 +93,7 @@ pub fn record(
     batch_id: i64,
     received_at: i64,
     events: &[Event],
-    spot: Option<Spot>,
+    block_hint: Option<BlockHint>,
     call: Option<(&Outcome, Option<Key<'_>>)>,
 ) -> Result<()> {
     let span = span(events);
@@ -111,7 +111,7 @@ pub fn record(
         arg(outcome.map(|outcome| outcome.accepted)),
         arg(outcome.map(|outcome| outcome.rejected)),
         arg(outcome.map(|outcome| outcome.expired)),
-        arg(spot.map(|spot| spot.to_string())),
+        arg(block_hint.map(|block_hint| block_hint.to_string())),
         arg(key.map(|key| key.payload_hash)),
     ];
     let recorded =

@@ -1,10 +1,9 @@
 //! Ingest: a batch of JSON becomes rows of one org, whole or not at all.
 
 mod batch;
-mod lane;
 mod ledger;
-mod row;
 pub mod view;
+mod write_path;
 
 use std::time::{Duration, Instant};
 
@@ -19,10 +18,6 @@ use crate::metrics::counter::{Counter, Timer};
 use crate::pg::function::{composite_result, pg_function, text_argument};
 use crate::session::org_scope;
 use batch::{Outcome, Request};
-
-pub use lane::chunk;
-pub use lane::spot::Spot;
-pub use row::{COLUMNS, inet, jsonb_text};
 
 pg_function! {
     /// `ts_ingest(org text, events json, idempotency_key text, on_invalid text)`

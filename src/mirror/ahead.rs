@@ -2,7 +2,7 @@
 
 use super::events;
 use super::part::Entry;
-use crate::batch::Position;
+use crate::batch_reader::Position;
 use crate::error::Result;
 
 /// Batches of no more events are read together.

@@ -4,12 +4,13 @@ use core::ops::ControlFlow;
 
 use super::part::Entry;
 use super::server::MAX_BYTES;
-use crate::batch::{self, Position, Sink, together};
+use crate::batch_reader::{self, Position, Sink, together};
 use crate::error::Result;
 use crate::event::{EventColumns, encode, encoded_length};
-use crate::ingest::{inet, jsonb_text};
 use crate::pg::streaming::SlotRow;
 use crate::pg::time::to_unix_time;
+use crate::storage::events::{inet, jsonb_text};
+use crate::storage::id;
 
 /// Bytes of entries that are read at once; one event may be larger.
 const MAX_GATHERED: usize = 4 * MAX_BYTES;
@@ -20,7 +21,7 @@ pub fn read(org: &str, position: &Position, offset: i32, end: &mut i32, most: us
     loop {
         let entries = Entries::default();
         let mut gathered = Gathered { position, entries, most, single: *end - offset <= 1, bytes: 0 };
-        batch::read(org, position, offset..*end, &mut gathered)?;
+        batch_reader::read(org, position, offset..*end, &mut gathered)?;
         if !gathered.is_too_large() {
             let mut entries = gathered.entries;
             entries.entries.sort_unstable_by_key(|entry| entry.event_id);
@@ -133,5 +134,10 @@ fn entry(row: &SlotRow<'_>, position: &Position, most: usize) -> core::result::R
     if data.len() > most {
         return Err((event_id, data.len()));
     }
-    Ok(Entry { ms: position.ms, seq: position.stream_seq + (event_id & 0xffff), event_id, data })
+    Ok(Entry {
+        ms: position.ms,
+        seq: position.stream_seq + i64::from(id::offset_of(event_id)),
+        event_id,
+        data,
+    })
 }

@@ -14,13 +14,14 @@ use super::orgs::{Mirrored, Orgs};
 use super::part::{Entry, Oversized, Part};
 use super::server::{Limits, MAX_EVENTS};
 use super::window;
-use crate::batch::order::{self, STRETCH};
-use crate::batch::{POSITION_COLUMNS, Position, position_columns};
+use crate::batch_reader::order::{self, STRETCH};
+use crate::batch_reader::{POSITION_COLUMNS, Position, position_columns};
 use crate::error::{Error, Result};
 use crate::pg::snapshot;
 use crate::pg::streaming::{SlotRow, Visibility};
 use crate::pg::time::{self, to_postgres_time, to_unix_time};
 use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans, forward};
+use crate::storage::id;
 
 /// Positions looked at in one transaction.
 const MAX_POSITIONS: i64 = 1_024;
@@ -203,18 +204,17 @@ fn add(
         event_id,
         bytes,
         ms: position.ms,
-        seq: position.stream_seq + (event_id & 0xffff),
+        seq: position.stream_seq + i64::from(id::offset_of(event_id)),
     }));
-    if let Some(offset) = last_missing(&entries, position, from..end) {
+    if let Some(offset) = last_missing(&entries, from..end) {
         part.trim(org, key, position.ms, position.stream_seq + i64::from(offset) + 1);
     }
     Ok((end < position.events).then_some(end))
 }
 
 /// The last of these offsets that has no entry: an event that was purged before it could be sent, or is too large.
-fn last_missing(entries: &[Entry], position: &Position, offsets: Range<i32>) -> Option<i32> {
-    let base = position.batch_id << 16;
-    let mut present = entries.iter().rev().map(|entry| (entry.event_id - base) as i32).peekable();
+fn last_missing(entries: &[Entry], offsets: Range<i32>) -> Option<i32> {
+    let mut present = entries.iter().rev().map(|entry| id::offset_of(entry.event_id)).peekable();
     offsets.rev().find(|offset| present.next_if_eq(offset).is_none())
 }
 
@@ -297,7 +297,7 @@ pub fn expected(
                 Some(entries) => entries,
                 None => events::read(org, position, from, &mut end, limits.entry)?.entries,
             };
-            if let Some(offset) = last_missing(&entries, position, from..end) {
+            if let Some(offset) = last_missing(&entries, from..end) {
                 *hole = (position.ms, position.stream_seq + i64::from(offset));
             }
             all.extend(entries);

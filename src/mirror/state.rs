@@ -11,7 +11,7 @@ use pgrx::{PgBuiltInOids, pg_sys};
 
 use super::marker::{Cursor, Marker};
 use super::window;
-use crate::batch::order;
+use crate::batch_reader::order;
 use crate::error::{Error, Result, spi};
 use crate::pg::snapshot;
 use crate::pg::statement::{Statement, arg};

@@ -11,8 +11,8 @@ use pgrx::prelude::*;
 use pgrx::{IntoDatum, PgBuiltInOids, pg_sys};
 
 use super::marker::Cursor;
-use crate::batch::order::{self, STRETCH};
-use crate::batch::{Position, position_columns};
+use crate::batch_reader::order::{self, STRETCH};
+use crate::batch_reader::{Position, position_columns};
 use crate::error::{Error, Result};
 use crate::pg::snapshot;
 use crate::pg::streaming::{SlotRow, StreamingStatement, Visibility};

@@ -1,5 +1,6 @@
 //! Times: microseconds since the Unix epoch, and PostgreSQL's microseconds since 2000-01-01.
 
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 
 /// Seconds between the Unix epoch and PostgreSQL's, 2000-01-01.
@@ -30,4 +31,9 @@ pub fn now() -> i64 {
 pub fn statement_start() -> i64 {
     // SAFETY: reads one variable.
     unsafe { GetCurrentStatementStartTimestamp() }
+}
+
+/// A time in PostgreSQL's microseconds.
+pub fn micros(time: TimestampWithTimeZone) -> i64 {
+    pg_sys::TimestampTz::from(time)
 }

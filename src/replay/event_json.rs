@@ -7,9 +7,9 @@ use pgrx::{FromDatum, PgTupleDesc, pg_sys};
 
 use crate::error::{Error, Result, report};
 use crate::event::{EventColumns, encode};
-use crate::ingest::{inet, jsonb_text};
 use crate::pg::function::pg_function;
 use crate::pg::time::to_unix_time;
+use crate::storage::events::{inet, jsonb_text};
 
 pg_function! {
     /// `ts_event(event record) → json`

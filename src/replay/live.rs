@@ -13,7 +13,7 @@ use super::page::gap::from_ms;
 use super::page::quoted;
 use super::page::request::{floor, in_range, life};
 use super::token::{self, Boundary, Token};
-use crate::batch::order::{self, Kept};
+use crate::batch_reader::order::{self, Kept};
 use crate::error::{Error, Result, report};
 use crate::metrics;
 use crate::mirror;

@@ -10,7 +10,7 @@ use pgrx::{PgBuiltInOids, pg_sys};
 use super::receipt_bounds::ReceiptBounds;
 use super::snapshot_tracker::{Ledger, Sequenced, Snapshot, SnapshotTracker};
 use super::{Order, committing, sequence};
-use crate::batch::order;
+use crate::batch_reader::order;
 use crate::error::{Error, Result, spi};
 use crate::pg::snapshot;
 use crate::pg::statement::{Statement, arg};
@@ -36,14 +36,14 @@ thread_local! {
     static PLACE: Statement = const { Statement::new(
         "placing batches",
         "INSERT INTO tailstream.positions (seq, placed_at, stream_seq, batch_id, xid, org_id, tier, event_count,
-                                           first_event_at, last_event_at, events_before, spot,
+                                           first_event_at, last_event_at, events_before, block_hint,
                                            snapshot, partial, unpolled_since)
          SELECT u.seq, $1, u.stream_seq, u.batch_id, u.xid::text::xid8, u.org_id, u.tier, u.event_count,
-                u.first_event_at, u.last_event_at, u.events_before, u.spot,
+                u.first_event_at, u.last_event_at, u.events_before, u.block_hint,
                 CASE WHEN u.seq = $11 THEN $12::pg_snapshot END, CASE WHEN u.seq = $11 THEN $13 END,
                 CASE WHEN u.seq = $11 THEN $16 END
          FROM unnest($2, $3, $4, $5, $6, $7, $8, $9, $10, $14, $15)
-              u (seq, stream_seq, batch_id, xid, org_id, tier, event_count, first_event_at, last_event_at, events_before, spot)",
+              u (seq, stream_seq, batch_id, xid, org_id, tier, event_count, first_event_at, last_event_at, events_before, block_hint)",
         &[TIMESTAMPTZOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, INT2ARRAYOID, INT4ARRAYOID,
           TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8OID, TEXTOID, TEXTOID, INT8ARRAYOID, TEXTARRAYOID,
           TIMESTAMPTZOID,]) };
@@ -59,7 +59,7 @@ pub struct Batch {
     first: TimestampWithTimeZone,
     last: TimestampWithTimeZone,
     /// The block hint: where in the heap the events are.
-    spot: Option<String>,
+    block_hint: Option<String>,
 }
 
 impl Batch {
@@ -96,7 +96,7 @@ impl Ledger for Reader<'_> {
 fn batches(condition: &str, (xid, after): (u64, i64), since: i64, limit: usize) -> Result<Vec<Batch>> {
     let since = if since == i64::MIN { since } else { to_postgres_time(since) };
     let sql = format!(
-        "SELECT b.xid::text::bigint, b.batch_id, b.org_id, b.tier, b.event_count, b.first_event_at, b.last_event_at, b.spot
+        "SELECT b.xid::text::bigint, b.batch_id, b.org_id, b.tier, b.event_count, b.first_event_at, b.last_event_at, b.block_hint
          FROM tailstream.batches b
          WHERE {condition} AND b.event_count > 0 AND b.received_at >= $4{PLACEHOLDER}
          ORDER BY b.xid, b.batch_id LIMIT $3"
@@ -128,7 +128,7 @@ fn batch(row: &SlotRow<'_>) -> Result<Batch> {
         events: small(4)?,
         first: time(5)?,
         last: time(6)?,
-        spot: row.text(7).map(str::to_owned),
+        block_hint: row.text(7).map(str::to_owned),
     })
 }
 
@@ -230,7 +230,7 @@ pub fn store_positions(batches: &[Batch], order: &mut Order) -> Result<()> {
         arg(order.tracker.seen().to_string()),
         arg(order.tracker.partial()),
         arg(sequences.iter().map(|sequence| sequence.events_before).collect::<Vec<_>>()),
-        arg(batches.iter().map(|batch| batch.spot.clone()).collect::<Vec<_>>()),
+        arg(batches.iter().map(|batch| batch.block_hint.clone()).collect::<Vec<_>>()),
         arg(unpolled_since(order)),
     ];
     Spi::connect_mut(|client| PLACE.with(|statement| statement.run(client, &arguments).map(drop)))

@@ -3,7 +3,7 @@
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 
-use crate::batch::order::{self, Mark};
+use crate::batch_reader::order::{self, Mark};
 use crate::error::{Result, report};
 
 type Row =

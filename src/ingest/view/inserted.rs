@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 
 use super::super::batch::invalid;
-use super::super::row::{inet, jsonb, jsonb_text};
+
 use crate::error::{Error, Result};
 use crate::event::{
     Clock, Event, EventColumns, Format, Inet, MAX_EVENT_BYTES, MIN_CREATED_AT, OnInvalid, Problem, decode,
@@ -14,6 +14,7 @@ use crate::event::{
 use crate::pg::time::{to_postgres_time, to_unix_time};
 use crate::session::org_scope;
 use crate::settings;
+use crate::storage::events::{inet, jsonb, jsonb_text};
 
 /// Columns of the view: those of tailstream.events but the tier.
 const COLUMNS: usize = 13;

@@ -10,15 +10,16 @@ use std::collections::BTreeMap;
 
 use pgrx::{pg_guard, pg_sys};
 
-use super::super::batch::{self, OFFSET_BITS};
+use super::super::batch;
 use crate::error::Result;
 use crate::event::Event;
 use crate::locks;
 use crate::pg::snapshot;
 use crate::session::org_scope;
+use crate::storage::id;
 
 /// Events that one batch has ids for.
-const MAX_EVENTS: usize = 1 << OFFSET_BITS;
+const MAX_EVENTS: usize = id::MAX_EVENTS;
 /// Bytes of collected rows beyond which they are stored before the statement ends.
 const MAX_BYTES: usize = 32 << 20;
 
@@ -94,7 +95,7 @@ impl Rows {
         org_scope::permitted_org(Some(org))?;
         locks::ingesting_org(org)?;
         Ok(Self {
-            batch_id: batch::next_batch_id()?,
+            batch_id: id::next_batch_id()?,
             events: Vec::new(),
             expired: 0,
             floor: batch::floor_of(org)?,
@@ -106,7 +107,7 @@ impl Rows {
             self.expired += 1;
             return None;
         }
-        let id = (self.batch_id << OFFSET_BITS) + self.events.len() as i64;
+        let id = id::event_id(self.batch_id, self.events.len() as i32);
         self.events.push(event);
         Some(id)
     }

@@ -5,7 +5,7 @@ use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
 
 use super::store::Standing;
-use crate::batch::order::{self, Mark};
+use crate::batch_reader::order::{self, Mark};
 use crate::error::{Error, Result, spi};
 use crate::pg::statement::{Statement, arg};
 use crate::pg::time::to_unix_time;

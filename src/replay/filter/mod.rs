@@ -9,7 +9,7 @@ use crate::pg::streaming::SlotRow;
 pub use parse::MAX_LENGTH;
 pub use values::Values;
 
-/// Columns of `ingest::COLUMNS`.
+/// Columns of `storage::events::COLUMNS`.
 const HOST: usize = 3;
 const METHOD: usize = 4;
 const PATH: usize = 5;
@@ -63,7 +63,7 @@ impl Filter {
         sql
     }
 
-    /// Whether a row of `ingest::COLUMNS` is wanted. `values` are those of this filter.
+    /// Whether a row of `storage::events::COLUMNS` is wanted. `values` are those of this filter.
     pub fn matches(&self, row: &SlotRow<'_>, values: &Values) -> bool {
         let one_of = |list: &Option<Vec<String>>, column| {
             list.as_ref()

@@ -8,11 +8,13 @@ use super::gap;
 use super::positions;
 use super::request::{self, PageRequest};
 use super::rows::{Formed, Gap, Reason, Rows};
-use crate::batch::{self, Position, Sink};
+use crate::batch_reader::{self, Position, Sink};
 use crate::error::Result;
 use crate::pg::streaming::SlotRow;
 use crate::pg::time;
+use crate::pg::time::micros;
 use crate::replay::token::{Place, Token};
+use crate::storage::id;
 
 /// Positions read at first, and then twice as many each time: one may have all the events that are wanted.
 const FIRST_PAGE: usize = 4;
@@ -116,7 +118,7 @@ impl Reader<'_, '_> {
 
     /// Reads these offsets of a batch; returns up to where.
     fn window(&mut self, position: &Position, start: i32, end: i32) -> Result<i32> {
-        let (first, last) = (batch::micros(position.first), batch::micros(position.last));
+        let (first, last) = (micros(position.first), micros(position.last));
         let request = self.request;
         if last < request.start || first >= request.end {
             return Ok(end);
@@ -137,14 +139,14 @@ impl Reader<'_, '_> {
             memory: PgMemoryContexts::new("tailstream page"),
             scratch: PgMemoryContexts::new("tailstream row"),
         };
-        batch::read(request.org, position, start..end, &mut window)?;
+        batch_reader::read(request.org, position, start..end, &mut window)?;
         window.finish(end)
     }
 
     /// An event that is not in the table any more.
     fn lose_missing(&mut self, position: &Position) -> Result<()> {
         let request = self.request;
-        let (first, last) = (batch::micros(position.first), batch::micros(position.last));
+        let (first, last) = (micros(position.first), micros(position.last));
         if self.is_excused(position, last) {
             return Ok(());
         }
@@ -316,7 +318,7 @@ impl Window<'_, '_, '_> {
 
 impl Sink for Window<'_, '_, '_> {
     fn take(&mut self, row: &SlotRow<'_>) -> bool {
-        let offset = (row.int8(0).unwrap_or_default() & 0xffff) as i32;
+        let offset = id::offset_of(row.int8(0).unwrap_or_default());
         // What was delivered before a second attempt has been delivered.
         if offset >= self.next && !self.is_full() {
             self.look(row, offset);

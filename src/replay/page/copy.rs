@@ -9,15 +9,15 @@
 use pgrx::{PgTupleDesc, pg_sys};
 
 use super::rows::{COLUMNS, CURSOR};
-use crate::ingest;
 use crate::pg::streaming::SlotRow;
 use crate::replay::token::MAX_TEXT;
+use crate::storage::events;
 
 /// The `kind` of an event.
 pub const EVENT: &str = "event";
 
 /// Columns of the table.
-const STORED: usize = ingest::COLUMNS.len();
+const STORED: usize = events::COLUMNS.len();
 /// The table's last column, which is always there and not copied; its bytes.
 const LAST_COLUMN: usize = STORED - 1;
 const LAST: usize = size_of::<i16>();
@@ -120,7 +120,7 @@ fn has_our_columns(descriptor: pg_sys::TupleDesc) -> bool {
     // SAFETY: the descriptor lives as long as the row that is being read, and is not released here.
     let descriptor = unsafe { PgTupleDesc::from_pg_unchecked(descriptor) };
     descriptor.len() == STORED
-        && descriptor.iter().zip(&ingest::COLUMNS).all(|(attribute, column)| column.is(attribute))
+        && descriptor.iter().zip(&events::COLUMNS).all(|(attribute, column)| column.is(attribute))
 }
 
 /// The header of a row whose first columns have the bits of the table's row.

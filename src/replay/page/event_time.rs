@@ -8,12 +8,12 @@ use pgrx::prelude::*;
 use super::gap;
 use super::request::{ALWAYS, PageRequest};
 use super::rows::{Gap, Rows, datum};
-use crate::batch;
 use crate::error::Result;
 use crate::pg::streaming::{SlotRow, Visibility};
 use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans, border};
 use crate::pg::{snapshot, subtransaction};
 use crate::replay::token::Place;
+use crate::storage::events::EVENTS;
 
 /// Arguments: org, from, to, time and id of the place, limit, boundary, then those of the filter, and when the boundary
 /// was placed.
@@ -216,7 +216,7 @@ impl Page<'_, '_> {
 }
 
 fn query(request: &PageRequest<'_>, is_inside: bool, backward: bool) -> String {
-    let (columns, filter) = (batch::column_names(), request.filter.condition(FILTER));
+    let (columns, filter) = (EVENTS.column_names(), request.filter.condition(FILTER));
     let (comparison, order) = if backward { ("<", " DESC") } else { (">", "") };
     let boundary = if request.boundary.is_some() { UP_TO_BOUNDARY } else { "" };
     let place =

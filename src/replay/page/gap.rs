@@ -9,7 +9,7 @@ use pgrx::{PgBuiltInOids, pg_sys};
 
 use super::request::{ALWAYS, PageRequest, in_range};
 use super::rows::{Gap, Reason, datum};
-use crate::batch::order::{self, Kept, STRETCH};
+use crate::batch_reader::order::{self, Kept, STRETCH};
 use crate::error::{Error, Result};
 use crate::pg::statement::{Statement, arg};
 use crate::pg::streaming::Visibility;

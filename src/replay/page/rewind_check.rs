@@ -9,7 +9,7 @@ use pgrx::{PgBuiltInOids, Spi, pg_sys};
 
 use super::gap::from_ms;
 use super::request::ALWAYS;
-use crate::batch::order::{self, Mark, STRETCH};
+use crate::batch_reader::order::{self, Mark, STRETCH};
 use crate::error::{Error, Result};
 use crate::pg::streaming::StreamingStatement;
 use crate::pg::streaming::{StreamingPlan, Visibility};

@@ -97,7 +97,7 @@ impl Rows {
         self.count == 0
     }
 
-    /// A row of `ingest::COLUMNS`, with the token to go on behind it.
+    /// A row of `storage::events::COLUMNS`, with the token to go on behind it.
     pub fn event(&mut self, row: &SlotRow<'_>, token: &Token) {
         let signer = &self.signer;
         if let Some(copy) = self.copier.copy(row, |room| signer.write(token, room)) {

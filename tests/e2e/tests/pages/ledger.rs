@@ -65,7 +65,7 @@ impl Past {
                  FROM taken;"
             )
         };
-        let ledger = "xid, org_id, tier, event_count, first_event_at, last_event_at, spot";
+        let ledger = "xid, org_id, tier, event_count, first_event_at, last_event_at, block_hint";
         let batches = format!("idempotency_key, accepted, rejected, expired, {ledger}");
         let positions = format!("stream_seq, batch_id, events_before, snapshot, partial, {ledger}");
         let sql = backdate("batches", "received_at", "batch_id", &batches)

@@ -10,12 +10,13 @@ use pgrx::itemptr::item_pointer_get_both;
 use pgrx::memcxt::PgMemoryContexts;
 use pgrx::{PgTupleDesc, pg_sys};
 
-use super::super::row::{COLUMNS, Row};
 use super::Rows;
-use super::chunk::{self, Chunk};
-use super::spot::Spots;
+use super::event_row::EventRow;
+
 use crate::error::Result;
-use crate::pg::catalog;
+use crate::storage::block_hint::BlockHintBuilder;
+use crate::storage::events::EVENTS;
+use crate::storage::write_chunks::{self, Chunk};
 
 /// Rows handed to the heap at once. They share pages and WAL records, and their memory is held until then.
 const PART: usize = 256;
@@ -24,19 +25,19 @@ const PART: usize = 256;
 const OWN_CONSTRAINTS: u16 = 2;
 
 /// Inserts the rows and notes where they went, or returns false and has done nothing.
-pub fn insert(rows: &Rows, range: Range<usize>, chunk: &Chunk, spots: &mut Spots) -> Result<bool> {
-    let Some(hypertable) = Target::open(catalog::relation(catalog::schema()?, c"events")?) else {
+pub fn insert(rows: &Rows, range: Range<usize>, chunk: &Chunk, hints: &mut BlockHintBuilder) -> Result<bool> {
+    let Some(hypertable) = Target::open(EVENTS.relation()?) else {
         return Ok(false);
     };
     let Some(target) = Target::open(chunk.relation) else { return Ok(false) };
     // Taking the locks has delivered what others changed before: the range may be known no longer.
-    let writable = chunk::is_known(chunk)
+    let writable = write_chunks::is_known(chunk)
         && !hypertable.has_statement_triggers()
         && target.is_ordinary()
-        && chunk::is_plain(chunk.relation)?;
+        && write_chunks::is_plain(chunk.relation)?;
     if writable {
         let mut writer = Writer::new(&target);
-        writer.write(rows, range, spots)?;
+        writer.write(rows, range, hints)?;
         writer.finish();
     }
     Ok(writable)
@@ -89,11 +90,7 @@ impl Target {
     fn has_our_columns(&self) -> bool {
         // SAFETY: the descriptor lives as long as the relation is open, and is not released here.
         let descriptor = unsafe { PgTupleDesc::from_pg_unchecked((*self.relation).rd_att) };
-        descriptor.len() == COLUMNS.len()
-            && descriptor
-                .iter()
-                .zip(&COLUMNS)
-                .all(|(attribute, column)| column.is(attribute) && attribute.attgenerated == 0)
+        EVENTS.has_columns_of(&descriptor)
     }
 }
 
@@ -131,18 +128,18 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, rows: &Rows, range: Range<usize>, spots: &mut Spots) -> Result<()> {
-        let mut row = Row::new();
+    fn write(&mut self, rows: &Rows, range: Range<usize>, hints: &mut BlockHintBuilder) -> Result<()> {
+        let mut row = EventRow::new();
         for start in range.clone().step_by(PART) {
             let part = start..range.end.min(start + PART);
             self.form(rows, part.clone(), &mut row)?;
-            self.store(part.len(), spots);
+            self.store(part.len(), hints);
         }
         Ok(())
     }
 
     /// Makes a tuple of each row, in the slots.
-    fn form(&mut self, rows: &Rows, part: Range<usize>, row: &mut Row) -> Result<()> {
+    fn form(&mut self, rows: &Rows, part: Range<usize>, row: &mut EventRow) -> Result<()> {
         self.grow(part.len());
         // SAFETY: the values match the descriptor (`has_our_columns`); the memory lives until `store` is done.
         unsafe {
@@ -175,7 +172,7 @@ impl Writer {
     }
 
     /// Writes the first `count` slots to the heap and to every index.
-    fn store(&mut self, count: usize, spots: &mut Spots) {
+    fn store(&mut self, count: usize, hints: &mut BlockHintBuilder) {
         // SAFETY: the slots hold tuples of this relation, and no index is deferred or speculative.
         unsafe {
             let command = pg_sys::GetCurrentCommandId(true);
@@ -190,7 +187,7 @@ impl Writer {
             );
             pg_sys::MemoryContextSwitchTo(previous);
             for slot in &self.slots[..count] {
-                spots.add((*self.relation).rd_id.to_u32(), item_pointer_get_both((**slot).tts_tid).0);
+                hints.add((*self.relation).rd_id.to_u32(), item_pointer_get_both((**slot).tts_tid).0);
                 self.index(*slot);
                 pg_sys::ExecClearTuple(*slot);
             }

@@ -3,28 +3,30 @@
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{PgTupleDesc, itemptr, pg_sys};
 
-use crate::ingest::{COLUMNS, Spot};
 use crate::pg::streaming::SlotRow;
+use crate::storage::block_hint::BlockHint;
+use crate::storage::events::EVENTS;
 
 /// Calls `take` with every row in the blocks that the active snapshot shows, until it returns false. Whatever is not as expected (the chunk
 /// is gone, it is no plain heap, it has not got these columns) comes to no rows.
-pub fn scan(spot: &Spot, mut take: impl FnMut(&SlotRow<'_>) -> bool) {
+pub fn scan(block_hint: &BlockHint, mut take: impl FnMut(&SlotRow<'_>) -> bool) {
     // SAFETY: takes a lock as any SELECT does, and keeps it; NULL if the relation is gone.
-    let relation =
-        unsafe { pg_sys::try_relation_open(pg_sys::Oid::from(spot.chunk), pg_sys::AccessShareLock as i32) };
+    let relation = unsafe {
+        pg_sys::try_relation_open(pg_sys::Oid::from(block_hint.chunk), pg_sys::AccessShareLock as i32)
+    };
     if relation.is_null() {
         return;
     }
     // SAFETY: the relation is open until the end of the scan.
     unsafe {
-        if let Some(places) = places(relation) {
+        if let Some(attributes) = attributes(relation) {
             let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
             let mut more = true;
-            for run in &spot.runs {
+            for run in &block_hint.runs {
                 if !more {
                     break;
                 }
-                more = each(relation, *run, slot, |slot| take(&SlotRow::of(slot, Some(&places))));
+                more = each(relation, *run, slot, |slot| take(&SlotRow::of(slot, Some(&attributes))));
             }
             pg_sys::ExecDropSingleTupleTableSlot(slot);
         }
@@ -32,19 +34,15 @@ pub fn scan(spot: &Spot, mut take: impl FnMut(&SlotRow<'_>) -> bool) {
     }
 }
 
-/// Where `ingest::COLUMNS` are in the relation; `None` unless it is a plain heap that has all of them.
-unsafe fn places(relation: pg_sys::Relation) -> Option<[usize; COLUMNS.len()]> {
+/// The index of each column of `EVENTS` in the relation; `None` unless it is a plain heap that has all of them.
+unsafe fn attributes(relation: pg_sys::Relation) -> Option<Vec<usize>> {
     // SAFETY: the relation is open; its descriptor is not released here.
     let (form, descriptor) =
         unsafe { (&*(*relation).rd_rel, PgTupleDesc::from_pg_unchecked((*relation).rd_att)) };
     if form.relkind as u8 != pg_sys::RELKIND_RELATION || form.relam != pg_sys::HEAP_TABLE_AM_OID {
         return None;
     }
-    let mut places = [0; COLUMNS.len()];
-    for (place, column) in places.iter_mut().zip(&COLUMNS) {
-        *place = descriptor.iter().position(|attribute| column.is(attribute))?;
-    }
-    Some(places)
+    EVENTS.attributes_in(&descriptor)
 }
 
 /// A scan over a range of tuple ids, as the executor does it. Returns whether it came to the end.

@@ -21,14 +21,14 @@ const MARGIN: u64 = 32;
 
 /// Runs of blocks of one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spot {
+pub struct BlockHint {
     /// Oid of the chunk.
     pub chunk: u32,
     /// First and last block of each run.
     pub runs: Vec<(u32, u32)>,
 }
 
-impl Spot {
+impl BlockHint {
     pub fn new(chunk: u32) -> Self {
         Self { chunk, runs: Vec::new() }
     }
@@ -105,7 +105,7 @@ impl Spot {
 }
 
 /// The chunk's oid, then each run: "17324 8311 8580-8605".
-impl fmt::Display for Spot {
+impl fmt::Display for BlockHint {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}", self.chunk)?;
         self.runs.iter().try_for_each(|(first, last)| match last - first {
@@ -115,7 +115,7 @@ impl fmt::Display for Spot {
     }
 }
 
-impl FromStr for Spot {
+impl FromStr for BlockHint {
     type Err = std::num::ParseIntError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -126,38 +126,38 @@ impl FromStr for Spot {
             let first = first.parse()?;
             Ok((first, last.parse::<u32>()?.max(first)))
         };
-        let mut spot = Self { chunk, runs: words.map(run).collect::<Result<_, Self::Err>>()? };
-        spot.merge();
-        Ok(spot)
+        let mut block_hint = Self { chunk, runs: words.map(run).collect::<Result<_, Self::Err>>()? };
+        block_hint.merge();
+        Ok(block_hint)
     }
 }
 
-/// The spot of all rows of a batch, as it grows.
+/// The block_hint of all rows of a batch, as it grows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Spots {
+pub enum BlockHintBuilder {
     /// No row yet.
     None,
-    One(Spot),
+    One(BlockHint),
     /// In several chunks or too many places, or not known.
     Scattered,
 }
 
-impl Spots {
+impl BlockHintBuilder {
     pub fn add(&mut self, chunk: u32, block: u32) {
         if *self == Self::None {
-            *self = Self::One(Spot::new(chunk));
+            *self = Self::One(BlockHint::new(chunk));
         }
-        if let Self::One(spot) = self
-            && (spot.chunk != chunk || !spot.add(block))
+        if let Self::One(block_hint) = self
+            && (block_hint.chunk != chunk || !block_hint.add(block))
         {
             *self = Self::Scattered;
         }
     }
 
-    /// The one spot of so many rows, if it is worth following.
-    pub fn hint(self, rows: usize) -> Option<Spot> {
+    /// The one block_hint of so many rows, if it is worth following.
+    pub fn hint(self, rows: usize) -> Option<BlockHint> {
         match self {
-            Self::One(spot) if spot.is_close(rows) => Some(spot),
+            Self::One(block_hint) if block_hint.is_close(rows) => Some(block_hint),
             _ => None,
         }
     }
@@ -169,23 +169,23 @@ mod tests {
 
     use super::*;
 
-    fn spots(blocks: &[(u32, u32)]) -> Spots {
-        let mut spots = Spots::None;
-        blocks.iter().for_each(|(chunk, block)| spots.add(*chunk, *block));
-        spots
+    fn hints(blocks: &[(u32, u32)]) -> BlockHintBuilder {
+        let mut hints = BlockHintBuilder::None;
+        blocks.iter().for_each(|(chunk, block)| hints.add(*chunk, *block));
+        hints
     }
 
     #[test]
     fn a_hint_is_a_few_runs_of_one_chunk() {
-        assert_eq!(spots(&[]).hint(1), None);
-        let hint = spots(&[(1, 7), (1, 7), (1, 500), (1, 501), (1, 504), (1, 8)]).hint(4).unwrap();
+        assert_eq!(hints(&[]).hint(1), None);
+        let hint = hints(&[(1, 7), (1, 7), (1, 500), (1, 501), (1, 504), (1, 8)]).hint(4).unwrap();
         assert_eq!(hint.runs, [(7, 8), (500, 504)]);
-        assert_eq!(spots(&[(1, 7), (2, 7)]).hint(100), None, "two chunks");
+        assert_eq!(hints(&[(1, 7), (2, 7)]).hint(100), None, "two chunks");
         let far: Vec<(u32, u32)> = (0..9).map(|run| (1, run * 100)).collect();
-        assert!(spots(&far[..8]).hint(100).is_some());
-        assert_eq!(spots(&far).hint(100), None, "too many places");
+        assert!(hints(&far[..8]).hint(100).is_some());
+        assert_eq!(hints(&far).hint(100), None, "too many places");
         let wide: Vec<(u32, u32)> = (0..20).map(|block| (1, block * 3)).collect();
-        assert_eq!(spots(&wide).hint(20), None, "too wide for its rows");
+        assert_eq!(hints(&wide).hint(20), None, "too wide for its rows");
     }
 
     #[test]
@@ -193,34 +193,34 @@ mod tests {
         let mut blocks = vec![(1, 172)];
         blocks.extend((168..=200).map(|block| (1, block)));
         blocks.extend([(1, 17), (1, 21), (1, 22)]);
-        let hint = spots(&blocks).hint(1_000).unwrap();
+        let hint = hints(&blocks).hint(1_000).unwrap();
         assert_eq!(hint.runs, [(17, 17), (168, 200), (21, 22)]);
-        let old = "27069 172 168-200 17 21-23".parse::<Spot>().unwrap();
+        let old = "27069 172 168-200 17 21-23".parse::<BlockHint>().unwrap();
         assert_eq!(old.runs, [(17, 17), (168, 200), (21, 23)]);
     }
 
     proptest! {
         #[test]
         fn every_block_is_in_one_run(blocks in prop::collection::vec(0_u32..60, 1..60)) {
-            let Spots::One(spot) = spots(&blocks.iter().map(|block| (1, *block)).collect::<Vec<_>>()) else {
+            let BlockHintBuilder::One(block_hint) = hints(&blocks.iter().map(|block| (1, *block)).collect::<Vec<_>>()) else {
                 return Ok(());
             };
             for block in blocks {
-                let runs = spot.runs.iter().filter(|run| run.0 <= block && block <= run.1).count();
-                prop_assert_eq!(runs, 1, "block {} in {:?}", block, spot.runs);
+                let runs = block_hint.runs.iter().filter(|run| run.0 <= block && block <= run.1).count();
+                prop_assert_eq!(runs, 1, "block {} in {:?}", block, block_hint.runs);
             }
         }
     }
 
     #[test]
     fn a_part_is_around_where_its_rows_should_be() {
-        let spot = Spot { chunk: 1, runs: vec![(100, 299), (1_000, 1_799)] };
-        assert_eq!(spot.part(0..10, 10_000).unwrap().runs, [(100, 135)]);
-        assert_eq!(spot.part(5_000..5_100, 10_000).unwrap().runs, [(1_265, 1_344)]);
-        assert_eq!(spot.part(9_900..10_000, 10_000).unwrap().runs, [(1_755, 1_799)]);
-        assert_eq!(spot.part(1_900..2_100, 10_000).unwrap().runs, [(255, 299), (1_000, 1_044)]);
-        assert_eq!(spot.part(0..5_000, 10_000), None, "half and more");
-        let small = Spot { chunk: 1, runs: vec![(3, 9)] };
+        let block_hint = BlockHint { chunk: 1, runs: vec![(100, 299), (1_000, 1_799)] };
+        assert_eq!(block_hint.part(0..10, 10_000).unwrap().runs, [(100, 135)]);
+        assert_eq!(block_hint.part(5_000..5_100, 10_000).unwrap().runs, [(1_265, 1_344)]);
+        assert_eq!(block_hint.part(9_900..10_000, 10_000).unwrap().runs, [(1_755, 1_799)]);
+        assert_eq!(block_hint.part(1_900..2_100, 10_000).unwrap().runs, [(255, 299), (1_000, 1_044)]);
+        assert_eq!(block_hint.part(0..5_000, 10_000), None, "half and more");
+        let small = BlockHint { chunk: 1, runs: vec![(3, 9)] };
         assert_eq!(small.part(0..1, 1_000), None, "a few blocks");
     }
 
@@ -230,26 +230,26 @@ mod tests {
             lengths in prop::collection::vec(1_u32..400, 1..6), parts in 3_u32..40,
         ) {
             let runs: Vec<_> = lengths.iter().zip(1_u32..).map(|(length, run)| (run * 1_000, run * 1_000 + length - 1)).collect();
-            let (spot, all) = (Spot { chunk: 1, runs }, parts * 100);
+            let (block_hint, all) = (BlockHint { chunk: 1, runs }, parts * 100);
             let mut covered = std::collections::BTreeSet::new();
             for part in 0..parts {
-                let found = spot.part(part * 100..(part + 1) * 100, all).unwrap_or_else(|| spot.clone());
+                let found = block_hint.part(part * 100..(part + 1) * 100, all).unwrap_or_else(|| block_hint.clone());
                 for (first, last) in found.runs {
-                    prop_assert!(spot.runs.iter().any(|run| run.0 <= first && first <= last && last <= run.1));
+                    prop_assert!(block_hint.runs.iter().any(|run| run.0 <= first && first <= last && last <= run.1));
                     covered.extend(first..=last);
                 }
             }
-            prop_assert_eq!(covered.len() as u64, spot.blocks());
+            prop_assert_eq!(covered.len() as u64, block_hint.blocks());
         }
     }
 
     #[test]
-    fn a_spot_survives_its_text() {
-        let spot = Spot { chunk: 17_324, runs: vec![(8_311, 8_311), (8_580, u32::MAX)] };
-        assert_eq!(spot.to_string(), "17324 8311 8580-4294967295");
-        assert_eq!(spot.to_string().parse(), Ok(spot));
+    fn a_hint_survives_its_text() {
+        let block_hint = BlockHint { chunk: 17_324, runs: vec![(8_311, 8_311), (8_580, u32::MAX)] };
+        assert_eq!(block_hint.to_string(), "17324 8311 8580-4294967295");
+        assert_eq!(block_hint.to_string().parse(), Ok(block_hint));
         for text in ["", "x", "1 a", "1 5-", "1 2-3-4"] {
-            assert!(text.parse::<Spot>().is_err(), "{text}");
+            assert!(text.parse::<BlockHint>().is_err(), "{text}");
         }
     }
 }

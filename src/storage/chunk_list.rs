@@ -6,10 +6,10 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::Spi;
 
-use super::micros;
+use super::events::EVENTS;
 use crate::error::{Result, spi};
-use crate::pg::catalog;
 use crate::pg::snapshot;
+use crate::pg::time::micros;
 
 const LOOKING: &str = "looking for chunks";
 
@@ -38,7 +38,7 @@ pub fn of(tier: i16, first: i64, last: i64) -> Result<Vec<Chunk>> {
         return Ok(found);
     }
     // First: what changes while they are listed has to be heard of.
-    LISTED.set(catalog::relation(catalog::schema()?, c"events")?);
+    LISTED.set(EVENTS.relation()?);
     let listed = all();
     if listed.is_err() {
         LISTED.set(pg_sys::InvalidOid);

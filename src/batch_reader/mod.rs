@@ -4,8 +4,7 @@
 //! the hypertable would be planned over all chunks, or executed over all. If that does not bring all events (they
 //! were copied into another tier, or are gone) the hypertable is asked.
 
-pub mod chunk;
-mod heap;
+pub mod heap;
 pub mod order;
 pub mod together;
 
@@ -18,11 +17,14 @@ use pgrx::prelude::*;
 use pgrx::spi::Spi;
 
 use crate::error::{Error, Result};
-use crate::ingest::{COLUMNS, Spot};
 use crate::pg::statement::arg;
 use crate::pg::streaming::{PlanCache, PlanCacheMode, SlotRow, StreamingPlan, Visibility};
+use crate::pg::time::micros;
 use crate::pg::{snapshot, subtransaction};
-use chunk::Chunk;
+use crate::storage::block_hint::BlockHint;
+use crate::storage::chunk_list::{self, Chunk};
+use crate::storage::events::EVENTS;
+use crate::storage::id;
 
 const CONDITION: &str = "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND id >= $4 AND id < $5";
 const ARGUMENTS: [PgBuiltInOids; 5] = [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID];
@@ -34,7 +36,7 @@ pub const POSITION_COLUMNS: usize = 9;
 macro_rules! position_columns {
     () => {
         "p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint, p.stream_seq, p.batch_id, p.tier, p.event_count,
-         p.first_event_at, p.last_event_at, p.spot"
+         p.first_event_at, p.last_event_at, p.block_hint"
     };
 }
 pub(crate) use position_columns;
@@ -52,7 +54,7 @@ pub struct Position {
     pub first: TimestampWithTimeZone,
     pub last: TimestampWithTimeZone,
     /// Where in the heap the events may be.
-    pub spot: Option<Spot>,
+    pub block_hint: Option<BlockHint>,
 }
 
 impl Position {
@@ -74,14 +76,14 @@ impl Position {
             events: small(5)?,
             first: time(6)?,
             last: time(7)?,
-            spot: row.text(8).and_then(|text| text.parse().ok()),
+            block_hint: row.text(8).and_then(|text| text.parse().ok()),
         })
     }
 }
 
 /// Takes events as they are found. What was taken before may turn out to be incomplete: then it comes again.
 pub trait Sink {
-    /// Takes a row of `ingest::COLUMNS`; returns whether more may come.
+    /// Takes a row of `storage::events::COLUMNS`; returns whether more may come.
     fn take(&mut self, row: &SlotRow<'_>) -> bool;
 
     /// Forgets what was taken.
@@ -141,7 +143,7 @@ impl<'a> Search<'a> {
             if self.is_over() {
                 return Ok(());
             }
-            if chunk::is_there(chunk) {
+            if chunk_list::is_there(chunk) {
                 self.ask(chunk.relation, first.max(chunk.start), last.min(chunk.end - 1))?;
             }
         }
@@ -172,19 +174,20 @@ impl<'a> Search<'a> {
 /// Gives the sink the events of a batch whose offsets are in the range, each once, in any order; those that are gone are left out.
 /// In a transaction with an active snapshot.
 pub fn read(org: &str, position: &Position, offsets: Range<i32>, sink: &mut dyn Sink) -> Result<()> {
-    let base = position.batch_id << 16;
-    let ids = base + i64::from(offsets.start)..base + i64::from(offsets.end);
+    let first_id = id::event_id(position.batch_id, 0);
+    let ids = first_id + i64::from(offsets.start)..first_id + i64::from(offsets.end);
     let mut search = Search::new(org, ids, sink);
     let (first, last) = (micros(position.first), micros(position.last));
-    let chunks = subtransaction::again_without_dropped_chunks(|| chunk::of(position.tier, first, last))?;
+    let chunks = subtransaction::again_without_dropped_chunks(|| chunk_list::of(position.tier, first, last))?;
     // Any other relation may have got that number since the hint was written down.
-    let is_known = |spot: &&Spot| chunks.iter().any(|chunk| chunk.relation.to_u32() == spot.chunk);
-    if let Some(spot) = position.spot.as_ref().filter(is_known) {
+    let is_known =
+        |block_hint: &&BlockHint| chunks.iter().any(|chunk| chunk.relation.to_u32() == block_hint.chunk);
+    if let Some(block_hint) = position.block_hint.as_ref().filter(is_known) {
         // Some of a large batch are near where they should be, if it was written in its order.
         let rows = offsets.start.unsigned_abs()..offsets.end.unsigned_abs();
-        let part = spot.part(rows, position.events.unsigned_abs());
-        for spot in part.iter().chain([spot]) {
-            heap::scan(spot, |row| search.take(row));
+        let part = block_hint.part(rows, position.events.unsigned_abs());
+        for block_hint in part.iter().chain([block_hint]) {
+            heap::scan(block_hint, |row| search.take(row));
             if search.is_over() {
                 return Ok(());
             }
@@ -196,27 +199,17 @@ pub fn read(org: &str, position: &Position, offsets: Range<i32>, sink: &mut dyn 
     })
 }
 
-/// A time in PostgreSQL's microseconds.
-pub fn micros(time: TimestampWithTimeZone) -> i64 {
-    pg_sys::TimestampTz::from(time)
-}
-
 fn plan(chunk: pg_sys::Oid) -> Result<StreamingPlan> {
     let make = |_: &u32| {
         let table =
             if chunk == pg_sys::InvalidOid { "tailstream.events".to_owned() } else { name_of(chunk)? };
-        let sql = format!("SELECT {} FROM {table} WHERE {CONDITION}", column_names());
+        // All columns in their order: the executor then passes rows on without a projection.
+        let sql = format!("SELECT {} FROM {table} WHERE {CONDITION}", EVENTS.column_names());
         // A plan of the hypertable for any times opens all its chunks.
         let planning = if chunk == pg_sys::InvalidOid { PlanCacheMode::Custom } else { PlanCacheMode::Auto };
         StreamingPlan::new(&sql, &ARGUMENTS, planning)
     };
     PLANS.with(|plans| plans.get(&chunk.to_u32(), make))
-}
-
-/// The columns of tailstream.events, as a query lists them. All of them in their order: then the executor passes rows on
-/// as they are.
-pub fn column_names() -> String {
-    COLUMNS.iter().map(|column| column.name.to_string_lossy()).collect::<Vec<_>>().join(", ")
 }
 
 /// The qualified name of a relation.

@@ -4,11 +4,13 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use super::{Position, chunk, heap, micros};
+use super::{Position, heap};
 use crate::error::Result;
-use crate::ingest::Spot;
 use crate::pg::streaming::SlotRow;
 use crate::pg::subtransaction;
+use crate::pg::time::micros;
+use crate::storage::block_hint::BlockHint;
+use crate::storage::{chunk_list, id};
 
 /// One of the batches that are read.
 struct Sought {
@@ -27,12 +29,12 @@ pub fn read(
 ) -> Result<Vec<bool>> {
     let mut complete = vec![false; positions.len()];
     let mut by_batch = HashMap::new();
-    for spot in spots(positions, &mut by_batch)? {
+    for block_hint in hints(positions, &mut by_batch)? {
         let mut stopped = false;
-        heap::scan(&spot, |row| {
-            let id = row.int8(0).unwrap_or_default();
-            if let Some(sought) = by_batch.get_mut(&(id >> 16))
-                && sought.finds((id & 0xffff) as i32)
+        heap::scan(&block_hint, |row| {
+            let event_id = row.int8(0).unwrap_or_default();
+            if let Some(sought) = by_batch.get_mut(&id::batch_of(event_id))
+                && sought.finds(id::offset_of(event_id))
             {
                 stopped = take(sought.index, row).is_break();
             }
@@ -69,25 +71,26 @@ impl Sought {
 
 /// The blocks of these batches by chunk, each once, and the batches by their ids. Hints at anything but a chunk of ours are
 /// left out: any other relation may have got that number since.
-fn spots(positions: &[Position], by_batch: &mut HashMap<i64, Sought>) -> Result<Vec<Spot>> {
+fn hints(positions: &[Position], by_batch: &mut HashMap<i64, Sought>) -> Result<Vec<BlockHint>> {
     let mut by_chunk: HashMap<u32, Vec<(u32, u32)>> = HashMap::new();
     for (index, position) in positions.iter().enumerate() {
         let (first, last) = (micros(position.first), micros(position.last));
-        let Some(spot) = &position.spot else { continue };
-        let is_known = match chunk::known(position.tier, first, last, spot.chunk) {
+        let Some(block_hint) = &position.block_hint else { continue };
+        let is_known = match chunk_list::known(position.tier, first, last, block_hint.chunk) {
             true => true,
             false => {
-                let chunks =
-                    subtransaction::again_without_dropped_chunks(|| chunk::of(position.tier, first, last))?;
-                chunks.iter().any(|chunk| chunk.relation.to_u32() == spot.chunk)
+                let chunks = subtransaction::again_without_dropped_chunks(|| {
+                    chunk_list::of(position.tier, first, last)
+                })?;
+                chunks.iter().any(|chunk| chunk.relation.to_u32() == block_hint.chunk)
             }
         };
         if is_known {
             by_batch.insert(position.batch_id, Sought::new(index, position.events));
-            by_chunk.entry(spot.chunk).or_default().extend(&spot.runs);
+            by_chunk.entry(block_hint.chunk).or_default().extend(&block_hint.runs);
         }
     }
-    let spot = |(chunk, mut runs): (u32, Vec<(u32, u32)>)| {
+    let block_hint = |(chunk, mut runs): (u32, Vec<(u32, u32)>)| {
         runs.sort_unstable();
         runs.dedup_by(|next, run| {
             let touches = next.0 <= run.1.saturating_add(1);
@@ -96,7 +99,7 @@ fn spots(positions: &[Position], by_batch: &mut HashMap<i64, Sought>) -> Result<
             }
             touches
         });
-        Spot { chunk, runs }
+        BlockHint { chunk, runs }
     };
-    Ok(by_chunk.into_iter().map(spot).collect())
+    Ok(by_chunk.into_iter().map(block_hint).collect())
 }

@@ -1,71 +1,29 @@
-//! One event as the column values of a row of tailstream.events.
+//! One event as the column values of a row of `tailstream.events`.
 
-use core::ffi::CStr;
-use std::ffi::CString;
+use pgrx::pg_sys;
 
-use pgrx::{IntoDatum, pg_sys};
-
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::{Event, Inet, STORED_V4, STORED_V6};
-use crate::pg::streaming::detoasted;
 use crate::pg::time::to_postgres_time;
-
-/// A column of a table.
-pub struct Column {
-    pub name: &'static CStr,
-    kind: pg_sys::Oid,
-    not_null: bool,
-}
-
-impl Column {
-    /// Whether this is what a table has there.
-    pub fn is(&self, attribute: &pg_sys::FormData_pg_attribute) -> bool {
-        attribute.atttypid == self.kind
-            && !attribute.attisdropped
-            && attribute.attnotnull == self.not_null
-            && attribute.name().as_bytes() == self.name.to_bytes()
-    }
-}
-
-/// The columns of tailstream.events in their order. Readers get all but the last.
-pub const COLUMNS: [Column; 14] = [
-    column(c"id", pg_sys::INT8OID, true),
-    column(c"created_at", pg_sys::TIMESTAMPTZOID, true),
-    column(c"org_id", pg_sys::TEXTOID, true),
-    column(c"host", pg_sys::TEXTOID, false),
-    column(c"method", pg_sys::TEXTOID, false),
-    column(c"path", pg_sys::TEXTOID, false),
-    column(c"status", pg_sys::INT4OID, false),
-    column(c"response_time", pg_sys::INT4OID, false),
-    column(c"response_size", pg_sys::INT8OID, false),
-    column(c"user_agent", pg_sys::TEXTOID, false),
-    column(c"referrer", pg_sys::TEXTOID, false),
-    column(c"ip_address", pg_sys::INETOID, false),
-    column(c"metadata", pg_sys::JSONBOID, false),
-    column(c"tier", pg_sys::INT2OID, true),
-];
-
-const fn column(name: &'static CStr, kind: pg_sys::Oid, not_null: bool) -> Column {
-    Column { name, kind, not_null }
-}
+use crate::storage::events::{COLUMNS, jsonb};
 
 const HEADER: usize = size_of::<u32>();
 
-/// Column values of one row. Their bytes lie in `space`, which the next row uses again.
-pub struct Row {
+/// The column values of one row. Their bytes are in `space`, which the next row reuses.
+pub struct EventRow {
     pub values: [pg_sys::Datum; COLUMNS.len()],
     pub nulls: [bool; COLUMNS.len()],
     space: Vec<u64>,
     used: usize,
 }
 
-impl Row {
-    /// For rows of one org in one tier; both must outlive it.
+impl EventRow {
+    /// An empty row.
     pub fn new() -> Self {
         Self { values: [pg_sys::Datum::null(); _], nulls: [true; _], space: Vec::new(), used: 0 }
     }
 
-    /// Takes the values of an event; what the row held before is gone.
+    /// Replaces the values by those of an event.
     pub fn fill(&mut self, id: i64, org: &str, tier: i16, event: &Event) -> Result<()> {
         self.reserve(org, event);
         self.set(0, pg_sys::Datum::from(id));
@@ -86,7 +44,7 @@ impl Row {
         Ok(())
     }
 
-    /// Makes room for all that the row will hold: later it must not move.
+    /// Reserves room for all values: they must not move once one is set.
     fn reserve(&mut self, org: &str, event: &Event) {
         let texts = [
             event.host.as_deref(),
@@ -133,7 +91,7 @@ impl Row {
         self.set_datum(column, datum);
     }
 
-    /// Lays down a value of variable length with its four-byte header.
+    /// Writes a value of variable length with a four-byte header.
     fn varlena(&mut self, parts: &[&[u8]]) -> pg_sys::Datum {
         let length = HEADER + parts.iter().map(|part| part.len()).sum::<usize>();
         let words = length.div_ceil(size_of::<u64>());
@@ -151,36 +109,4 @@ impl Row {
         }
         pg_sys::Datum::from(start)
     }
-}
-
-/// The address of an `inet` value; `None` if it has neither family.
-///
-/// # Safety
-/// The value must be an `inet`, and not NULL.
-pub unsafe fn inet(value: pg_sys::Datum) -> Option<Inet> {
-    // SAFETY: the caller's promise; a packed value has its bytes behind the header, wherever that ends.
-    unsafe {
-        let stored = detoasted(value);
-        let (start, length) = (pgrx::varlena::vardata_any(stored), pgrx::varlena::varsize_any_exhdr(stored));
-        Inet::from_stored(core::slice::from_raw_parts(start.cast(), length))
-    }
-}
-
-/// JSON text as jsonb, allocated in the current memory context.
-pub fn jsonb(text: &str) -> Result<pg_sys::Datum> {
-    let text = CString::new(text).map_err(|_| Error::Internal("metadata with a NUL byte"))?;
-    // SAFETY: jsonb_in takes a C string and returns a jsonb.
-    let datum =
-        unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[text.as_c_str().into_datum()]) };
-    datum.ok_or(Error::Internal("jsonb_in returned NULL"))
-}
-
-/// The text of a `jsonb` value, in the current memory context.
-///
-/// # Safety
-/// The value must be a `jsonb`, and not NULL.
-pub unsafe fn jsonb_text<'a>(value: pg_sys::Datum) -> Option<&'a str> {
-    // SAFETY: the caller's promise; jsonb_out returns a C string, and the database is UTF-8.
-    let text = unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(value)]) };
-    text.and_then(|text| text.to_str().ok())
 }
