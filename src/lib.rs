@@ -24,7 +24,7 @@ use tailstream_event as event;
 
 ::pgrx::pg_module_magic!(name, version);
 
-/// Runs once in each server process that loads the library.
+/// Called by PostgreSQL once in each process that loads the library.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::init();
@@ -32,12 +32,12 @@ pub extern "C-unwind" fn _PG_init() {
     session::view_redirect::install();
     pg::relcache::on_change(&[
         tier::cache::relation_changed,
-        storage::write_chunks::relation_changed,
-        storage::chunk_list::relation_changed,
+        storage::write_chunk_cache::relation_changed,
+        storage::read_chunk_cache::relation_changed,
     ]);
     worker::commit::register();
     ingest::view::pending::register();
-    ingest::view::firing::install();
+    ingest::view::always_fire::install();
     // SAFETY: reads two variables.
     if unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress && !pgrx::pg_sys::IsBinaryUpgrade }
     {

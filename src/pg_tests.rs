@@ -282,7 +282,7 @@ mod tests {
     #[pg_test]
     fn rows_of_a_statement_that_was_cut_short_are_stored_at_the_end() {
         insert_cut_short("/cut");
-        crate::ingest::view::pending::store_left();
+        crate::ingest::view::pending::store_remaining();
         let stored = "SELECT count(*) FROM tailstream.events WHERE org_id = 'cut'";
         assert_eq!(Spi::get_one::<i64>(stored).unwrap(), Some(1));
     }

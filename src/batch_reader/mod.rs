@@ -22,9 +22,9 @@ use crate::pg::streaming::{PlanCache, PlanCacheMode, SlotRow, StreamingPlan, Vis
 use crate::pg::time::micros;
 use crate::pg::{snapshot, subtransaction};
 use crate::storage::block_hint::BlockHint;
-use crate::storage::chunk_list::{self, Chunk};
 use crate::storage::events::EVENTS;
 use crate::storage::id;
+use crate::storage::read_chunk_cache::{self, ListedChunk};
 
 const CONDITION: &str = "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND id >= $4 AND id < $5";
 const ARGUMENTS: [PgBuiltInOids; 5] = [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID];
@@ -138,12 +138,12 @@ impl<'a> Search<'a> {
     }
 
     /// Asks the chunks that are still there, and the hypertable if they have not got all.
-    fn ask_chunks(&mut self, chunks: &[Chunk], first: i64, last: i64) -> Result<()> {
+    fn ask_chunks(&mut self, chunks: &[ListedChunk], first: i64, last: i64) -> Result<()> {
         for chunk in chunks {
             if self.is_over() {
                 return Ok(());
             }
-            if chunk_list::is_there(chunk) {
+            if read_chunk_cache::is_there(chunk) {
                 self.ask(chunk.relation, first.max(chunk.start), last.min(chunk.end - 1))?;
             }
         }
@@ -178,7 +178,8 @@ pub fn read(org: &str, position: &Position, offsets: Range<i32>, sink: &mut dyn 
     let ids = first_id + i64::from(offsets.start)..first_id + i64::from(offsets.end);
     let mut search = Search::new(org, ids, sink);
     let (first, last) = (micros(position.first), micros(position.last));
-    let chunks = subtransaction::again_without_dropped_chunks(|| chunk_list::of(position.tier, first, last))?;
+    let chunks =
+        subtransaction::again_without_dropped_chunks(|| read_chunk_cache::of(position.tier, first, last))?;
     // Any other relation may have got that number since the hint was written down.
     let is_known =
         |block_hint: &&BlockHint| chunks.iter().any(|chunk| chunk.relation.to_u32() == block_hint.chunk);

@@ -10,7 +10,7 @@ use crate::pg::streaming::SlotRow;
 use crate::pg::subtransaction;
 use crate::pg::time::micros;
 use crate::storage::block_hint::BlockHint;
-use crate::storage::{chunk_list, id};
+use crate::storage::{id, read_chunk_cache};
 
 /// One of the batches that are read.
 struct Sought {
@@ -76,11 +76,11 @@ fn hints(positions: &[Position], by_batch: &mut HashMap<i64, Sought>) -> Result<
     for (index, position) in positions.iter().enumerate() {
         let (first, last) = (micros(position.first), micros(position.last));
         let Some(block_hint) = &position.block_hint else { continue };
-        let is_known = match chunk_list::known(position.tier, first, last, block_hint.chunk) {
+        let is_known = match read_chunk_cache::known(position.tier, first, last, block_hint.chunk) {
             true => true,
             false => {
                 let chunks = subtransaction::again_without_dropped_chunks(|| {
-                    chunk_list::of(position.tier, first, last)
+                    read_chunk_cache::of(position.tier, first, last)
                 })?;
                 chunks.iter().any(|chunk| chunk.relation.to_u32() == block_hint.chunk)
             }

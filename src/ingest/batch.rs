@@ -1,4 +1,4 @@
-//! One call of `ts_ingest`, step by step.
+//! The steps of one ingest call.
 
 use pgrx::pg_sys;
 
@@ -19,7 +19,7 @@ use crate::worker::commit;
 
 const MAX_KEY_CHARS: usize = 255;
 
-/// What the caller asks for.
+/// The arguments of an ingest call.
 pub struct Request<'a> {
     pub org: &'a str,
     pub events: &'a str,
@@ -28,10 +28,10 @@ pub struct Request<'a> {
     pub on_invalid: OnInvalid,
 }
 
-/// What became of it.
+/// The result of an ingest call.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
-    /// Of several batch ids the first.
+    /// The first one, if the call stored several batches.
     pub batch_id: i64,
     pub accepted: i32,
     pub rejected: i32,
@@ -39,7 +39,7 @@ pub struct Outcome {
     pub duplicate: bool,
 }
 
-/// Stores the batch, or returns what became of it the first time.
+/// Stores the batch. Returns the first outcome if the idempotency key is known.
 pub fn ingest(request: &Request) -> Result<Outcome> {
     let org = request.org;
     org_scope::require_org(org)?;
@@ -58,8 +58,8 @@ pub fn ingest(request: &Request) -> Result<Outcome> {
     let mut decoded = decode(request.format, request.events, &clock, request.on_invalid).map_err(invalid)?;
 
     let decoded_count = decoded.events.len();
-    let floor = floor(&tier);
-    decoded.events.retain(|event| event.created_at >= floor);
+    let cutoff = retention_cutoff(&tier);
+    decoded.events.retain(|event| event.created_at >= cutoff);
 
     let outcome = Outcome {
         batch_id: id::next_batch_id()?,
@@ -75,7 +75,7 @@ pub fn ingest(request: &Request) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Stores rows that were collected one by one; those that are expired are only counted.
+/// Stores rows that were inserted into the view. Expired rows are only counted.
 pub fn store_collected(org: &str, rows: &Rows) -> Result<Outcome> {
     let tier = tier_for(org)?;
     let (_, received_at) = times();
@@ -91,21 +91,21 @@ pub fn store_collected(org: &str, rows: &Rows) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Events of the org that are older are expired: microseconds since the Unix epoch.
-pub fn floor_of(org: &str) -> Result<i64> {
+/// The org's retention cutoff in microseconds since the Unix epoch: older events are expired.
+pub fn retention_cutoff_of(org: &str) -> Result<i64> {
     let tier = match cache::tier_of(org)? {
         Some(tier) => tier,
         None if settings::auto_register_orgs() => cache::default_tier()?,
         None => return Err(Error::UnknownOrg(org.to_owned())),
     };
-    Ok(floor(&tier))
+    Ok(retention_cutoff(&tier))
 }
 
-fn floor(tier: &Tier) -> i64 {
+fn retention_cutoff(tier: &Tier) -> i64 {
     time::to_unix_time(time::statement_start()) - tier.retention
 }
 
-/// Writes rows and ledger, one batch id for every 65,536 events.
+/// Writes the rows and the ledger. Every 65,536 events are a batch of their own.
 fn store(
     stored: &Stored,
     events: &[Event],
@@ -135,7 +135,7 @@ fn valid_key(key: &str) -> Result<&str> {
     }
 }
 
-/// The org's tier; registers the org if it is new.
+/// The org's tier. Registers the org if it is new.
 fn tier_for(org: &str) -> Result<Tier> {
     if let Some(tier) = cache::tier_of(org)? {
         return Ok(tier);
@@ -144,15 +144,17 @@ fn tier_for(org: &str) -> Result<Tier> {
         return Err(Error::UnknownOrg(org.to_owned()));
     }
     ledger::register_org(org, cache::default_tier()?.id)?;
-    // If the registration is rolled back, nobody may go on believing in it.
+    // If the registration is rolled back, the session must not keep it in its cache.
     pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Abort, cache::forget);
     pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Prepare, cache::forget);
     pgrx::register_subxact_callback(pgrx::PgSubXactCallbackEvent::AbortSub, |_, _| cache::forget());
     cache::tier_of(org)?.ok_or(Error::RowNotStored("orgs"))
 }
 
-/// The time, and when the batch counts as received: after the transaction got its id, and not before any look of the
-/// sequencer that came before that, whatever the clock says. So the sequencer knows how far back it has to look.
+/// The present, and the time at which the batch counts as received, both in microseconds since the Unix epoch.
+///
+/// The second is read after the transaction got its id, and is never earlier than the start of a sequencer poll before that,
+/// even if the clock was set back. The sequencer derives from it how far back it must read the ledger.
 fn times() -> (i64, i64) {
     // SAFETY: reads two variables; the id is assigned inside a transaction that may write.
     unsafe {
@@ -170,7 +172,7 @@ fn count(length: usize) -> Result<i32> {
     i32::try_from(length).map_err(|_| Error::Internal("more events than an integer counts"))
 }
 
-/// The error of a batch with an invalid event.
+/// The error of a call with an invalid event.
 pub fn invalid(error: EventError) -> Error {
     Error::Event {
         sqlstate: error.sqlstate(),

@@ -1,4 +1,4 @@
-//! The batch ledger, the orgs that register themselves, and the events put aside.
+//! Writes the batch ledger, registers orgs, and quarantines invalid events.
 
 use std::ops::Range;
 
@@ -12,14 +12,13 @@ use super::batch::Outcome;
 use super::write_path::Stored;
 use crate::error::{Error, Result};
 use crate::event::{Event, Rejection};
-use crate::pg::statement::Statement;
-use crate::pg::statement::arg;
+use crate::pg::statement::{Statement, arg};
 use crate::pg::streaming::StreamingStatement;
 use crate::pg::time::{self, to_postgres_time};
 use crate::settings;
 use crate::storage::block_hint::BlockHint;
 
-/// Rejected events written by one statement; their text is held twice meanwhile.
+/// Rejected events per statement. Their text is in memory twice while it runs.
 const QUARANTINE_PART: usize = 1_000;
 
 thread_local! {
@@ -50,11 +49,11 @@ thread_local! {
     ) };
 }
 
-/// What a batch is recognised by when it comes again.
+/// The idempotency key of a call and a hash of its events.
 #[derive(Debug, Clone, Copy)]
 pub struct Key<'a> {
     pub text: &'a str,
-    /// Of the events as they came, byte by byte; never 0, which stands for none.
+    /// Hash of the events' text. Never 0, which stands for a row without hash.
     payload_hash: i64,
 }
 
@@ -66,15 +65,16 @@ impl<'a> Key<'a> {
     }
 }
 
-/// What became of the batch that had this key before, inside the window; an error if it had other events. Looks at what is
-/// committed now: under REPEATABLE READ the transaction's own snapshot would not show the batch whose commit
-/// the lock on its key just waited for.
+/// The outcome of an earlier call with this key inside the idempotency window. Error if that call had other events.
+///
+/// Reads everything that is committed now: under REPEATABLE READ, the transaction's own snapshot would not show a batch whose
+/// commit the lock on the key has just waited for.
 pub fn find(org: &str, key: &Key) -> Result<Option<Outcome>> {
     let since = to_postgres_time(time::now() - settings::idempotency_window());
     let (Some(org), Some(text)) = (org.into_datum(), key.text.into_datum()) else { return Ok(None) };
     let found = FIND.with(|find| find.first_committed([org, text, pg_sys::Datum::from(since)]))?;
     let Some([batch_id, accepted, rejected, expired, payload_hash]) = found else { return Ok(None) };
-    // Rows of before there were hashes match whatever comes.
+    // A row without a hash matches any events.
     if payload_hash != 0 && payload_hash != key.payload_hash {
         return Err(Error::KeyReused { key: key.text.to_owned(), batch_id });
     }
@@ -87,7 +87,7 @@ pub fn find(org: &str, key: &Key) -> Result<Option<Outcome>> {
     }))
 }
 
-/// Writes the ledger row of one batch; `call` goes with the first batch of a call.
+/// Writes the ledger row of one batch. `call` is given for the first batch of a call.
 pub fn record(
     stored: &Stored,
     batch_id: i64,
@@ -119,19 +119,19 @@ pub fn record(
     if recorded == 1 { Ok(()) } else { Err(Error::RowNotStored("batches")) }
 }
 
-/// Event time of the first and the last event.
+/// The earliest and the latest event time.
 fn span(events: &[Event]) -> Option<Range<i64>> {
     let times = || events.iter().map(|event| event.created_at);
     Some(times().min()?..times().max()?)
 }
 
-/// Registers an org unless somebody else does at the same time.
+/// Registers an org, unless a concurrent transaction has registered it.
 pub fn register_org(org: &str, tier: i16) -> Result<()> {
     let arguments = [arg(org.to_owned()), arg(tier)];
     Spi::connect_mut(|client| REGISTER.with(|register| register.run(client, &arguments)).map(drop))
 }
 
-/// Puts invalid events aside with the reason of each.
+/// Writes invalid events to the quarantine, each with its error.
 pub fn quarantine(org: &str, outcome: &Outcome, received_at: i64, rejected: &[Rejection]) -> Result<()> {
     for part in rejected.chunks(QUARANTINE_PART) {
         let texts = |text: fn(&Rejection) -> String| part.iter().map(text).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! Ingest: a batch of JSON becomes rows of one org, whole or not at all.
+//! Ingest: stores a batch of JSON events of one org, whole or not at all.
 
 mod batch;
 mod ledger;

@@ -1,22 +1,22 @@
-//! Where in the heap the rows of a batch went.
+//! Block hints: the heap blocks where the rows of a batch were inserted.
 //!
-//! The mirror reads a batch back moments later. By its index that costs as much as the org has events in the batch's
-//! range of time, which many producers share; by its blocks it costs what the batch has. It is a hint: whoever
-//! follows it looks whether all events are there, and else asks the index.
+//! The mirror reads a batch back shortly after its commit. Through the index, the cost depends on the number of the org's events
+//! in the batch's time range, which other producers also fill; through the blocks, only on the size of the batch. It is only
+//! a hint: a reader checks that it found all events, and reads through the index otherwise.
 
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// Runs of blocks that are written down; rows in more places than that are scattered.
+/// Most runs of blocks in a hint. Rows in more runs are scattered and get no hint.
 const MAX_RUNS: usize = 8;
-/// Blocks between two runs that are not worth a run of their own.
+/// Two runs with fewer blocks between them are merged.
 const NEAR: u32 = 3;
-/// Rows to a block that a hint must come to at the least; with fewer it would lead through too much of others.
+/// Fewest rows per block for which a hint is kept. With fewer, a reader would read too many rows of other batches.
 const MIN_ROWS: usize = 2;
-/// Blocks that are always few enough.
+/// Number of blocks for which a hint is always kept.
 const FEW_BLOCKS: usize = 8;
-/// Rows are looked for within this part of all blocks around where they should be.
+/// A part of a batch is searched within 1/32 of all blocks around its expected place.
 const MARGIN: u64 = 32;
 
 /// Runs of blocks of one chunk.
@@ -33,10 +33,10 @@ impl BlockHint {
         Self { chunk, runs: Vec::new() }
     }
 
-    /// Adds a block; false if that is one run too many.
+    /// Adds a block. Returns false if the hint has too many runs then.
     pub fn add(&mut self, block: u32) -> bool {
         let near = |run: &&mut (u32, u32)| block + NEAR >= run.0 && block <= run.1.saturating_add(NEAR);
-        // Rows come one after the other into the same block, or the next.
+        // Consecutive rows are mostly inserted into the same block or the next one.
         if let Some(run) = self.runs.iter_mut().rev().find(near) {
             if block < run.0 || run.1 < block {
                 *run = (run.0.min(block), run.1.max(block));
@@ -48,7 +48,7 @@ impl BlockHint {
         self.runs.len() <= MAX_RUNS
     }
 
-    /// Makes one of runs that have come near each other: no block may be read twice.
+    /// Merges runs that are close to each other, so that no block is read twice.
     fn merge(&mut self) {
         if self.runs.len() < 2 {
             return;
@@ -62,7 +62,7 @@ impl BlockHint {
             }
             is_near
         });
-        // The next row most likely comes behind the last one.
+        // The run of the latest row stays last, because the next row most likely belongs to it.
         let latest =
             last.and_then(|last| self.runs.iter().position(|run| run.0 <= last.0 && last.1 <= run.1));
         if let Some(latest) = latest {
@@ -71,7 +71,7 @@ impl BlockHint {
         }
     }
 
-    /// Whether it is worth following for so many rows.
+    /// Whether reading the blocks is worthwhile for this number of rows.
     fn is_close(&self, rows: usize) -> bool {
         self.blocks() as usize <= FEW_BLOCKS + rows / MIN_ROWS
     }
@@ -80,8 +80,8 @@ impl BlockHint {
         self.runs.iter().map(|(first, last)| u64::from(last - first) + 1).sum()
     }
 
-    /// Where these of `all` rows are if they were written in their order and about as long as each other, with some blocks
-    /// on both sides. `None` if that is not much less than all.
+    /// The blocks in which a range of the batch's `all` rows is expected, with a margin on both sides, if the rows were inserted
+    /// in order and have similar sizes. `None` if these are not much fewer than all blocks.
     pub fn part(&self, rows: Range<u32>, all: u32) -> Option<Self> {
         let blocks = self.blocks();
         let place = |row: u32| blocks * u64::from(row) / u64::from(all.max(1));
@@ -132,13 +132,13 @@ impl FromStr for BlockHint {
     }
 }
 
-/// The block_hint of all rows of a batch, as it grows.
+/// Collects the blocks of a batch's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlockHintBuilder {
     /// No row yet.
     None,
     One(BlockHint),
-    /// In several chunks or too many places, or not known.
+    /// In several chunks, in too many runs, or unknown.
     Scattered,
 }
 
@@ -154,7 +154,7 @@ impl BlockHintBuilder {
         }
     }
 
-    /// The one block_hint of so many rows, if it is worth following.
+    /// The hint for this number of rows, if it is worthwhile.
     pub fn hint(self, rows: usize) -> Option<BlockHint> {
         match self {
             Self::One(block_hint) if block_hint.is_close(rows) => Some(block_hint),

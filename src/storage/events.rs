@@ -31,12 +31,12 @@ pub static COLUMNS: [Column; 14] = [
 /// The table.
 pub static EVENTS: Table = Table { name: c"events", columns: &COLUMNS };
 
-/// The address of an `inet` value; `None` if it has neither family.
+/// The address of an `inet` value; `None` if its family is unknown.
 ///
 /// # Safety
 /// The value must be an `inet`, and not NULL.
 pub unsafe fn inet(value: pg_sys::Datum) -> Option<Inet> {
-    // SAFETY: the caller's promise; a packed value has its bytes behind the header, wherever that ends.
+    // SAFETY: the caller's promise; the bytes follow the header, whether it is short or long.
     unsafe {
         let stored = detoasted(value);
         let (start, length) = (pgrx::varlena::vardata_any(stored), pgrx::varlena::varsize_any_exhdr(stored));
@@ -44,7 +44,7 @@ pub unsafe fn inet(value: pg_sys::Datum) -> Option<Inet> {
     }
 }
 
-/// JSON text as jsonb, allocated in the current memory context.
+/// JSON text as `jsonb`, allocated in the current memory context.
 pub fn jsonb(text: &str) -> Result<pg_sys::Datum> {
     let text = CString::new(text).map_err(|_| Error::Internal("metadata with a NUL byte"))?;
     // SAFETY: jsonb_in takes a C string and returns a jsonb.

@@ -1,12 +1,12 @@
 //! `INSERT INTO tailstream.log_events`: the rows of one statement are one batch for each org.
 //!
-//! A row trigger collects the rows and gives them their ids, so that RETURNING has them; the statement trigger stores what
-//! was collected. The row trigger runs with the rights of the caller and touches no table, the statement trigger with
-//! those of the owner, as `ts_ingest` does.
+//! A row trigger collects the rows and assigns their ids, so that RETURNING shows them. The statement trigger stores the
+//! collected rows. The row trigger runs with the caller's privileges and reads and writes no table; the statement trigger runs
+//! with those of the owner, as `ts_ingest` does.
 
-pub mod firing;
-mod inserted;
+pub mod always_fire;
 pub mod pending;
+mod view_row;
 
 use core::ffi::CStr;
 use std::time::Instant;
@@ -17,9 +17,9 @@ use super::batch;
 use crate::error::{Error, Result, report};
 use crate::pg::function::pg_function;
 use crate::pg::time;
-use inserted::Inserted;
+use view_row::ViewRow;
 
-/// The statement trigger.
+/// Name of the statement trigger.
 const STORE: &CStr = c"log_events_store";
 
 pg_function! {
@@ -31,7 +31,7 @@ pg_function! {
 }
 
 pg_function! {
-    /// `tailstream.store_log_events()`: AFTER INSERT … FOR EACH STATEMENT, also called by itself
+    /// `tailstream.store_log_events()`: AFTER INSERT … FOR EACH STATEMENT; `pending` also calls it directly
     fn store_log_events_wrapper(_fcinfo) -> Datum {
         report(pending::take_all(store));
         pg_sys::Datum::null()
@@ -49,19 +49,19 @@ unsafe fn trigger<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Result<&'a pg_sys::Tr
     }
 }
 
-/// Takes one row in; returns it as it will be stored, or NULL if it is older than the retention of its org.
+/// Collects one row. Returns it as it will be stored, or NULL if it is older than the retention of its org.
 ///
 /// # Safety
 /// `trigger` must come from PostgreSQL, for the row trigger.
 unsafe fn collect(trigger: &pg_sys::TriggerData) -> Result<pg_sys::Datum> {
     // SAFETY: the caller's promise.
-    let (mut row, store) = unsafe { (Inserted::open(trigger)?, store_function(trigger)?) };
+    let (mut row, store) = unsafe { (ViewRow::open(trigger)?, store_function(trigger)?) };
     let event = row.complete(time::now())?;
     let Some(id) = pending::add(row.org()?, event, store)? else { return Ok(pg_sys::Datum::null()) };
     Ok(row.with_id(id))
 }
 
-/// The function of the statement trigger beside this row trigger. Owners may have put others there.
+/// The function of the statement trigger on the same view. The owner may have added other triggers.
 unsafe fn store_function(trigger: &pg_sys::TriggerData) -> Result<pg_sys::Oid> {
     // SAFETY: the relation is open and has the trigger that runs, so its triggers are described.
     unsafe {
@@ -72,7 +72,7 @@ unsafe fn store_function(trigger: &pg_sys::TriggerData) -> Result<pg_sys::Oid> {
     }
 }
 
-/// Stores what was collected of one org.
+/// Stores the collected rows of one org.
 fn store(org: &str, rows: &pending::Rows) -> Result<()> {
     let began = Instant::now();
     let outcome = batch::store_collected(org, rows)?;

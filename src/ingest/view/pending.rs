@@ -1,8 +1,8 @@
-//! Rows that statements have inserted and not stored yet.
+//! Rows that were inserted into the view and are not stored yet.
 //!
-//! They belong to the subtransaction that inserted them: if that is rolled back they go with it. A statement inside
-//! another one has its own subtransaction or stores with the same right, so what the statement trigger finds at its own
-//! level it may store.
+//! They belong to the subtransaction that inserted them and are discarded if it is rolled back. A nested statement either has
+//! a subtransaction of its own or stores with the same privileges. So the statement trigger may store all rows of its own
+//! subtransaction.
 
 use core::ffi::c_void;
 use std::cell::RefCell;
@@ -18,9 +18,7 @@ use crate::pg::snapshot;
 use crate::session::org_scope;
 use crate::storage::id;
 
-/// Events that one batch has ids for.
-const MAX_EVENTS: usize = id::MAX_EVENTS;
-/// Bytes of collected rows beyond which they are stored before the statement ends.
+/// Size of collected rows in bytes from which they are stored before the statement ends.
 const MAX_BYTES: usize = 32 << 20;
 
 /// The rows of one org.
@@ -28,45 +26,45 @@ pub struct Rows {
     pub batch_id: i64,
     pub events: Vec<Event<'static>>,
     pub expired: usize,
-    /// Microseconds since the Unix epoch: what is older is expired.
-    floor: i64,
+    /// Retention cutoff in microseconds since the Unix epoch: older events are expired.
+    cutoff: i64,
 }
 
 /// The rows of one subtransaction.
 struct Pending {
     subtransaction: pg_sys::SubTransactionId,
-    /// What stores them, with the rights it needs.
+    /// Oid of the function that stores them with the owner's privileges.
     store: pg_sys::Oid,
     bytes: usize,
     orgs: BTreeMap<Box<str>, Rows>,
 }
 
 thread_local! {
-    /// Inner subtransactions behind outer ones.
+    /// Outer subtransactions first.
     static PENDING: RefCell<Vec<Pending>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Asks PostgreSQL to be told how transactions end; once, when the library is loaded.
+/// Registers the transaction callbacks. Called once, when the library is loaded.
 pub fn register() {
     // SAFETY: the callbacks live as long as the process.
     unsafe {
         pg_sys::RegisterXactCallback(Some(ended), std::ptr::null_mut());
-        pg_sys::RegisterSubXactCallback(Some(part_ended), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(subtransaction_ended), std::ptr::null_mut());
     }
 }
 
-/// Takes a row in and returns its id; `None` if it is expired.
+/// Adds a row and returns its id; `None` if it is expired.
 pub fn add(org: &str, event: Event<'static>, store: pg_sys::Oid) -> Result<Option<i64>> {
     let mut pending = take(current()).unwrap_or_else(|| Pending::new(store));
     if !pending.orgs.contains_key(org) {
         pending.orgs.insert(org.into(), Rows::begin(org)?);
     }
     let bytes = size_of_val(&event) + text_length(&event);
-    // What fails before this is put back has ended the subtransaction, and its rows with it.
+    // An error before `pending` is put back ends the subtransaction, and its rows are discarded with it.
     let id = pending.orgs.get_mut(org).and_then(|rows| rows.add(event));
     pending.bytes += bytes;
     let full = pending.bytes >= MAX_BYTES
-        || pending.orgs.get(org).is_some_and(|rows| rows.events.len() >= MAX_EVENTS);
+        || pending.orgs.get(org).is_some_and(|rows| rows.events.len() >= id::MAX_EVENTS);
     PENDING.with_borrow_mut(|all| all.push(pending));
     if full {
         call(store);
@@ -74,7 +72,7 @@ pub fn add(org: &str, event: Event<'static>, store: pg_sys::Oid) -> Result<Optio
     Ok(id)
 }
 
-/// Hands over what the running subtransaction has collected.
+/// Removes the rows of the current subtransaction and passes them to `each`, org by org.
 pub fn take_all(mut each: impl FnMut(&str, &Rows) -> Result<()>) -> Result<()> {
     while let Some(pending) = take(current()) {
         for (org, rows) in &pending.orgs {
@@ -98,12 +96,12 @@ impl Rows {
             batch_id: id::next_batch_id()?,
             events: Vec::new(),
             expired: 0,
-            floor: batch::floor_of(org)?,
+            cutoff: batch::retention_cutoff_of(org)?,
         })
     }
 
     fn add(&mut self, event: Event<'static>) -> Option<i64> {
-        if event.created_at < self.floor {
+        if event.created_at < self.cutoff {
             self.expired += 1;
             return None;
         }
@@ -134,9 +132,9 @@ fn call(store: pg_sys::Oid) {
     unsafe { pg_sys::OidFunctionCall0Coll(store, pg_sys::InvalidOid) };
 }
 
-/// Stores what is left before a transaction ends: a statement that was not run to its end (SPI can ask for some rows only)
-/// has fired no statement trigger.
-pub fn store_left() {
+/// Stores the remaining rows before the transaction ends. A statement that was not run to completion, for example because SPI
+/// asked for a limited number of rows, has not fired its statement trigger.
+pub fn store_remaining() {
     if let Some(store) = PENDING.with_borrow(|all| all.last().map(|pending| pending.store)) {
         snapshot::current(|| call(store));
     }
@@ -146,25 +144,25 @@ pub fn store_left() {
 unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
     use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_PRE_COMMIT, XACT_EVENT_PRE_PREPARE};
     match event {
-        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => store_left(),
+        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => store_remaining(),
         XACT_EVENT_ABORT => drop(PENDING.take()),
         _ => {}
     }
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn part_ended(
+unsafe extern "C-unwind" fn subtransaction_ended(
     event: pg_sys::SubXactEvent::Type,
-    part: pg_sys::SubTransactionId,
+    subtransaction: pg_sys::SubTransactionId,
     parent: pg_sys::SubTransactionId,
     _argument: *mut c_void,
 ) {
     use pg_sys::SubXactEvent::{SUBXACT_EVENT_ABORT_SUB, SUBXACT_EVENT_COMMIT_SUB};
     PENDING.with_borrow_mut(|all| match event {
-        // Those within it have greater numbers.
-        SUBXACT_EVENT_ABORT_SUB => all.retain(|pending| pending.subtransaction < part),
+        // Subtransactions nested in it have higher ids.
+        SUBXACT_EVENT_ABORT_SUB => all.retain(|pending| pending.subtransaction < subtransaction),
         SUBXACT_EVENT_COMMIT_SUB => {
-            for pending in all.iter_mut().filter(|pending| pending.subtransaction == part) {
+            for pending in all.iter_mut().filter(|pending| pending.subtransaction == subtransaction) {
                 pending.subtransaction = parent;
             }
         }

@@ -1,8 +1,8 @@
-//! The direct lane: rows of one chunk go to its heap a page at a time and to its indexes.
+//! The direct write path: inserts rows into a chunk's heap, many at a time, and into its indexes.
 //!
-//! Right only where nothing else would happen to a row: a plain heap with the columns we know, no
-//! triggers, no constraints but the chunk's own ranges, not compressed, no continuous aggregate. That
-//! is looked at under locks which keep it so until the transaction ends; otherwise the executor writes.
+//! It is correct only if an INSERT would do nothing else: the chunk is a plain heap with the expected columns, without triggers,
+//! without constraints other than its own ranges, not compressed, and without a continuous aggregate. This is checked under
+//! locks that keep it true until the transaction ends. Otherwise the executor path is used.
 
 use std::ops::Range;
 
@@ -16,25 +16,31 @@ use super::event_row::EventRow;
 use crate::error::Result;
 use crate::storage::block_hint::BlockHintBuilder;
 use crate::storage::events::EVENTS;
-use crate::storage::write_chunks::{self, Chunk};
+use crate::storage::write_chunk_cache::{self, WritableChunk};
 
-/// Rows handed to the heap at once. They share pages and WAL records, and their memory is held until then.
-const PART: usize = 256;
+/// Rows per call of the heap's multi-insert. They share pages and WAL records, and are all in memory.
+const ROWS_PER_INSERT: usize = 256;
 
-/// CHECK constraints that every chunk has: its range of time and its range of tiers.
+/// Number of CHECK constraints that every chunk has: its ranges of times and of tiers.
 const OWN_CONSTRAINTS: u16 = 2;
 
-/// Inserts the rows and notes where they went, or returns false and has done nothing.
-pub fn insert(rows: &Rows, range: Range<usize>, chunk: &Chunk, hints: &mut BlockHintBuilder) -> Result<bool> {
+/// Inserts the rows and adds their blocks to the hint. Returns false, without any effect, if the chunk cannot be written
+/// directly.
+pub fn insert(
+    rows: &Rows,
+    range: Range<usize>,
+    chunk: &WritableChunk,
+    hints: &mut BlockHintBuilder,
+) -> Result<bool> {
     let Some(hypertable) = Target::open(EVENTS.relation()?) else {
         return Ok(false);
     };
     let Some(target) = Target::open(chunk.relation) else { return Ok(false) };
-    // Taking the locks has delivered what others changed before: the range may be known no longer.
-    let writable = write_chunks::is_known(chunk)
+    // Acquiring the locks has processed invalidations: the range of the chunk may have changed.
+    let writable = write_chunk_cache::is_known(chunk)
         && !hypertable.has_statement_triggers()
         && target.is_ordinary()
-        && write_chunks::is_plain(chunk.relation)?;
+        && write_chunk_cache::is_plain(chunk.relation)?;
     if writable {
         let mut writer = Writer::new(&target);
         writer.write(rows, range, hints)?;
@@ -43,21 +49,21 @@ pub fn insert(rows: &Rows, range: Range<usize>, chunk: &Chunk, hints: &mut Block
     Ok(writable)
 }
 
-/// Makes what was written visible to later statements of the transaction.
+/// Makes the inserted rows visible to later statements of the transaction.
 pub fn make_visible() {
     // SAFETY: between statements of a transaction that may write.
     unsafe { pg_sys::CommandCounterIncrement() };
 }
 
-/// A table, open and locked as for an INSERT until the transaction ends.
+/// A table that is open, and locked as for an INSERT until the transaction ends.
 struct Target {
     relation: pg_sys::Relation,
 }
 
 impl Target {
-    /// `None` if it was dropped meanwhile.
+    /// `None` if the table no longer exists.
     fn open(relation: pg_sys::Oid) -> Option<Self> {
-        // SAFETY: returns NULL for a relation that is gone.
+        // SAFETY: returns NULL if the relation does not exist.
         let relation = unsafe { pg_sys::try_relation_open(relation, pg_sys::RowExclusiveLock as i32) };
         (!relation.is_null()).then(|| Self { relation })
     }
@@ -97,7 +103,7 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // The transaction is ending with an error and closes it. Nothing here may raise another one.
+            // The transaction ends with an error and closes the relation. A second error must not be raised here.
             return;
         }
         // SAFETY: open since `open`; the lock stays.
@@ -105,7 +111,7 @@ impl Drop for Target {
     }
 }
 
-/// What the executor would keep for an INSERT into the chunk.
+/// The executor state of an INSERT into the chunk.
 struct Writer {
     relation: pg_sys::Relation,
     state: *mut pg_sys::EState,
@@ -116,7 +122,7 @@ struct Writer {
 
 impl Writer {
     fn new(target: &Target) -> Self {
-        // SAFETY: the sequence that COPY uses; all of it is freed in `finish`, or with the transaction.
+        // SAFETY: the same sequence as in COPY; everything is freed in `finish`, or at the end of the transaction.
         unsafe {
             let state = pg_sys::CreateExecutorState();
             let indexes = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
@@ -130,15 +136,15 @@ impl Writer {
 
     fn write(&mut self, rows: &Rows, range: Range<usize>, hints: &mut BlockHintBuilder) -> Result<()> {
         let mut row = EventRow::new();
-        for start in range.clone().step_by(PART) {
-            let part = start..range.end.min(start + PART);
+        for start in range.clone().step_by(ROWS_PER_INSERT) {
+            let part = start..range.end.min(start + ROWS_PER_INSERT);
             self.form(rows, part.clone(), &mut row)?;
             self.store(part.len(), hints);
         }
         Ok(())
     }
 
-    /// Makes a tuple of each row, in the slots.
+    /// Forms a tuple of each row in the slots.
     fn form(&mut self, rows: &Rows, part: Range<usize>, row: &mut EventRow) -> Result<()> {
         self.grow(part.len());
         // SAFETY: the values match the descriptor (`has_our_columns`); the memory lives until `store` is done.
@@ -197,7 +203,7 @@ impl Writer {
 
     unsafe fn index(&self, slot: *mut pg_sys::TupleTableSlot) {
         let none = std::ptr::null_mut();
-        // SAFETY: the slot's tuple has just got its place in the heap.
+        // SAFETY: the slot's tuple was just inserted into the heap.
         unsafe {
             #[cfg(feature = "pg15")]
             pg_sys::ExecInsertIndexTuples(self.indexes, slot, self.state, false, false, none, none.cast());
@@ -218,7 +224,7 @@ impl Writer {
         }
     }
 
-    /// Frees what it holds. After an error the end of the transaction does, for that must not raise another one.
+    /// Frees the state. Not done in `Drop`: after an error the end of the transaction frees it, and must not raise another error.
     fn finish(self) {
         // SAFETY: made in `new` and `grow`, freed once.
         unsafe {

@@ -1,4 +1,4 @@
-//! The lane that is always right: INSERT through the executor.
+//! The executor write path: an INSERT into the hypertable.
 
 use std::ops::Range;
 
@@ -16,11 +16,11 @@ use crate::event::Event;
 use crate::pg::statement::{Statement, arg, column};
 use crate::pg::time::to_postgres_time;
 
-/// Rows per statement: their values are held three times while it runs.
+/// Rows per statement. Their values are in memory three times while it runs.
 const PART: usize = 10_000;
 
-/// `unnest` of several arrays is only known by its unqualified name; that the function pins its
-/// search_path is what makes it PostgreSQL's own.
+/// The parser only knows `unnest` of several arrays by its unqualified name. The calling function pins its search_path, so the
+/// name cannot be captured.
 macro_rules! insert {
     () => {
         "INSERT INTO tailstream.events (id, created_at, org_id, tier, host, method, path, status, response_time,
@@ -52,7 +52,7 @@ const ARGUMENTS: &[BuiltinOid] = &[
     TEXTARRAYOID,
 ];
 
-/// What a trigger of the user's must not change: the ledger and the id say the same of the event.
+/// The columns that a user's trigger must not change, because the ledger repeats them or they identify the event.
 macro_rules! returning {
     ($more:literal) => {
         concat!(insert!(), " RETURNING id, created_at, org_id = $1 AND tier = $2", $more)
@@ -61,7 +61,7 @@ macro_rules! returning {
 
 thread_local! {
     static INSERT_MANY: Statement = const { Statement::new(WHAT, returning!(""), ARGUMENTS) };
-    /// Of a single row we want to know the chunk and the place in it.
+    /// For a single row, the chunk and the block are returned too.
     static INSERT_ONE: Statement = const { Statement::new(WHAT, returning!(", tableoid, ctid"), ARGUMENTS) };
 }
 
@@ -81,7 +81,7 @@ pub fn insert(rows: &Rows, range: Range<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Inserts one row; returns the chunk and the block that it went to.
+/// Inserts one row. Returns the chunk and the block that it was inserted into.
 pub fn insert_one(rows: &Rows, index: usize) -> Result<(pg_sys::Oid, u32)> {
     let arguments = arguments(rows, index..index + 1)?;
     Spi::connect_mut(|client| {
@@ -93,7 +93,7 @@ pub fn insert_one(rows: &Rows, index: usize) -> Result<(pg_sys::Oid, u32)> {
     })
 }
 
-/// Whether the row was stored as the event that it is; rows come in the order in which they were given.
+/// Error unless the row was stored with the values of its event. Rows are returned in the order of the arguments.
 fn check(row: &SpiHeapTupleData<'_>, rows: &Rows, index: usize) -> Result<()> {
     let (id, event) = rows.get(index);
     let created_at: i64 = column::<TimestampWithTimeZone>(row, 2, WHAT)?.into();

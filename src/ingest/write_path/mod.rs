@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::settings::{self, IngestLane};
 use crate::storage::block_hint::{BlockHint, BlockHintBuilder};
-use crate::storage::{id, write_chunks};
+use crate::storage::{id, write_chunk_cache};
 
 /// The org and the tier of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +53,7 @@ impl<'a, 'e> Rows<'a, 'e> {
 /// Writes the events of one batch. Returns where they were written if they are close together.
 pub fn write(stored: &Stored, batch_id: i64, events: &[Event]) -> Result<Option<BlockHint>> {
     let rows = Rows::new(stored, batch_id, events);
-    if settings::ingest_lane() == IngestLane::Executor || !write_chunks::direct_possible() {
+    if settings::ingest_lane() == IngestLane::Executor || !write_chunk_cache::direct_possible() {
         executor::insert(&rows, 0..rows.len())?;
         return Ok(None);
     }
@@ -61,12 +61,12 @@ pub fn write(stored: &Stored, batch_id: i64, events: &[Event]) -> Result<Option<
     let mut next = 0;
     while next < rows.len() {
         let time = rows.get(next).1.created_at;
-        next = match write_chunks::known(stored.tier, time) {
+        next = match write_chunk_cache::known(stored.tier, time) {
             Some(chunk) => {
                 let end = next
                     + rows.order[next..].partition_point(|&at| events[at as usize].created_at < chunk.end);
                 if !direct::insert(&rows, next..end, &chunk, &mut hints)? {
-                    write_chunks::forget(chunk.relation);
+                    write_chunk_cache::forget(chunk.relation);
                     executor::insert(&rows, next..end)?;
                     hints = BlockHintBuilder::Scattered;
                 }
@@ -75,9 +75,9 @@ pub fn write(stored: &Stored, batch_id: i64, events: &[Event]) -> Result<Option<
             None => {
                 // The session knows no chunk for this row. The executor finds or creates it.
                 let (relation, block) = executor::insert_one(&rows, next)?;
-                write_chunks::learn(stored.tier, relation)?;
+                write_chunk_cache::learn(stored.tier, relation)?;
                 hints.add(relation.to_u32(), block);
-                if write_chunks::known(stored.tier, time).is_none() {
+                if write_chunk_cache::known(stored.tier, time).is_none() {
                     // Not a chunk that can be cached. Inserting the rest row by row would take too long.
                     executor::insert(&rows, next + 1..rows.len())?;
                     hints = BlockHintBuilder::Scattered;

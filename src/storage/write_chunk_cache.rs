@@ -1,4 +1,4 @@
-//! What this session knows of the chunks that rows go to, and whether one may be written directly.
+//! The session's cache of chunks for the write path, and whether a chunk may be written directly.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -11,19 +11,19 @@ use crate::error::Result;
 use crate::pg::streaming::StreamingStatement;
 use crate::pg::time::to_unix_time;
 
-/// Chunks remembered per session; beyond it all are forgotten and learnt again.
+/// Capacity. When the cache is full, all chunks are forgotten.
 const MAX_CHUNKS: usize = 4_096;
 
-/// A chunk of tailstream.events and the event times it takes: start <= time < end, Unix microseconds.
+/// A chunk of `tailstream.events` and its range of event times, start <= time < end, in microseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chunk {
+pub struct WritableChunk {
     pub relation: pg_sys::Oid,
     start: i64,
     pub end: i64,
 }
 
 thread_local! {
-    static CHUNKS: RefCell<HashMap<i16, Vec<Chunk>>> = RefCell::default();
+    static CHUNKS: RefCell<HashMap<i16, Vec<WritableChunk>>> = RefCell::default();
     static POSSIBLE: Cell<Option<bool>> = const { Cell::new(None) };
     static RANGE: StreamingStatement = const { StreamingStatement::new(
         "SELECT r.range_start, r.range_end FROM tailstream.chunk_range($1, 'created_at') r
@@ -40,7 +40,7 @@ thread_local! {
     ) };
 }
 
-/// Whether this TimescaleDB lets us look at the state of its chunks the way `is_plain` does.
+/// Whether the catalog of this version of TimescaleDB is one that `is_plain` can read.
 pub fn direct_possible() -> bool {
     if let Some(possible) = POSSIBLE.get() {
         return possible;
@@ -58,19 +58,19 @@ pub fn direct_possible() -> bool {
     possible
 }
 
-/// The chunk for an event time in a tier, if this session has met it.
-pub fn known(tier: i16, time: i64) -> Option<Chunk> {
+/// The cached chunk for an event time in a tier.
+pub fn known(tier: i16, time: i64) -> Option<WritableChunk> {
     CHUNKS.with_borrow(|chunks| {
         let of_tier = chunks.get(&tier)?;
         of_tier.iter().rev().find(|chunk| chunk.start <= time && time < chunk.end).copied()
     })
 }
 
-/// Remembers a chunk, unless it has no bounds: then it is none that we made.
+/// Adds a chunk to the cache, unless it has no bounds, as a chunk of another layout.
 pub fn learn(tier: i16, relation: pg_sys::Oid) -> Result<()> {
     let range = RANGE.with(|range| range.first_committed([relation.into()]))?;
     let Some([start, end]) = range else { return Ok(()) };
-    let chunk = Chunk { relation, start: to_unix_time(start), end: to_unix_time(end) };
+    let chunk = WritableChunk { relation, start: to_unix_time(start), end: to_unix_time(end) };
     CHUNKS.with_borrow_mut(|chunks| {
         if chunks.values().map(Vec::len).sum::<usize>() >= MAX_CHUNKS {
             chunks.clear();
@@ -80,13 +80,13 @@ pub fn learn(tier: i16, relation: pg_sys::Oid) -> Result<()> {
     Ok(())
 }
 
-/// Whether the session still knows the chunk as it was when `known` returned it.
-pub fn is_known(chunk: &Chunk) -> bool {
+/// Whether the cache still has the chunk as `known` returned it.
+pub fn is_known(chunk: &WritableChunk) -> bool {
     CHUNKS.with_borrow(|chunks| chunks.values().flatten().any(|known| known == chunk))
 }
 
-/// Forgets a relation whose definition changed, be it a chunk or not; all of them for `InvalidOid`.
-/// Ranges change where chunks are split or merged.
+/// Relation cache callback: forgets the relation, or all chunks for `InvalidOid`. The range of a chunk changes when chunks are
+/// split or merged.
 pub fn relation_changed(relation: pg_sys::Oid) {
     if relation == pg_sys::InvalidOid {
         CHUNKS.with_borrow_mut(HashMap::clear);
@@ -95,7 +95,7 @@ pub fn relation_changed(relation: pg_sys::Oid) {
     }
 }
 
-/// Forgets a chunk that is gone or cannot be written directly.
+/// Forgets a chunk that does not exist or cannot be written directly.
 pub fn forget(relation: pg_sys::Oid) {
     CHUNKS.with_borrow_mut(|chunks| {
         for of_tier in chunks.values_mut() {
@@ -104,8 +104,8 @@ pub fn forget(relation: pg_sys::Oid) {
     });
 }
 
-/// Whether the chunk is neither compressed nor frozen nor watched by a continuous aggregate. Ask only
-/// while holding a lock that keeps all of that out until the end of the transaction.
+/// Whether the chunk is neither compressed nor frozen nor part of a continuous aggregate. The caller must hold a lock that
+/// prevents these until the end of the transaction.
 pub fn is_plain(relation: pg_sys::Oid) -> Result<bool> {
     let plain = PLAIN.with(|plain| plain.first_committed::<1, 1>([relation.into()]))?;
     Ok(plain.is_some())

@@ -1,4 +1,8 @@
-//! The chunks of events that this session knows.
+//! The session's list of all chunks of events, for readers.
+//!
+//! The list may be stale: a reader falls back to the hypertable if a chunk is missing. The cache of the write path
+//! (`write_chunk_cache`) must be exact instead, so it forgets a chunk at every invalidation, which happens to a busy chunk at each
+//! autovacuum and ANALYZE. A common cache would have to list all chunks again each time.
 
 use std::cell::{Cell, RefCell};
 
@@ -15,7 +19,7 @@ const LOOKING: &str = "looking for chunks";
 
 /// A chunk of events and the time range it takes, in PostgreSQL's microseconds.
 #[derive(Debug, Clone, Copy)]
-pub struct Chunk {
+pub struct ListedChunk {
     pub relation: pg_sys::Oid,
     tier: i16,
     pub start: i64,
@@ -23,21 +27,22 @@ pub struct Chunk {
 }
 
 thread_local! {
-    /// In the order of tiers and times.
-    static CHUNKS: RefCell<Vec<Chunk>> = const { RefCell::new(Vec::new()) };
-    /// The table of events when they were listed; `InvalidOid` if it has changed since.
+    /// Ordered by tier and time.
+    static CHUNKS: RefCell<Vec<ListedChunk>> = const { RefCell::new(Vec::new()) };
+    /// The oid of the events table when the chunks were listed; `InvalidOid` if the table has changed since.
     static LISTED: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
 }
 
-/// The known chunks of a tier in this range of time; looks for new ones if the first or the last event has none.
-pub fn of(tier: i16, first: i64, last: i64) -> Result<Vec<Chunk>> {
+/// The known chunks of a tier in this time range, ends included. Lists the chunks again if the first or the last time is in
+/// none and the table has changed.
+pub fn of(tier: i16, first: i64, last: i64) -> Result<Vec<ListedChunk>> {
     let covers =
-        |found: &[Chunk], time: i64| found.iter().any(|chunk| chunk.start <= time && time < chunk.end);
+        |found: &[ListedChunk], time: i64| found.iter().any(|chunk| chunk.start <= time && time < chunk.end);
     let found = find(tier, first, last);
     if covers(&found, first) && covers(&found, last) || LISTED.get() != pg_sys::InvalidOid {
         return Ok(found);
     }
-    // First: what changes while they are listed has to be heard of.
+    // Set first, so that an invalidation that arrives while the chunks are listed is not lost.
     LISTED.set(EVENTS.relation()?);
     let listed = all();
     if listed.is_err() {
@@ -49,35 +54,36 @@ pub fn of(tier: i16, first: i64, last: i64) -> Result<Vec<Chunk>> {
     Ok(find(tier, first, last))
 }
 
-fn find(tier: i16, first: i64, last: i64) -> Vec<Chunk> {
+fn find(tier: i16, first: i64, last: i64) -> Vec<ListedChunk> {
     CHUNKS.with_borrow(|chunks| {
         let behind = chunks.partition_point(|chunk| (chunk.tier, chunk.start) <= (tier, last));
-        let touches = |chunk: &&Chunk| chunk.tier == tier && first < chunk.end;
-        let mut found: Vec<Chunk> = chunks[..behind].iter().rev().take_while(touches).copied().collect();
+        let touches = |chunk: &&ListedChunk| chunk.tier == tier && first < chunk.end;
+        let mut found: Vec<ListedChunk> =
+            chunks[..behind].iter().rev().take_while(touches).copied().collect();
         found.reverse();
         found
     })
 }
 
-/// Whether a relation is known as a chunk for events of this tier and these times.
+/// Whether a relation is known as a chunk of this tier for these times.
 pub fn known(tier: i16, first: i64, last: i64, relation: u32) -> bool {
     CHUNKS.with_borrow(|chunks| {
         let behind = chunks.partition_point(|chunk| (chunk.tier, chunk.start) <= (tier, last));
-        let touches = |chunk: &&Chunk| chunk.tier == tier && first < chunk.end;
+        let touches = |chunk: &&ListedChunk| chunk.tier == tier && first < chunk.end;
         chunks[..behind].iter().rev().take_while(touches).any(|chunk| chunk.relation.to_u32() == relation)
     })
 }
 
-/// PostgreSQL says that a relation has changed, or any may have: the table of events when it gets a chunk or loses one.
+/// Relation cache callback. The events table is invalidated when a chunk is created or dropped.
 pub fn relation_changed(relation: pg_sys::Oid) {
     if relation == pg_sys::InvalidOid || relation == LISTED.get() {
         LISTED.set(pg_sys::InvalidOid);
     }
 }
 
-/// Whether a chunk is still there; it then stays until the end of the transaction, and else is forgotten.
-pub fn is_there(chunk: &Chunk) -> bool {
-    // SAFETY: takes a lock as any SELECT does, and keeps it.
+/// Whether a chunk still exists. If so, it is locked and stays until the end of the transaction; if not, it is forgotten.
+pub fn is_there(chunk: &ListedChunk) -> bool {
+    // SAFETY: acquires a lock as any SELECT does, and keeps it.
     let there = unsafe {
         let opened = pg_sys::try_relation_open(chunk.relation, pg_sys::AccessShareLock as i32);
         if !opened.is_null() {
@@ -91,10 +97,10 @@ pub fn is_there(chunk: &Chunk) -> bool {
     there
 }
 
-fn all() -> Result<Vec<Chunk>> {
+fn all() -> Result<Vec<ListedChunk>> {
     let sql = "SELECT chunk::oid, tier, range_start, range_end FROM tailstream.chunks('tailstream.events', 'created_at')
                WHERE tier IS NOT NULL AND range_start IS NOT NULL AND range_end IS NOT NULL";
-    // Its constraints are looked up as they are now, so the chunk must be one that is there now.
+    // The constraints of a chunk are read with the newest snapshot, so the list of chunks must be, too.
     snapshot::latest(|| {
         Spi::connect(|client| {
             let mut chunks = Vec::new();
@@ -104,7 +110,7 @@ fn all() -> Result<Vec<Chunk>> {
                 let start = row.get::<TimestampWithTimeZone>(3).map_err(spi(LOOKING))?;
                 let end = row.get::<TimestampWithTimeZone>(4).map_err(spi(LOOKING))?;
                 if let (Some(relation), Some(tier), Some(start), Some(end)) = (relation, tier, start, end) {
-                    chunks.push(Chunk { relation, tier, start: micros(start), end: micros(end) });
+                    chunks.push(ListedChunk { relation, tier, start: micros(start), end: micros(end) });
                 }
             }
             Ok(chunks)

@@ -1,4 +1,4 @@
-//! A row that was inserted into the view, on its way to an event.
+//! Converts a row that is inserted into the view to an event.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use crate::session::org_scope;
 use crate::settings;
 use crate::storage::events::{inet, jsonb, jsonb_text};
 
-/// Columns of the view: those of tailstream.events but the tier.
+/// Number of columns of the view: those of `tailstream.events` without the tier.
 const COLUMNS: usize = 13;
 const ID: usize = 0;
 const CREATED_AT: usize = 1;
@@ -32,14 +32,14 @@ const REFERRER: usize = 10;
 const IP_ADDRESS: usize = 11;
 const METADATA: usize = 12;
 
-/// The column values, which live as long as the call of the trigger.
-pub struct Inserted {
+/// The column values. They are valid during the call of the trigger.
+pub struct ViewRow {
     descriptor: pg_sys::TupleDesc,
     values: [pg_sys::Datum; COLUMNS],
     nulls: [bool; COLUMNS],
 }
 
-impl Inserted {
+impl ViewRow {
     /// # Safety
     /// `trigger` must come from PostgreSQL, for a row trigger on the view.
     pub unsafe fn open(trigger: &pg_sys::TriggerData) -> Result<Self> {
@@ -48,7 +48,7 @@ impl Inserted {
             values: [pg_sys::Datum::null(); COLUMNS],
             nulls: [true; COLUMNS],
         };
-        // SAFETY: the caller's promise; there is room for as many columns as are asked for.
+        // SAFETY: the caller's promise; the arrays have one element for each column.
         unsafe {
             row.descriptor = (*trigger.tg_relation).rd_att;
             if (*row.descriptor).natts != COLUMNS as i32 {
@@ -60,7 +60,7 @@ impl Inserted {
         Ok(row)
     }
 
-    /// Fills in what has a default, and makes an event of the row.
+    /// Sets defaults and converts the row. `now` is in microseconds since the Unix epoch.
     pub fn complete(&mut self, now: i64) -> Result<Event<'static>> {
         self.default(CREATED_AT, || to_postgres_time(now).into_datum());
         self.default(ORG_ID, || org_scope::bound_org().into_datum());
@@ -84,7 +84,7 @@ impl Inserted {
         })
     }
 
-    /// Error if the event has more bytes as JSON than one may have. Its metadata is checked where it is read.
+    /// Error if the event is too large as JSON. The size of the metadata is checked where it is parsed.
     fn check_size(&self) -> Result<()> {
         let texts = [HOST, METHOD, PATH, USER_AGENT, REFERRER];
         let texts = texts.into_iter().filter_map(|column| self.value::<&str>(column));
@@ -98,7 +98,7 @@ impl Inserted {
         self.value(ORG_ID).ok_or(Error::NoOrg)
     }
 
-    /// The row as it will be stored.
+    /// The row as it will be stored, for RETURNING.
     pub fn with_id(mut self, id: i64) -> pg_sys::Datum {
         self.set(ID, id.into_datum());
         // SAFETY: the values are of the descriptor's types.
@@ -121,7 +121,7 @@ impl Inserted {
 
     /// `None` for NULL.
     fn value<T: FromDatum>(&self, column: usize) -> Option<T> {
-        // SAFETY: the constants above say what type each column has.
+        // SAFETY: the callers ask for the type of the column.
         unsafe { T::from_datum(self.values[column], self.nulls[column]) }
     }
 
@@ -129,7 +129,7 @@ impl Inserted {
         self.value::<String>(column).map(Cow::Owned)
     }
 
-    /// Microseconds since the Unix epoch; an error where an event of that time would be one.
+    /// Microseconds since the Unix epoch. Error under the same conditions as for a JSON event.
     fn created_at(&self, clock: &Clock) -> Result<i64> {
         let created_at = self.value(CREATED_AT).unwrap_or_default();
         if created_at == i64::MIN || created_at == i64::MAX {
@@ -148,7 +148,7 @@ impl Inserted {
         (!self.nulls[IP_ADDRESS]).then(|| unsafe { inet(self.values[IP_ADDRESS]) }).flatten()
     }
 
-    /// As an event would have it: always an object.
+    /// The metadata as a JSON event would have it: always an object.
     fn metadata(&mut self, clock: &Clock) -> Result<Option<String>> {
         if self.nulls[METADATA] {
             return Ok(None);
@@ -165,7 +165,7 @@ impl Inserted {
     }
 }
 
-/// The metadata of an event, which has to be valid.
+/// Decodes an event and returns its metadata.
 fn decoded(event: &str, clock: &Clock) -> Result<Option<String>> {
     let decoded = decode(Format::Json, event, clock, OnInvalid::Error).map_err(invalid)?;
     Ok(decoded.events.into_iter().next().and_then(|event| event.metadata))

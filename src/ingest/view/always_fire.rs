@@ -1,8 +1,8 @@
-//! Our triggers on view log_events fire always.
+//! Makes the triggers of view `log_events` fire under every `session_replication_role`.
 //!
-//! With `session_replication_role = replica` PostgreSQL passes over triggers that are not ENABLE ALWAYS, which a view's
-//! cannot be: such a session's INSERT would succeed and store nothing. So they are switched in the executor's own copy of
-//! the view's triggers. COPY has a copy that no hook sees, so there it is refused.
+//! In replica mode PostgreSQL skips triggers that are not ENABLE ALWAYS, and a view's triggers cannot be. An INSERT into the
+//! view would succeed and store nothing. An ExecutorStart hook therefore enables them in the executor's copy of the trigger
+//! descriptions. No hook sees the copy that COPY makes, so COPY into the view is refused in replica mode.
 
 use core::ffi::{CStr, c_char, c_int};
 
@@ -12,14 +12,14 @@ use crate::error::Error;
 use crate::pg::catalog;
 
 const VIEW: &CStr = c"log_events";
-/// How the names of our triggers on it begin.
+/// Prefix of the names of our triggers.
 const OURS: &[u8] = b"log_events_";
 
 static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
 static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 
 unsafe extern "C-unwind" {
-    // PostgreSQL's own, without the guard that pgrx puts around them: errors pass the hooks as they are.
+    // PostgreSQL's functions without pgrx's guard: errors pass through the hooks unchanged.
     fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
     fn standard_ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
@@ -33,7 +33,7 @@ unsafe extern "C-unwind" {
     );
 }
 
-/// Installs the hooks; once, when the library is loaded.
+/// Installs the hooks. Called once, when the library is loaded.
 pub fn install() {
     // SAFETY: PostgreSQL's hooks are plain variables of a single-threaded process.
     unsafe {
@@ -44,9 +44,9 @@ pub fn install() {
     }
 }
 
-/// Every query passes here, and its errors pass over this frame, which holds nothing that would have to be dropped.
+/// Runs for every query. An error unwinds through this frame, so it must not own anything that needs to be dropped.
 unsafe extern "C-unwind" fn started(query: *mut pg_sys::QueryDesc, flags: c_int) {
-    // SAFETY: the arguments are PostgreSQL's own and passed on as they came.
+    // SAFETY: passes PostgreSQL's arguments on unchanged.
     unsafe {
         PREVIOUS_START.unwrap_or(standard_ExecutorStart)(query, flags);
         let state = (*query).estate;
@@ -80,7 +80,7 @@ unsafe extern "C-unwind" fn fire_always(relations: *mut pg_sys::List) {
     }
 }
 
-/// As `started`, for utility statements.
+/// Refuses COPY into the view in replica mode. As above, this frame must not own anything that needs to be dropped.
 #[allow(clippy::too_many_arguments, reason = "PostgreSQL's own list")]
 unsafe extern "C-unwind" fn utility(
     statement: *mut pg_sys::PlannedStmt,
