@@ -31,7 +31,7 @@ title() {
         crates) echo "the crates without PostgreSQL, and the tooling: events, log lines, private clusters, traffic" ;;
         pgrx) echo "unit tests, and tests inside PostgreSQL" ;;
         install) echo "release build of the extension, installed" ;;
-        regress) echo "pg_regress: the SQL surface" ;;
+        regress) echo "pg_regress: the SQL surface; pg_isolation: interleaved sessions" ;;
         e2e) echo "end to end: real connections, concurrency, crashes" ;;
         *) echo "unknown stage" ;;
     esac
@@ -43,7 +43,7 @@ advice() {
         clippy | layers) echo "change what is named above" ;;
         crates | pgrx | e2e) echo "read the failing test's output above, then run only this again: dev/test.sh $1" ;;
         install) echo "read the compiler's output above" ;;
-        regress) echo "compare target/pg_regress/regression.diffs; if the new output is right: cargo run -p tailstream-devkit -- regress --accept" ;;
+        regress) echo "compare regression.diffs in target/pg_regress or target/pg_isolation; if the new output is right: cargo run -p tailstream-devkit -- regress --accept" ;;
         *) echo "stages are: ${STAGES[*]}" ;;
     esac
 }

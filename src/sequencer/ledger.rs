@@ -175,13 +175,13 @@ pub fn load(positions: pg_sys::Oid) -> Result<Order> {
                 events: last.events_before + last.events,
             };
         }
-        let elsewhere = open_elsewhere()?;
-        Ok(Order { positions, tracker, counter, bounds: ReceiptBounds::new(), elsewhere, unpolled_since })
+        let foreign_xids = open_foreign_xids()?;
+        Ok(Order { positions, tracker, counter, bounds: ReceiptBounds::new(), foreign_xids, unpolled_since })
     })
 }
 
 /// The open transactions of other databases.
-fn open_elsewhere() -> Result<Vec<u64>> {
+fn open_foreign_xids() -> Result<Vec<u64>> {
     let reading = || spi("reading open transactions");
     let sql = "SELECT a.backend_xid::text::bigint FROM pg_catalog.pg_stat_get_activity(NULL) a
                WHERE a.backend_xid IS NOT NULL

@@ -48,7 +48,7 @@ struct Order {
     bounds: ReceiptBounds,
     /// Transactions of other databases that were open when this process started. They never write to this database, and
     /// their start time is not known.
-    elsewhere: Vec<u64>,
+    foreign_xids: Vec<u64>,
     /// The earliest receive time of rows that the last poll before this process started had not seen: PostgreSQL's
     /// microseconds.
     unpolled_since: Option<i64>,
@@ -56,7 +56,7 @@ struct Order {
 
 /// The result of a poll.
 struct Poll {
-    placed: usize,
+    sequenced: usize,
     /// Bit mask of the orgs whose events were sequenced, by notification channel.
     bells: u64,
     /// More rows are ready.
@@ -82,11 +82,11 @@ pub extern "C-unwind" fn tailstream_sequencer_main(argument: pg_sys::Datum) {
             Ok(poll) => {
                 reporter.recovered();
                 reporter.succeeded(State::Running);
-                if poll.placed > 0 {
+                if poll.sequenced > 0 {
                     slot.worker(Role::Mirror).wake();
                 }
                 match poll {
-                    Poll { stopped: true, placed: 1.., .. } => None,
+                    Poll { stopped: true, sequenced: 1.., .. } => None,
                     _ if next_chunk_at <= Instant::now() => None,
                     Poll { committing: true, .. } => Some(COMMITTING_INTERVAL),
                     _ => Some(INTERVAL),
@@ -143,8 +143,8 @@ fn poll(order: &mut Option<Order>, slot: &Slot) -> Result<Poll> {
     }
     slot.ring(poll.bells);
     slot.count(Counter::SequencerLooks, 1);
-    if poll.placed > 0 {
-        slot.count(Counter::SequencerBatches, poll.placed as u64);
+    if poll.sequenced > 0 {
+        slot.count(Counter::SequencerBatches, poll.sequenced as u64);
         slot.histogram(Timer::SequencerLook).observe(began.elapsed());
     }
     failpoint("sequencer-committed");
@@ -170,7 +170,7 @@ fn make_next_chunk() -> Duration {
 }
 
 fn sequence_new(order: &mut Order) -> Result<Poll> {
-    let now = ledger::present()?.with(&order.elsewhere);
+    let now = ledger::present()?.with(&order.foreign_xids);
     let committing = committing::among_new(order.tracker.seen(), &now)?;
     let now = now.without(&committing);
     let (rows, complete) = order.tracker.poll(&now, LIMIT, &mut ledger::Reader { bounds: &order.bounds })?;
@@ -181,5 +181,5 @@ fn sequence_new(order: &mut Order) -> Result<Poll> {
         failpoint("sequencer-placed");
     }
     let bells = rows.iter().fold(0, |bells, batch| bells | 1 << Slot::bell_of(batch.org()));
-    Ok(Poll { placed: rows.len(), bells, stopped: !complete, committing: !committing.is_empty() })
+    Ok(Poll { sequenced: rows.len(), bells, stopped: !complete, committing: !committing.is_empty() })
 }

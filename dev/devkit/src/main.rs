@@ -50,7 +50,7 @@ enum Action {
         #[arg(long)]
         debug: bool,
     },
-    /// Run the pg_regress tests in tests/pg_regress against a private cluster
+    /// Run the tests in tests/pg_regress and tests/pg_isolation against a private cluster
     Regress {
         /// Take what the tests print now as what is expected
         #[arg(long)]
@@ -142,8 +142,9 @@ fn clean() -> Result<()> {
         println!("removed Redis {name}");
     }
     let [near, _] = repository::all_clusters_dirs()?;
-    let outputs = repository::root()?.join("target/pg_regress");
-    for dir in [near, outputs, repository::far_clusters_dir()?] {
+    let target = repository::root()?.join("target");
+    let [regress, isolation] = ["pg_regress", "pg_isolation"].map(|suite| target.join(suite));
+    for dir in [near, regress, isolation, repository::far_clusters_dir()?] {
         if fs::symlink_metadata(&dir).is_ok() {
             fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
         }

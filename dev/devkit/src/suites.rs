@@ -9,121 +9,138 @@ use tailstream_devkit::cluster::SUPERUSER;
 use tailstream_devkit::server_user::ServerUser;
 use tailstream_devkit::{Cluster, extension, postgres_install, repository};
 
-const DATABASE: &str = "tailstream_regress";
-/// Where PostgreSQL's development files have the program, below its `--pgxs` directory.
-const PG_REGRESS: &str = "test/regress/pg_regress";
 /// Lines of differences that are shown.
 const DIFF_LINES: usize = 200;
 
-/// Runs the tests named in `tests/pg_regress/schedule`, or all of `tests/pg_regress/sql` in the
-/// order of their names.
+/// A set of tests that one of PostgreSQL's test programs runs and compares with expected output.
+struct Suite {
+    /// Its folder in `tests`.
+    name: &'static str,
+    database: &'static str,
+    /// Folder and extension of its inputs.
+    inputs: (&'static str, &'static str),
+    /// Where PostgreSQL's development files have the program, below its `--pgxs` directory.
+    program: &'static str,
+    /// Further arguments.
+    arguments: &'static [&'static str],
+}
+
+const SUITES: [Suite; 2] = [
+    Suite {
+        name: "pg_regress",
+        database: "tailstream_regress",
+        inputs: ("sql", "sql"),
+        program: "test/regress/pg_regress",
+        arguments: &[],
+    },
+    Suite {
+        name: "pg_isolation",
+        database: "tailstream_isolation",
+        inputs: ("specs", "spec"),
+        program: "test/isolation/pg_isolation_regress",
+        arguments: &["--load-extension=timescaledb", "--load-extension=tailstream"],
+    },
+];
+
+/// Runs the tests named in each suite's `schedule`. With `accept`, makes the results the expected output.
 pub fn regress(accept: bool) -> Result<()> {
-    let root = repository::root()?;
-    let input = root.join("tests/pg_regress");
-    let output = root.join("target/pg_regress");
-    let tests = regress_tests(&input)?;
-    if accept {
-        make_missing_expected(&input)?;
-    }
-    fs::create_dir_all(&output).with_context(|| format!("cannot create {}", output.display()))?;
     let cluster = Cluster::builder("regress")
         .preload(&["timescaledb", "tailstream", "pg_cron"])
-        .cron_database(DATABASE)
+        .cron_database(SUITES[0].database)
         .create()?;
-    let passed = pg_regress(&cluster, &input, &output, &tests)?;
-    if accept {
-        return accept_results(&output.join("results"), &input.join("expected"));
+    for suite in &SUITES {
+        suite.run(&cluster, accept)?;
     }
-    if !passed {
-        let diffs = output.join("regression.diffs");
-        let text = fs::read_to_string(&diffs).unwrap_or_default();
-        for line in text.lines().take(DIFF_LINES) {
-            println!("{line}");
+    Ok(())
+}
+
+impl Suite {
+    fn run(&self, cluster: &Cluster, accept: bool) -> Result<()> {
+        let root = repository::root()?;
+        let input = root.join("tests").join(self.name);
+        let output = root.join("target").join(self.name);
+        if accept {
+            self.make_missing_expected(&input)?;
         }
-        bail!(
-            "pg_regress tests failed; all differences are in {}. If the new output is right: tailstream-dev regress --accept",
-            diffs.display()
-        );
+        fs::create_dir_all(&output).with_context(|| format!("cannot create {}", output.display()))?;
+        let status = Command::new(self.program()?)
+            .arg("--host")
+            .arg(cluster.socket_dir())
+            .arg("--port")
+            .arg(cluster.port().to_string())
+            .args(["--user", SUPERUSER, "--dbname", self.database])
+            .arg("--bindir")
+            .arg(postgres_install::bin_dir())
+            .arg("--inputdir")
+            .arg(&input)
+            .arg("--expecteddir")
+            .arg(&input)
+            .arg("--outputdir")
+            .arg(&output)
+            .args(self.arguments)
+            .arg(format!("--schedule={}", input.join("schedule").display()))
+            .status()
+            .with_context(|| format!("cannot run {}; run dev/setup.sh", self.program))?;
+        if accept {
+            return accept_results(&output.join("results"), &input.join("expected"));
+        }
+        if !status.success() {
+            let diffs = output.join("regression.diffs");
+            let text = fs::read_to_string(&diffs).unwrap_or_default();
+            for line in text.lines().take(DIFF_LINES) {
+                println!("{line}");
+            }
+            bail!(
+                "{} tests failed; all differences are in {}. If the new output is right: tailstream-dev regress --accept",
+                self.name,
+                diffs.display()
+            );
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn pg_regress(cluster: &Cluster, input: &Path, output: &Path, tests: &[String]) -> Result<bool> {
-    let status = Command::new(pg_regress_program()?)
-        .arg("--host")
-        .arg(cluster.socket_dir())
-        .arg("--port")
-        .arg(cluster.port().to_string())
-        .args(["--user", SUPERUSER, "--dbname", DATABASE])
-        .arg("--bindir")
-        .arg(postgres_install::bin_dir())
-        .arg("--inputdir")
-        .arg(input)
-        .arg("--expecteddir")
-        .arg(input)
-        .arg("--outputdir")
-        .arg(output)
-        .args(tests)
-        .status()
-        .context("cannot run pg_regress; run dev/setup.sh")?;
-    Ok(status.success())
-}
-
-fn pg_regress_program() -> Result<PathBuf> {
-    let pg_config = postgres_install::program("pg_config");
-    let output = Command::new(&pg_config)
-        .arg("--pgxs")
-        .output()
-        .with_context(|| format!("cannot run {}; run dev/setup.sh", pg_config.display()))?;
-    let makefile = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    // The makefile is .../src/makefiles/pgxs.mk, the program below .../src.
-    makefile
-        .ancestors()
-        .nth(2)
-        .map(|sources| sources.join(PG_REGRESS))
-        .filter(|program| program.is_file())
-        .context("pg_regress is not installed; dev/setup.sh installs it with PostgreSQL's development files")
-}
-
-/// A schedule as an argument, or the names of all tests.
-fn regress_tests(input: &Path) -> Result<Vec<String>> {
-    let schedule = input.join("schedule");
-    if schedule.is_file() {
-        return Ok(vec![format!("--schedule={}", schedule.display())]);
+    fn program(&self) -> Result<PathBuf> {
+        let pg_config = postgres_install::program("pg_config");
+        let output = Command::new(&pg_config)
+            .arg("--pgxs")
+            .output()
+            .with_context(|| format!("cannot run {}; run dev/setup.sh", pg_config.display()))?;
+        let makefile = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        // The makefile is .../src/makefiles/pgxs.mk, the program below .../src.
+        makefile
+            .ancestors()
+            .nth(2)
+            .map(|sources| sources.join(self.program))
+            .filter(|program| program.is_file())
+            .with_context(|| {
+                format!(
+                    "{} is missing; dev/setup.sh installs it with PostgreSQL's development files",
+                    self.program
+                )
+            })
     }
-    let names = sql_names(input)?;
-    if names.is_empty() {
-        bail!("there are no tests in {}", input.display());
-    }
-    Ok(names)
-}
 
-/// The names of the tests in `sql`, in order.
-fn sql_names(input: &Path) -> Result<Vec<String>> {
-    let sql = input.join("sql");
-    let entries = fs::read_dir(&sql).with_context(|| format!("there are no tests in {}", sql.display()))?;
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
-        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-        .collect();
-    names.sort();
-    Ok(names)
-}
-
-/// pg_regress gives up at the first test without expected output.
-fn make_missing_expected(input: &Path) -> Result<()> {
-    let expected = input.join("expected");
-    fs::create_dir_all(&expected).with_context(|| format!("cannot create {}", expected.display()))?;
-    for name in sql_names(input)? {
-        let path = expected.join(name).with_extension("out");
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .with_context(|| format!("cannot create {}", path.display()))?;
+    /// Creates empty expected output where there is none: both programs stop at the first test without.
+    fn make_missing_expected(&self, suite: &Path) -> Result<()> {
+        let (folder, extension) = self.inputs;
+        let (inputs, expected) = (suite.join(folder), suite.join("expected"));
+        fs::create_dir_all(&expected).with_context(|| format!("cannot create {}", expected.display()))?;
+        for entry in fs::read_dir(&inputs).with_context(|| format!("cannot read {}", inputs.display()))? {
+            let input = entry.with_context(|| format!("cannot read {}", inputs.display()))?.path();
+            let Some(name) =
+                input.file_stem().filter(|_| input.extension().is_some_and(|found| found == extension))
+            else {
+                continue;
+            };
+            let path = expected.join(name).with_extension("out");
+            OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(&path)
+                .with_context(|| format!("cannot create {}", path.display()))?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn accept_results(results: &Path, expected: &Path) -> Result<()> {

@@ -72,7 +72,7 @@ struct Model {
     before: Vec<(u64, u64)>,
     over: BTreeSet<u64>,
     tracker: SnapshotTracker,
-    placed: Vec<Row>,
+    sequenced: Vec<Row>,
 }
 
 impl Model {
@@ -87,7 +87,7 @@ impl Model {
             before: Vec::new(),
             over: BTreeSet::new(),
             tracker: SnapshotTracker::new(seen, "").unwrap(),
-            placed: Vec::new(),
+            sequenced: Vec::new(),
         }
     }
 
@@ -133,7 +133,7 @@ impl Model {
         visible.0.sort_by_key(Row::key);
         let Ok((rows, complete)) = self.tracker.poll(&now, limit, &mut visible);
         assert!(rows.len() <= limit);
-        self.placed.extend(rows);
+        self.sequenced.extend(rows);
         if crash {
             let seen = self.tracker.seen().to_string().parse().unwrap();
             self.tracker = SnapshotTracker::new(seen, &self.tracker.partial().unwrap_or_default()).unwrap();
@@ -144,13 +144,13 @@ impl Model {
     fn check(&mut self) {
         self.committing.clear();
         while !self.poll(3, false) {}
-        let mut placed = self.placed.clone();
-        placed.sort_by_key(Row::key);
+        let mut sequenced = self.sequenced.clone();
+        sequenced.sort_by_key(Row::key);
         self.committed.sort_by_key(Row::key);
-        assert_eq!(placed, self.committed, "every committed batch has one position");
+        assert_eq!(sequenced, self.committed, "every committed batch has one position");
         let at = |xid: u64, last: bool| {
             let mut positions =
-                self.placed.iter().enumerate().filter(|(_, row)| row.xid == xid).map(|(at, _)| at);
+                self.sequenced.iter().enumerate().filter(|(_, row)| row.xid == xid).map(|(at, _)| at);
             if last { positions.next_back() } else { positions.next() }
         };
         for (first, second) in &self.before {

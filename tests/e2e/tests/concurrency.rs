@@ -280,26 +280,3 @@ fn concurrent_calls_with_one_key_store_once() {
     check_ledger(&mut database.connect());
     assert_eq!(one::<i64>(&mut database.connect(), "SELECT count(*) FROM tailstream.batches"), 8);
 }
-
-#[test]
-fn a_key_whose_call_was_rolled_back_is_free_again() {
-    let database = Database::new(&Server::shared("concurrency"), "freed");
-    let (mut first, mut second) = (database.connect(), database.connect());
-    let mut open = first.transaction().expect("a transaction");
-    ingest(&mut open, "acme", &batch(1, now_micros(), &[0]), Some("key")).expect("the first call");
-    thread::scope(|scope| {
-        let waiting =
-            scope.spawn(|| ingest(&mut second, "acme", &batch(2, now_micros(), &[0, 0]), Some("key")));
-        let mut watch = database.connect();
-        tailstream_e2e::eventually("the second call to wait for the first", Duration::from_secs(20), || {
-            let waits = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = 'freed'";
-            one::<bool>(&mut watch, waits).then_some(())
-        });
-        open.rollback().expect("rollback");
-        let done = waiting.join().expect("the second call").expect("the second batch");
-        assert_eq!((done.accepted, done.duplicate), (2, false));
-    });
-    let paths: Vec<String> =
-        column(&mut database.connect(), "SELECT path FROM tailstream.events ORDER BY id");
-    assert_eq!(paths, ["/2/0", "/2/1"]);
-}

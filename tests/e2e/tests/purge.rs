@@ -113,35 +113,6 @@ fn many_chunks_in_use_hold_a_reader_up_no_longer_than_one() {
 }
 
 #[test]
-fn a_writer_who_makes_a_retention_longer_keeps_the_purge_away() {
-    let database = database("late_writer");
-    let (mut purger, mut late) = (database.connect(), database.connect());
-    store_old(&mut purger, 1);
-    let mut writing = late.transaction().expect("a transaction");
-    let event = "SELECT accepted FROM ts_ingest('tin', json_build_object('path', '/late', 'ts', now() - interval '6 hours'))";
-    writing.batch_execute("SELECT ts_alter_tier('standard', '1 day')").expect("a longer retention");
-    assert_eq!(one::<i32>(&mut writing, event), 1);
-    assert_eq!(purge(&mut purger), -1, "the purge does not see the new retention, but the lock");
-    writing.commit().expect("commit");
-    assert_eq!(purge(&mut purger), 0, "by now the retention is longer");
-    let seen = "SELECT count(*) FROM ts_replay('tin', now() - interval '7 hours', now())";
-    assert_eq!(one::<i64>(&mut purger, seen), 51);
-}
-
-#[test]
-fn one_purge_at_a_time() {
-    let database = database("one_purge");
-    let (mut first, mut second) = (database.connect(), database.connect());
-    store_old(&mut first, 2);
-    let mut open = first.transaction().expect("a transaction");
-    let dropped: i64 = one(&mut open, "SELECT sum(chunks_dropped) FROM ts_apply_retention()");
-    assert_eq!(dropped, 2);
-    assert_eq!(purge(&mut second), -1, "no rows while another one is at it");
-    open.rollback().expect("rollback");
-    assert_eq!(purge(&mut second), 2, "what was rolled back is done again");
-}
-
-#[test]
 fn a_prepared_replay_outlives_the_chunks_it_was_planned_with() {
     let database = database("prepared");
     let (mut client, mut purger) = (database.connect(), database.connect());
