@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs what building, testing and the demo need on Debian 12 or 13: PostgreSQL 17, TimescaleDB,
-# pg_cron, Redis and cargo-pgrx. Safe to run again: what is there already is left alone.
+# Installs what building, testing and the demo need on Debian 12, 13 or 14: PostgreSQL 17 or the version that
+# TAILSTREAM_PG_MAJOR names, TimescaleDB, pg_cron, Redis and cargo-pgrx. Safe to run again: installed packages are left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly PGRX_VERSION=0.18.1
-readonly PG_MAJOR=17
+readonly PG_MAJOR=${TAILSTREAM_PG_MAJOR:-17}
 readonly PG_CONFIG=/usr/lib/postgresql/$PG_MAJOR/bin/pg_config
 readonly PACKAGES=(
     "postgresql-$PG_MAJOR" "postgresql-server-dev-$PG_MAJOR" "postgresql-$PG_MAJOR-timescaledb"
@@ -37,10 +37,27 @@ missing_packages() {
     done
 }
 
-# PostgreSQL 17 and TimescaleDB are part of Debian 13. On Debian 12 that suite is added beside the
-# configured ones, with a pin so low that nothing else ever comes from it.
-add_trixie_suite() {
-    local source=/etc/apt/sources.list.d/tailstream-trixie.sources uri keyring
+# The Debian release that has this version of PostgreSQL with TimescaleDB.
+suite_of_major() {
+    case "$PG_MAJOR" in
+        17) echo trixie ;;
+        18) echo forky ;;
+        *) die "Debian has no packages of TimescaleDB for PostgreSQL $PG_MAJOR" "set TAILSTREAM_PG_MAJOR to 17 or 18" ;;
+    esac
+}
+
+# The release that this machine's own package sources name. /etc/os-release does not tell: its package may have come from
+# a newer suite as a dependency.
+base_suite() {
+    local sources
+    sources=$(find /etc/apt/sources.list /etc/apt/sources.list.d -type f ! -name 'tailstream-*' 2>/dev/null | sort)
+    # shellcheck disable=SC2086
+    grep -hE '^(Suites:|deb )' $sources 2>/dev/null | grep -oE '\b(bookworm|trixie|forky)\b' | head -n 1 || true
+}
+
+# Adds a newer Debian release beside the configured ones, with so low a priority that packages come from it only when asked for.
+add_suite() {
+    local suite=$1 source=/etc/apt/sources.list.d/tailstream-$1.sources uri keyring
     [ -e "$source" ] && return
     uri=$(grep -rhoE '^URIs: *\S+' /etc/apt/sources.list.d/debian.sources 2>/dev/null | head -n 1 | awk '{print $2}') || true
     if [ -z "$uri" ]; then
@@ -48,33 +65,36 @@ add_trixie_suite() {
     fi
     [ -n "$uri" ] || die "no Debian package source is configured" "add your Debian mirror to /etc/apt/sources.list.d/debian.sources"
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    say "adding Debian 13 (trixie) as a low-priority package source"
+    say "adding Debian's suite $suite as a low-priority package source"
+    # The Release file of a testing suite is valid for a week only, and mirrors may lag; its signature is checked all the same.
     as_root tee "$source" >/dev/null <<SOURCE
 Types: deb
 URIs: $uri
-Suites: trixie
+Suites: $suite
 Components: main
 Signed-By: $keyring
+Check-Valid-Until: no
 SOURCE
-    as_root tee /etc/apt/preferences.d/tailstream-trixie >/dev/null <<PIN
+    as_root tee "/etc/apt/preferences.d/tailstream-$suite" >/dev/null <<PIN
 Package: *
-Pin: release n=trixie
+Pin: release n=$suite
 Pin-Priority: 100
 PIN
 }
 
 install_packages() {
-    local missing suite=()
+    local missing suite base target=()
     mapfile -t missing < <(missing_packages)
     [ ${#missing[@]} -gt 0 ] || return 0
-    [ -r /etc/os-release ] || die "this is not Debian" "install the packages by hand: ${missing[*]}"
-    # shellcheck disable=SC1091
-    . /etc/os-release
-    case "${VERSION_CODENAME:-}" in
-        bookworm) add_trixie_suite; suite=(-t trixie) ;;
-        trixie) ;;
-        *) die "packages are known for Debian 12 and 13 only, this is ${PRETTY_NAME:-unknown}" \
-            "install the packages by hand: ${missing[*]}" ;;
+    suite=$(suite_of_major)
+    base=$(base_suite)
+    case "$base-$suite" in
+        trixie-trixie | forky-forky) ;;
+        bookworm-trixie | trixie-forky) add_suite "$suite"; target=(-t "$suite") ;;
+        # Debian supports an upgrade by one release at a time.
+        bookworm-forky) TAILSTREAM_PG_MAJOR=17 dev/setup.sh; add_suite "$suite"; target=(-t "$suite") ;;
+        forky-trixie) die "Debian 14 has no packages of PostgreSQL $PG_MAJOR" "set TAILSTREAM_PG_MAJOR=18" ;;
+        *) die "packages are known for Debian 12, 13 and 14 only" "install the packages by hand: ${missing[*]}" ;;
     esac
     say "installing ${#missing[@]} packages: ${missing[*]}"
     # A package's own default cluster would occupy a port and be none of ours.
@@ -84,7 +104,7 @@ install_packages() {
     fi
     as_root apt-get -q update || die "apt-get update failed" "check the network and the sources in /etc/apt"
     as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q install -y --no-install-recommends \
-        -o Dpkg::Options::=--force-confold "${suite[@]}" "${missing[@]}" ||
+        -o Dpkg::Options::=--force-confold "${target[@]}" "${missing[@]}" ||
         die "apt-get could not install ${missing[*]}" "run it again by hand and read what apt says"
 }
 

@@ -6,13 +6,16 @@ exec </dev/null
 
 readonly STAGES=(format clippy layers crates pgrx install regress e2e)
 
+# PostgreSQL's major version, as in dev/setup.sh.
+readonly PG_FEATURE=tailstream/pg${TAILSTREAM_PG_MAJOR:-17}
+
 devkit() { cargo run --quiet --package tailstream-devkit --bin tailstream-dev -- "$@"; }
 
 # Each stage: what it runs, and what to do when it fails.
 run_stage() {
     case "$1" in
         format) cargo fmt --all --check ;;
-        clippy) cargo clippy --workspace --all-targets --features pg_test -- -D warnings ;;
+        clippy) cargo clippy --workspace --all-targets --no-default-features --features "tailstream/pg_test,$PG_FEATURE" -- -D warnings ;;
         layers) devkit layers ;;
         crates) cargo test --package tailstream-event --package tailstream-log-lines --package tailstream-devkit ;;
         pgrx) devkit pgrx-test ;;

@@ -13,8 +13,8 @@ use nix::unistd::geteuid;
 use crate::{postgres_install, repository};
 
 /// What the installed extension is made of, besides the control file.
-const SOURCES: [&str; 6] =
-    ["src", "sql", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "tailstream.control"];
+const SOURCES: [&str; 7] =
+    ["src", "sql", "crates", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "tailstream.control"];
 
 /// What installing came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +29,8 @@ pub enum Installed {
 /// a minute in release mode.
 pub fn install_extension(release: bool) -> Result<Installed> {
     let root = repository::root()?;
-    let pg_config = postgres_install::program("pg_config");
-    let library = library(&pg_config)?;
-    let stamp_path = root.join("target/extension-install.stamp");
+    let library = library()?;
+    let stamp_path = root.join(format!("target/extension-install-{}.stamp", postgres_install::major()?));
     let stamp = || -> Result<String> {
         Ok(format!("{release} {:016x} {}", hash_sources(&root)?, version_of(&library)))
     };
@@ -40,7 +39,7 @@ pub fn install_extension(release: bool) -> Result<Installed> {
     {
         return Ok(Installed::UpToDate);
     }
-    install(&root, &pg_config, release)?;
+    install(&root, release)?;
     fs::write(&stamp_path, stamp()?).with_context(|| format!("cannot write {}", stamp_path.display()))?;
     Ok(Installed::Anew)
 }
@@ -49,7 +48,7 @@ pub fn install_extension(release: bool) -> Result<Installed> {
 /// that is there, and running servers have that one mapped: they would crash. So they keep theirs,
 /// and the copy becomes a new file.
 pub fn detach_library() -> Result<()> {
-    let library = library(&postgres_install::program("pg_config"))?;
+    let library = library()?;
     if !library.exists() {
         return Ok(());
     }
@@ -67,13 +66,13 @@ pub fn detach_library() -> Result<()> {
     Ok(())
 }
 
-fn library(pg_config: &Path) -> Result<PathBuf> {
-    Ok(PathBuf::from(ask_pg_config(pg_config, "--pkglibdir")?).join("tailstream.so"))
+fn library() -> Result<PathBuf> {
+    Ok(PathBuf::from(postgres_install::ask_pg_config("--pkglibdir")?).join("tailstream.so"))
 }
 
-fn install(root: &Path, pg_config: &Path, release: bool) -> Result<()> {
+fn install(root: &Path, release: bool) -> Result<()> {
     let mut command = cargo(root);
-    command.args(["pgrx", "install", "--pg-config"]).arg(pg_config);
+    command.args(["pgrx", "install", "--pg-config"]).arg(postgres_install::program("pg_config"));
     if release {
         command.arg("--release");
     }
@@ -105,14 +104,6 @@ pub fn cargo(root: &Path) -> Command {
         command.env_remove(name);
     }
     command
-}
-
-fn ask_pg_config(pg_config: &Path, what: &str) -> Result<String> {
-    let output = Command::new(pg_config)
-        .arg(what)
-        .output()
-        .with_context(|| format!("cannot run {}; run dev/setup.sh", pg_config.display()))?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// When the library was written: somebody else may have installed another one since.

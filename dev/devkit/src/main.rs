@@ -141,10 +141,11 @@ fn clean() -> Result<()> {
         redis.destroy()?;
         println!("removed Redis {name}");
     }
-    let [near, _] = repository::all_clusters_dirs()?;
     let target = repository::root()?.join("target");
-    let [regress, isolation] = ["pg_regress", "pg_isolation"].map(|suite| target.join(suite));
-    for dir in [near, regress, isolation, repository::far_clusters_dir()?] {
+    let mut dirs = repository::all_clusters_dirs()?;
+    dirs.extend(["pg_regress", "pg_isolation"].map(|suite| target.join(suite)));
+    dirs.push(repository::far_clusters_dir()?);
+    for dir in dirs {
         if fs::symlink_metadata(&dir).is_ok() {
             fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
         }

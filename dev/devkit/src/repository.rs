@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::postgres_install;
 use crate::server_user::ServerUser;
 
+/// Name of the directory of clusters; those of another major version than the default have that appended.
+const CLUSTERS: &str = "clusters";
 /// The file that only the root of this repository has.
 const ROOT_MARKER: &str = "tailstream.control";
 
@@ -27,7 +30,7 @@ pub fn root() -> Result<PathBuf> {
 
 /// The directory under which this checkout's clusters live, made if missing: `target/clusters`, or
 /// a directory under `/var/tmp` when the server's user cannot reach the checkout (a clone in
-/// `/root`, for one).
+/// `/root`, for one). Each major version of PostgreSQL has one of its own.
 pub fn clusters_dir(user: &ServerUser) -> Result<PathBuf> {
     let near = near_clusters_dir()?;
     user.make_dir_with_parents(&near)?;
@@ -37,13 +40,24 @@ pub fn clusters_dir(user: &ServerUser) -> Result<PathBuf> {
     let far = far_clusters_dir()?;
     user.make_dir_with_parents(&far)?;
     refuse_foreign(&far)?;
-    user.make_dir_with_parents(&far.join("clusters"))?;
-    Ok(far.join("clusters"))
+    let far = far.join(clusters_name());
+    user.make_dir_with_parents(&far)?;
+    Ok(far)
 }
 
-/// Everything `make clean` has to look at: both possible places, whether used or not.
-pub fn all_clusters_dirs() -> Result<[PathBuf; 2]> {
-    Ok([near_clusters_dir()?, far_clusters_dir()?.join("clusters")])
+/// Everything `make clean` has to look at: both possible places, for all major versions.
+pub fn all_clusters_dirs() -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for parent in [root()?.join("target"), far_clusters_dir()?] {
+        let Ok(entries) = fs::read_dir(&parent) else { continue };
+        for entry in entries {
+            let entry = entry.with_context(|| format!("cannot read {}", parent.display()))?;
+            if entry.file_name().as_bytes().starts_with(CLUSTERS.as_bytes()) {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The directory outside the checkout that stands in for `target`.
@@ -53,7 +67,14 @@ pub fn far_clusters_dir() -> Result<PathBuf> {
 }
 
 fn near_clusters_dir() -> Result<PathBuf> {
-    Ok(root()?.join("target/clusters"))
+    Ok(root()?.join("target").join(clusters_name()))
+}
+
+fn clusters_name() -> String {
+    match postgres_install::wanted_major() {
+        major if major == postgres_install::DEFAULT_MAJOR => CLUSTERS.to_owned(),
+        major => format!("{CLUSTERS}-{major}"),
+    }
 }
 
 /// `/var/tmp` is writable by everybody and the name can be guessed: a directory that somebody else

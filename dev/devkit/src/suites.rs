@@ -100,12 +100,7 @@ impl Suite {
     }
 
     fn program(&self) -> Result<PathBuf> {
-        let pg_config = postgres_install::program("pg_config");
-        let output = Command::new(&pg_config)
-            .arg("--pgxs")
-            .output()
-            .with_context(|| format!("cannot run {}; run dev/setup.sh", pg_config.display()))?;
-        let makefile = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        let makefile = PathBuf::from(postgres_install::ask_pg_config("--pgxs")?);
         // The makefile is .../src/makefiles/pgxs.mk, the program below .../src.
         makefile
             .ancestors()
@@ -171,7 +166,14 @@ pub fn pgrx_test() -> Result<()> {
     user.make_private_dir(&home)?;
     extension::detach_library()?;
     let status = extension::cargo(&repository::root()?)
-        .args(["pgrx", "test", "pg17", "--runas", &user.name()?, "--pgdata"])
+        .args([
+            "pgrx",
+            "test",
+            &format!("pg{}", postgres_install::major()?),
+            "--runas",
+            &user.name()?,
+            "--pgdata",
+        ])
         .arg(home.join("data"))
         .status()
         .context("cannot run cargo; install Rust and run dev/setup.sh")?;

@@ -1,5 +1,7 @@
 //! Starting, stopping, pausing and killing the server.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::net::TcpListener;
 use std::ops::Range;
@@ -26,6 +28,11 @@ const PORT_ATTEMPTS: usize = 5;
 const PORTS: Range<u16> = 20_000..32_000;
 /// Lines of the server's log that go into an error.
 const LOG_LINES: usize = 15;
+
+/// The server's program: `TAILSTREAM_REDIS_SERVER`, or `redis-server`. Valkey's takes the same configuration.
+fn server_program() -> OsString {
+    env::var_os("TAILSTREAM_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
 
 impl Redis {
     /// Starts the server, or resumes a paused one, and waits until it answers.
@@ -154,7 +161,7 @@ impl Redis {
         let child = self
             .user
             .command("setsid")
-            .arg("redis-server")
+            .arg(server_program())
             .arg(self.config_path())
             .stdout(log)
             .stderr(errors)

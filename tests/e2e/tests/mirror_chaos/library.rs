@@ -4,13 +4,14 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 use tailstream_devkit::extension::cargo;
-use tailstream_devkit::repository;
 use tailstream_devkit::server_user::ServerUser;
+use tailstream_devkit::{postgres_install, repository};
 
 /// Builds it, in a place of its own beside the other builds, and puts it where the server's user can read it.
 /// Returns the directory.
 pub fn with_failpoints() -> String {
     let root = repository::root().expect("the repository");
+    let major = postgres_install::major().expect("the major version");
     let target = root.join("target/failpoints");
     let status = cargo(&root)
         .args([
@@ -19,8 +20,9 @@ pub fn with_failpoints() -> String {
             "--lib",
             "--package",
             "tailstream",
+            "--no-default-features",
             "--features",
-            "failpoints",
+            &format!("failpoints,pg{major}"),
             "--target-dir",
         ])
         .arg(&target)

@@ -33,11 +33,10 @@ fn library() -> String {
     let dir = clusters.join("raising-library");
     fs::create_dir_all(&dir).expect("a directory");
     fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("its mode");
-    let headers = Command::new(postgres_install::program("pg_config")).arg("--includedir-server").output();
-    let headers = String::from_utf8(headers.expect("pg_config").stdout).expect("a path");
+    let headers = postgres_install::ask_pg_config("--includedir-server").expect("pg_config");
     let library = dir.join("raising.so");
     let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-I", headers.trim(), "-o"])
+        .args(["-shared", "-fPIC", "-I", &headers, "-o"])
         .arg(&library)
         .arg(repository::root().expect("the repository").join("tests/e2e/tests/workers/raising.c"))
         .output()
