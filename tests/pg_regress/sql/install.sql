@@ -4,7 +4,8 @@ SET client_min_messages = warning;
 CREATE EXTENSION tailstream CASCADE;
 CREATE EXTENSION IF NOT EXISTS pg_cron;
 RESET client_min_messages;
-\dx tailstream
+SELECT e.extname, e.extversion, e.extnamespace::regnamespace AS schema, obj_description(e.oid, 'pg_extension') AS description
+FROM pg_extension e WHERE e.extname = 'tailstream';
 SELECT ts_version() = extversion AS same_version FROM pg_extension WHERE extname = 'tailstream';
 -- What users call, with arguments and results.
 SELECT p.oid::regprocedure AS function, pg_get_function_result(p.oid) AS result
