@@ -9,9 +9,9 @@ use pgrx::{PgBuiltInOids, Spi, pg_sys};
 use super::ahead::Ahead;
 use super::events::{self, Entries};
 use super::key::Template;
-use super::marker::Cursor;
 use super::orgs::{Mirrored, Orgs};
 use super::part::{Entry, Oversized, Part};
+use super::position::{EventPosition, ReadPosition};
 use super::server::{Limits, MAX_EVENTS};
 use super::window;
 use crate::batch_reader::order::{self, STRETCH};
@@ -40,16 +40,6 @@ thread_local! {
     static READING: RefCell<Option<(String, i64)>> = const { RefCell::new(None) };
 }
 
-/// Where reading goes on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reading {
-    pub cursor: Cursor,
-    /// Nothing at the cursor or behind was placed earlier: milliseconds since the Unix epoch.
-    pub placed_ms: i64,
-    /// The org of the position that the cursor stands in, if it stands in one.
-    pub inside: Option<String>,
-}
-
 /// What the next part is made from.
 pub struct Source<'a> {
     pub orgs: &'a mut Orgs,
@@ -69,24 +59,24 @@ pub fn take_failed() -> Option<(String, i64)> {
 }
 
 /// The next part, and whether there may be more behind it. In a transaction with a snapshot.
-pub fn next(source: &mut Source<'_>, reading: &mut Reading) -> Result<(Part, bool)> {
+pub fn next(source: &mut Source<'_>, read_position: &mut ReadPosition) -> Result<(Part, bool)> {
     let mut part = Part::default();
     let now_ms = time::now() / 1_000;
     for _ in 0..MAX_POSITIONS / PAGE {
-        let positions = positions(reading)?;
+        let positions = positions(read_position)?;
         for (position, org, xid) in &positions {
-            take(&mut part, source, reading, (position, org, *xid), now_ms)?;
-            if reading.inside.is_some() || part.is_full(&source.limits) {
-                part.end = reading.clone();
+            take(&mut part, source, read_position, (position, org, *xid), now_ms)?;
+            if read_position.inside.is_some() || part.is_full(&source.limits) {
+                part.end = read_position.clone();
                 return Ok((part, true));
             }
         }
         if (positions.len() as i64) < PAGE {
-            part.end = reading.clone();
+            part.end = read_position.clone();
             return Ok((part, false));
         }
     }
-    part.end = reading.clone();
+    part.end = read_position.clone();
     Ok((part, true))
 }
 
@@ -94,11 +84,11 @@ pub fn next(source: &mut Source<'_>, reading: &mut Reading) -> Result<(Part, boo
 fn take(
     part: &mut Part,
     source: &mut Source<'_>,
-    reading: &mut Reading,
+    read_position: &mut ReadPosition,
     (position, org, xid): (&Position, &str, u64),
     now_ms: i64,
 ) -> Result<()> {
-    let from = if position.seq == reading.cursor.seq { reading.cursor.offset } else { 0 };
+    let from = if position.seq == read_position.next.seq { read_position.next.offset } else { 0 };
     let mirrored = source.orgs.get(org)?.filter(|mirrored| mirrored.includes(xid, position.ms));
     let mut stopped_at = None;
     if let Some(mirrored) = mirrored
@@ -123,11 +113,11 @@ fn take(
             stopped_at = add(part, source, (org, &key), &mirrored, (position, from, None))?;
         }
     }
-    reading.placed_ms = position.ms;
-    reading.inside = stopped_at.map(|_| org.to_owned());
-    reading.cursor = match stopped_at {
-        Some(offset) => Cursor { seq: position.seq, offset },
-        None => Cursor::before(position.seq + 1),
+    read_position.placed_ms = position.ms;
+    read_position.inside = stopped_at.map(|_| org.to_owned());
+    read_position.next = match stopped_at {
+        Some(offset) => EventPosition { seq: position.seq, offset },
+        None => EventPosition::before(position.seq + 1),
     };
     Ok(())
 }
@@ -137,7 +127,7 @@ fn take(
 pub fn next_of(
     org: &str,
     source: &mut Source<'_>,
-    cursor: &mut Cursor,
+    next: &mut EventPosition,
     before: i64,
     clear: bool,
 ) -> Result<(Part, bool)> {
@@ -153,16 +143,16 @@ pub fn next_of(
         part.trim(org, &key, time::now() / 1_000 - mirrored.stream_age, 0);
     }
     for _ in 0..MAX_PAGES {
-        let positions = window::positions(org, cursor.seq, before, ORG_PAGE)?;
+        let positions = window::positions(org, next.seq, before, ORG_PAGE)?;
         let mut ahead = Ahead::new(&positions, source.limits.entry);
         for (index, position) in positions.iter().enumerate() {
-            let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
+            let from = if position.seq == next.seq { next.offset } else { 0 };
             READING.set(Some((org.to_owned(), position.seq)));
             let known = ahead.take(index, MAX_EVENTS.saturating_sub(part.entries))?;
             let stopped_at = add(&mut part, source, (org, &key), &mirrored, (position, from, known))?;
-            *cursor = match stopped_at {
-                Some(offset) => Cursor { seq: position.seq, offset },
-                None => Cursor::before(position.seq + 1),
+            *next = match stopped_at {
+                Some(offset) => EventPosition { seq: position.seq, offset },
+                None => EventPosition::before(position.seq + 1),
             };
             if stopped_at.is_some() || part.is_full(&source.limits) {
                 return Ok((part, false));
@@ -220,23 +210,23 @@ fn last_missing(entries: &[Entry], offsets: Range<i32>) -> Option<i32> {
 
 /// The next positions, in stretches of time and with one snapshot: a later one could show something behind what an earlier
 /// one did not show yet.
-fn positions(reading: &mut Reading) -> Result<Vec<(Position, String, u64)>> {
+fn positions(read_position: &mut ReadPosition) -> Result<Vec<(Position, String, u64)>> {
     snapshot::current(|| {
         // SAFETY: inside a transaction.
         unsafe { pg_sys::AcceptInvalidationMessages() };
-        if reading.placed_ms == 0 {
-            let since = order::since(reading.cursor.seq)?;
-            reading.placed_ms = since.map_or(0, |since| to_unix_time(since).div_euclid(1_000));
+        if read_position.placed_ms == 0 {
+            let since = order::since(read_position.next.seq)?;
+            read_position.placed_ms = since.map_or(0, |since| to_unix_time(since).div_euclid(1_000));
         }
         let mut found = Vec::new();
-        if reading.placed_ms == 0 {
+        if read_position.placed_ms == 0 {
             // There is nothing before: all of it is read.
-            in_stretch(reading.cursor.seq, (i64::MIN, i64::MAX), &mut found)?;
+            in_stretch(read_position.next.seq, (i64::MIN, i64::MAX), &mut found)?;
             return Ok(found);
         }
-        let since = to_postgres_time(reading.placed_ms * 1_000);
+        let since = to_postgres_time(read_position.placed_ms * 1_000);
         for stretch in forward(since, order::now(), STRETCH) {
-            in_stretch(reading.cursor.seq, stretch, &mut found)?;
+            in_stretch(read_position.next.seq, stretch, &mut found)?;
             if found.len() as i64 >= PAGE {
                 break;
             }
@@ -279,17 +269,17 @@ fn of_any_org(row: &SlotRow<'_>) -> Result<(Position, String, u64)> {
 /// `hole` to the stream id of the last event among them that is gone.
 pub fn expected(
     org: &str,
-    cursor: &mut Cursor,
+    next: &mut EventPosition,
     before: i64,
-    sent: Cursor,
+    sent: EventPosition,
     (hole, limits): (&mut (i64, i64), &Limits),
 ) -> Result<Vec<Entry>> {
     let mut all = Vec::new();
     loop {
-        let positions = window::positions(org, cursor.seq, before, ORG_PAGE)?;
+        let positions = window::positions(org, next.seq, before, ORG_PAGE)?;
         let mut ahead = Ahead::new(&positions, limits.entry);
         for (index, position) in positions.iter().enumerate() {
-            let from = if position.seq == cursor.seq { cursor.offset } else { 0 };
+            let from = if position.seq == next.seq { next.offset } else { 0 };
             let last = if position.seq == sent.seq { sent.offset } else { position.events };
             let mut end = last.min(from + MAX_EVENTS as i32);
             let known = ahead.take(index, MAX_EVENTS)?.filter(|_| from == 0 && end == position.events);
@@ -302,10 +292,10 @@ pub fn expected(
             }
             all.extend(entries);
             let is_whole = end >= last;
-            *cursor = if is_whole {
-                Cursor::before(position.seq + 1)
+            *next = if is_whole {
+                EventPosition::before(position.seq + 1)
             } else {
-                Cursor { seq: position.seq, offset: end }
+                EventPosition { seq: position.seq, offset: end }
             };
             if !is_whole || all.len() >= MAX_EVENTS {
                 return Ok(all);
@@ -319,12 +309,12 @@ pub fn expected(
 }
 
 /// The stream id of the event that a cursor of this org stands before.
-pub fn stream_id(org: &str, cursor: Cursor) -> Result<Option<(i64, i64)>> {
-    let position = window::positions(org, cursor.seq, cursor.seq + 1, 1)?.pop();
-    Ok(position.map(|position| (position.ms, position.stream_seq + i64::from(cursor.offset))))
+pub fn stream_id(org: &str, next: EventPosition) -> Result<Option<(i64, i64)>> {
+    let position = window::positions(org, next.seq, next.seq + 1, 1)?.pop();
+    Ok(position.map(|position| (position.ms, position.stream_seq + i64::from(next.offset))))
 }
 
 /// Events of an org that are placed and not sent.
-pub fn pending(org: &str, sent: Cursor) -> Result<i64> {
+pub fn pending(org: &str, sent: EventPosition) -> Result<i64> {
     window::count(org, sent)
 }

@@ -36,7 +36,7 @@ impl Template {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnKeys {
     /// How far it has come.
-    pub marker: String,
+    pub checkpoint: String,
     /// A hash of all streams it has made: key of the stream → org id. It is written in the same transactions as the
     /// streams, so whatever age of data Redis comes back with, it lists the streams of that age, those of orgs that were
     /// erased since among them. The field without a name holds the epoch.
@@ -48,10 +48,10 @@ impl OwnKeys {
         Self::beside(format!("tailstream:mirror:{system_identifier}:{database}"))
     }
 
-    /// Those that go with a marker's key.
-    pub fn beside(marker: String) -> Self {
-        let registry = format!("{marker}:streams");
-        Self { marker, registry }
+    /// Those that go with a checkpoint's key.
+    pub fn beside(checkpoint: String) -> Self {
+        let registry = format!("{checkpoint}:streams");
+        Self { checkpoint, registry }
     }
 }
 

@@ -1,14 +1,15 @@
 //! The mirror: what the sequencer has placed goes to Redis Streams, exactly once.
 
 mod ahead;
+mod checkpoint;
 mod commands;
 mod events;
 mod feed;
 mod key;
 mod link;
-mod marker;
 mod orgs;
 mod part;
+mod position;
 mod rebuild;
 mod replicator;
 mod server;

@@ -1,14 +1,14 @@
 //! A part of the backlog, or anything else that is written to Redis, as one Redis transaction.
 //!
-//! MULTI … EXEC makes it all or nothing, and the marker goes with it. The marker and the registry of streams are watched
+//! MULTI … EXEC makes it all or nothing, and the checkpoint goes with it. The checkpoint and the registry of streams are watched
 //! from the last answer on: if anything touched one of them meanwhile (another mirror that was believed dead, FLUSHALL,
 //! bytes of a lost connection that arrive late), nothing is written. Nothing is written outside of such a transaction.
 
 use redis::{ServerError, Value};
 
 use super::commands::Commands;
-use super::feed::Reading;
 use super::key::OwnKeys;
+use super::position::ReadPosition;
 use super::server::Limits;
 use crate::error::Error;
 
@@ -52,7 +52,7 @@ pub struct Part {
     sender: Option<usize>,
     pub entries: usize,
     /// Where reading goes on behind it.
-    pub end: Reading,
+    pub end: ReadPosition,
     /// Events passed over because they were too old.
     pub expired: u64,
     pub oversized: Vec<Oversized>,
@@ -78,8 +78,8 @@ impl Part {
         self.owners.is_empty()
     }
 
-    /// Without entries: it only moves the marker.
-    pub fn ending_at(end: Reading) -> Self {
+    /// Without entries: it only moves the checkpoint.
+    pub fn ending_at(end: ReadPosition) -> Self {
         Self { end, ..Self::default() }
     }
 
@@ -165,17 +165,17 @@ impl Part {
         }
     }
 
-    /// The commands to send, with the text that the marker's key will hold. They leave the part: they may be large.
-    pub fn pack(&mut self, keys: &OwnKeys, marker: &str) -> Commands {
+    /// The commands to send, with the text that the checkpoint's key will hold. They leave the part: they may be large.
+    pub fn pack(&mut self, keys: &OwnKeys, checkpoint: &str) -> Commands {
         let mut all = Commands::default();
         all.command(&["MULTI"]).append(std::mem::take(&mut self.commands));
-        all.command(&["SET", &keys.marker, marker]).command(&["EXEC"]);
-        all.command(&["WATCH", &keys.marker, &keys.registry]).command(&["GET", &keys.marker]);
+        all.command(&["SET", &keys.checkpoint, checkpoint]).command(&["EXEC"]);
+        all.command(&["WATCH", &keys.checkpoint, &keys.registry]).command(&["GET", &keys.checkpoint]);
         all
     }
 
     /// What the replies to `pack` mean.
-    pub fn outcome(&self, replies: &[Value], marker: &str) -> Outcome {
+    pub fn outcome(&self, replies: &[Value], checkpoint: &str) -> Outcome {
         let [multi, queued @ .., set, exec, _watch, now] = replies else {
             return Outcome::Refused("an answer that fits no question".into());
         };
@@ -191,7 +191,7 @@ impl Part {
             (Value::Nil, _) => Outcome::Overtaken,
             (Value::Array(results), _) => match self.failures(results.iter().zip(owners)) {
                 Err(message) => Outcome::Refused(message),
-                Ok(_) if text(now).as_deref() != Some(marker) => Outcome::Overtaken,
+                Ok(_) if text(now).as_deref() != Some(checkpoint) => Outcome::Overtaken,
                 Ok(failed) => Outcome::Done(failed),
             },
             (Value::ServerError(error), _) => Outcome::Refused(words(error)),
@@ -229,7 +229,7 @@ pub enum Outcome {
     Done(Vec<(String, String)>),
     /// Nothing was written because of these orgs.
     Aborted(Vec<(String, String)>),
-    /// Nothing was written, or something was since: the marker is not what it was.
+    /// Nothing was written, or something was since: the checkpoint is not what it was.
     Overtaken,
     /// Nothing was written, and nothing would be for now.
     Refused(String),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::marker::Cursor;
+use super::position::EventPosition;
 use super::state::Request;
 use crate::worker::backoff::Backoff;
 
@@ -19,9 +19,9 @@ pub struct Rebuild {
     /// How often the connection was lost, or the server refused everything, while it was under way.
     interruptions: u32,
     /// Where it goes on; `None` before the first part.
-    pub cursor: Option<Cursor>,
+    pub next: Option<EventPosition>,
     /// It is not over before the flow has come here: the org was set aside for what comes before.
-    pub not_before: Cursor,
+    pub not_before: EventPosition,
 }
 
 /// All of them, by org.
@@ -51,7 +51,7 @@ impl Rebuilds {
                     backoff: known.map(|known| known.backoff).unwrap_or_default(),
                     retry_at: None,
                     interruptions: 0,
-                    cursor: None,
+                    next: None,
                 },
             };
             self.by_org.insert(rebuild.request.org.clone(), rebuild);
@@ -77,7 +77,7 @@ impl Rebuilds {
     }
 
     /// The org must not follow the others again before they have come to this place: there it would fail again.
-    pub fn hold(&mut self, org: &str, not_before: Cursor) {
+    pub fn hold(&mut self, org: &str, not_before: EventPosition) {
         if let Some(rebuild) = self.by_org.get_mut(org) {
             rebuild.not_before = rebuild.not_before.max(not_before);
         }
@@ -86,7 +86,7 @@ impl Rebuilds {
     /// Has it begin again after a pause.
     pub fn failed(&mut self, org: &str, now: Instant, random: u64) {
         if let Some(rebuild) = self.by_org.get_mut(org) {
-            rebuild.cursor = None;
+            rebuild.next = None;
         }
         self.later(org, now, random);
     }
@@ -94,7 +94,7 @@ impl Rebuilds {
     /// Has it begin again, at once unless that has happened before: then its own events may be to blame.
     pub fn interrupted(&mut self, org: &str, now: Instant, random: u64) {
         let Some(rebuild) = self.by_org.get_mut(org) else { return };
-        rebuild.cursor = None;
+        rebuild.next = None;
         rebuild.interruptions += 1;
         if rebuild.interruptions > FREE_INTERRUPTIONS {
             self.later(org, now, random);
@@ -112,7 +112,7 @@ impl Rebuilds {
     /// Redis was lost: what was begun has to begin again.
     pub fn restart(&mut self) {
         for rebuild in self.by_org.values_mut() {
-            rebuild.cursor = None;
+            rebuild.next = None;
         }
     }
 

@@ -9,7 +9,8 @@ use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8ARRAYOID, INT8OID, TEXTARRAYOID, TEX
 use pgrx::prelude::*;
 use pgrx::{PgBuiltInOids, pg_sys};
 
-use super::marker::{Cursor, Marker};
+use super::checkpoint::Checkpoint;
+use super::position::EventPosition;
 use super::window;
 use crate::batch_reader::order;
 use crate::error::{Error, Result, spi};
@@ -172,18 +173,18 @@ pub fn resume() -> Result<()> {
 }
 
 /// Begins a new epoch: all streams of the present are made again.
-pub fn begin_epoch(stream_key: &str, marker_key: &str) -> Result<Marker> {
+pub fn begin_epoch(stream_key: &str, checkpoint_key: &str) -> Result<Checkpoint> {
     // First: what is placed from here on comes by the flow, whether its org is listed or not.
     let last_seq = load()?.last_seq;
     Spi::connect_mut(|client| {
         ADOPT.with(|adopt| adopt.run(client, &[arg(stream_key.to_owned())]).map(drop))?;
-        OWN_KEYS.with(|own_keys| own_keys.run(client, &[arg(marker_key.to_owned())]).map(drop))
+        OWN_KEYS.with(|own_keys| own_keys.run(client, &[arg(checkpoint_key.to_owned())]).map(drop))
     })?;
     list_lost()?;
     let durable = load()?;
     let epoch = durable.epoch.ok_or(Error::Internal("an epoch that was just begun is not there"))?;
-    let (timeline, resyncs) = (timeline(), durable.resyncs_done);
-    Ok(Marker { epoch, timeline, resyncs, cursor: Cursor::before(last_seq + 1) })
+    let (timeline, resync_number) = (timeline(), durable.resyncs_done);
+    Ok(Checkpoint { epoch, timeline, resync_number, position: EventPosition::before(last_seq + 1) })
 }
 
 /// Reserves so many numbers of resyncs; returns the last of them.
@@ -195,8 +196,8 @@ pub fn reserve_resyncs(count: i64) -> Result<i64> {
     })
 }
 
-/// The keys of markers that this database's mirror had on other servers, or before it was restored.
-pub fn former_marker_keys() -> Result<Vec<String>> {
+/// The keys of checkpoints that this database's mirror had on other servers, or before it was restored.
+pub fn former_checkpoint_keys() -> Result<Vec<String>> {
     texts(&FORMER_KEYS, &[])
 }
 
@@ -276,20 +277,20 @@ pub fn rebuilt(request: &Request, resync: i64) -> Result<bool> {
 
 /// Where an org's stream begins, seen from a position: with the oldest event that trimming by count leaves. `None` if
 /// it has nothing in it.
-pub fn stream_start(org: &str, before: i64) -> Result<Option<Cursor>> {
+pub fn stream_start(org: &str, before: i64) -> Result<Option<EventPosition>> {
     window::start(org, before)
 }
 
 /// The last entries of the orgs that were sent last before the cursor.
-pub fn tail(cursor: Cursor) -> Result<Vec<LastEntry>> {
-    let first = cursor.seq.saturating_sub(TAIL);
+pub fn tail(end: EventPosition) -> Result<Vec<LastEntry>> {
+    let first = end.seq.saturating_sub(TAIL);
     let mut found: HashMap<String, LastEntry> = HashMap::new();
     let mut failed = false;
     // What is older is in no stream.
     let oldest = OLDEST.with(|oldest| oldest.first_numbers::<1>(&[]))?.map_or(i64::MIN, |[oldest]| oldest);
     snapshot::current(|| {
         let since = order::since_or(first, oldest)?;
-        let values = [first, cursor.seq, i64::from(cursor.offset), since].map(|value| Some(value.into()));
+        let values = [first, end.seq, i64::from(end.offset), since].map(|value| Some(value.into()));
         Spi::connect_mut(|_| {
             let plan = TAIL_PLAN.with(|plans| {
                 plans.get(TAIL_SQL, |sql| StreamingPlan::new(sql, &TAIL_TYPES, PlanCacheMode::Custom))

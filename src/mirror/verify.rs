@@ -12,8 +12,8 @@ use redis::Value;
 use super::commands::Commands;
 use super::feed;
 use super::link::{Link, Target};
-use super::marker::Cursor;
 use super::part::{self, Entry, text};
+use super::position::EventPosition;
 use super::server::{self, Limits};
 use super::{state, status, window};
 use crate::error::{Error, Result, report};
@@ -93,17 +93,17 @@ fn verify(org: Option<&str>) -> Result<Findings> {
     let limits = redis.limits()?;
     let mut findings = Findings::default();
     let (seq, offset) = slot.progress.cursor();
-    let sent = Cursor { seq, offset };
+    let sent = EventPosition { seq, offset };
     if state::rebuilds()?.iter().any(|request| request.org == org) {
         findings.by_kind.insert("rebuilding", (1, (0, 0), (0, 0)));
     }
     // A batch that is being sent counts up to where it came.
     let before = if offset > 0 { seq + 1 } else { seq };
     let (mut last, mut hole) = (None, Id::default());
-    if let Some(mut cursor) = state::stream_start(org, before)? {
+    if let Some(mut next) = state::stream_start(org, before)? {
         loop {
             pgrx::check_for_interrupts!();
-            let expected = feed::expected(org, &mut cursor, before, sent, (&mut hole, &limits))?;
+            let expected = feed::expected(org, &mut next, before, sent, (&mut hole, &limits))?;
             let Some(until) = expected.last().map(id_of) else { break };
             let from = last.or_else(|| expected.first().map(|entry| before_id(id_of(entry))));
             let found = stream(&mut redis, &key, from.unwrap_or_default(), until)?;

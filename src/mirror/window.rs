@@ -10,7 +10,7 @@ use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 use pgrx::{IntoDatum, PgBuiltInOids, pg_sys};
 
-use super::marker::Cursor;
+use super::position::EventPosition;
 use crate::batch_reader::order::{self, STRETCH};
 use crate::batch_reader::{Position, position_columns};
 use crate::error::{Error, Result};
@@ -124,7 +124,7 @@ pub fn positions(org: &str, from: i64, before: i64, most: usize) -> Result<Vec<P
 
 /// Where an org's stream begins, seen from a position: with the oldest event that trimming by count leaves. `None` if
 /// it has nothing in it.
-pub fn start(org: &str, before: i64) -> Result<Option<Cursor>> {
+pub fn start(org: &str, before: i64) -> Result<Option<EventPosition>> {
     with_snapshot(|| {
         let Some(window) = Window::of(org)? else { return Ok(None) };
         let (mut start, mut newer, mut failed) = (None, 0, false);
@@ -145,7 +145,7 @@ pub fn start(org: &str, before: i64) -> Result<Option<Cursor>> {
                         };
                         newer += i64::from(events);
                         let offset = (newer - window.entries).max(0) as i32;
-                        start = Some(Cursor { seq, offset });
+                        start = Some(EventPosition { seq, offset });
                         newer < window.entries
                     },
                 )?;
@@ -162,7 +162,7 @@ pub fn start(org: &str, before: i64) -> Result<Option<Cursor>> {
 }
 
 /// How many events an org has from a position on.
-pub fn count(org: &str, from: Cursor) -> Result<i64> {
+pub fn count(org: &str, from: EventPosition) -> Result<i64> {
     with_snapshot(|| {
         let Some(window) = Window::of(org)? else { return Ok(0) };
         let since = order::since(from.seq)?.map_or(window.since, |time| time.max(window.since));

@@ -1,14 +1,14 @@
 //! Before a new epoch: streams that are not made again are removed. They hold what another epoch left, and the next
 //! event would be added to that; or they are of orgs that were erased since, and must not come back.
 //!
-//! First the marker makes room for the note that a reset is going on. So bytes of a lost connection that arrive late
+//! First the checkpoint makes room for the note that a reset is going on. So bytes of a lost connection that arrive late
 //! write nothing any more, and a reset that is interrupted begins again.
 
 use redis::Value;
 
+use super::super::checkpoint::Checkpoint;
 use super::super::commands::Commands;
 use super::super::key::OwnKeys;
-use super::super::marker::Marker;
 use super::super::part::{self, Outcome, Part};
 use super::super::state;
 use super::{Awaited, Replicator};
@@ -21,7 +21,7 @@ const PAGE: &str = "500";
 
 /// A reset that is going on.
 pub struct EpochReset {
-    marker: Marker,
+    checkpoint: Checkpoint,
     stage: Stage,
     /// Keys that are to go, if they are streams, and the registry that lists each.
     doomed: Vec<(String, String)>,
@@ -30,39 +30,39 @@ pub struct EpochReset {
 /// What is looked through. Registries are read page by page, from a cursor of Redis.
 enum Stage {
     Registries {
-        /// Those left to read, by the markers beside them.
+        /// Those left to read, by the checkpoints beside them.
         left: Vec<OwnKeys>,
         cursor: String,
     },
     /// The orgs behind this one.
     Orgs { after: String },
-    /// The new marker is on its way.
+    /// The new checkpoint is on its way.
     Over,
 }
 
 impl Replicator {
-    /// Removes what has to go, and then writes the new marker.
-    pub(super) fn begin_reset(&mut self, marker: Marker) -> Result<()> {
+    /// Removes what has to go, and then writes the new checkpoint.
+    pub(super) fn begin_reset(&mut self, checkpoint: Checkpoint) -> Result<()> {
         let former =
-            transaction::run(Isolation::ReadCommitted, || snapshot::current(state::former_marker_keys))?;
+            transaction::run(Isolation::ReadCommitted, || snapshot::current(state::former_checkpoint_keys))?;
         let mut left: Vec<OwnKeys> = former.into_iter().map(OwnKeys::beside).collect();
         left.push(self.keys.clone());
         let stage = Stage::Registries { left, cursor: "0".to_owned() };
-        self.write_reset(Part::default(), EpochReset { marker, stage, doomed: Vec::new() });
+        self.write_reset(Part::default(), EpochReset { checkpoint, stage, doomed: Vec::new() });
         Ok(())
     }
 
     fn write_reset(&mut self, mut part: Part, reset: EpochReset) {
-        let text = reset.marker_text();
+        let text = reset.checkpoint_text();
         self.link.run(part.pack(&self.keys, &text));
         self.awaited = Some(Awaited::Reset(reset, part));
     }
 
     /// Goes on behind a transaction of the reset, unless Redis refused it: then the reset begins again, later.
     pub(super) fn reset_written(&mut self, reset: EpochReset, part: &Part, replies: &[Value]) -> Result<()> {
-        match part.outcome(replies, &reset.marker_text()) {
+        match part.outcome(replies, &reset.checkpoint_text()) {
             Outcome::Done(_) if matches!(reset.stage, Stage::Over) => {
-                self.written(reset.marker);
+                self.written(reset.checkpoint);
                 self.new_epoch = None;
                 self.start_sending();
                 Ok(())
@@ -79,7 +79,7 @@ impl Replicator {
             Stage::Registries { left, cursor } => {
                 let keys = left.last().unwrap_or(&self.keys);
                 let mut commands = Commands::default();
-                commands.command(&["GET", &keys.marker]);
+                commands.command(&["GET", &keys.checkpoint]);
                 commands.command(&["HSCAN", &keys.registry, cursor, "COUNT", PAGE]);
                 self.ask(Awaited::Registered(reset), commands);
                 Ok(())
@@ -101,7 +101,7 @@ impl Replicator {
 
     fn end_reset(&mut self, reset: EpochReset) -> Result<()> {
         let mut part = Part::default();
-        part.register("", &reset.marker.epoch, &self.keys.registry);
+        part.register("", &reset.checkpoint.epoch, &self.keys.registry);
         self.write_reset(part, EpochReset { stage: Stage::Over, ..reset });
         Ok(())
     }
@@ -109,7 +109,7 @@ impl Replicator {
     /// Some streams of a registry are known: those go that are no org's, or no org's any more.
     pub(super) fn streams_registered(&mut self, mut reset: EpochReset, replies: &[Value]) -> Result<()> {
         let Stage::Registries { left, cursor } = &mut reset.stage else { return Ok(()) };
-        let Some(OwnKeys { marker, registry }) = left.last().cloned() else { return Ok(()) };
+        let Some(OwnKeys { checkpoint, registry }) = left.last().cloned() else { return Ok(()) };
         let is_own = registry == self.keys.registry;
         let (mut next, mut streams) = ("0".to_owned(), Vec::new());
         match part::first_error(replies) {
@@ -120,8 +120,10 @@ impl Replicator {
                 );
             }
             // This database is a copy, and the other one went on: what it has is not ours to remove.
-            Ok(()) if !is_own && is_ahead(replies, &reset.marker) => {
-                pgrx::log!("tailstream mirror: \"{marker}\" is another server's, which goes on by itself");
+            Ok(()) if !is_own && is_ahead(replies, &reset.checkpoint) => {
+                pgrx::log!(
+                    "tailstream mirror: \"{checkpoint}\" is another server's, which goes on by itself"
+                );
             }
             Ok(()) => {
                 (next, streams) =
@@ -180,15 +182,19 @@ impl Replicator {
 }
 
 impl EpochReset {
-    fn marker_text(&self) -> String {
-        if matches!(self.stage, Stage::Over) { self.marker.to_string() } else { self.marker.resetting() }
+    fn checkpoint_text(&self) -> String {
+        if matches!(self.stage, Stage::Over) {
+            self.checkpoint.to_string()
+        } else {
+            self.checkpoint.resetting()
+        }
     }
 }
 
-/// Whether the marker in the answer has come further than the new one.
-fn is_ahead(replies: &[Value], marker: &Marker) -> bool {
-    let other = replies.first().and_then(part::text).and_then(|text| text.parse::<Marker>().ok());
-    other.is_some_and(|other| other.cursor.seq > marker.cursor.seq)
+/// Whether the checkpoint in the answer has come further than the new one.
+fn is_ahead(replies: &[Value], checkpoint: &Checkpoint) -> bool {
+    let other = replies.first().and_then(part::text).and_then(|text| text.parse::<Checkpoint>().ok());
+    other.is_some_and(|other| other.position.seq > checkpoint.position.seq)
 }
 
 /// The next cursor and the fields and values of an answer to HSCAN.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
+use super::super::checkpoint::Checkpoint;
 use super::super::commands::Commands;
-use super::super::marker::Marker;
 use super::super::part::{Outcome, Part};
 use super::super::state;
 use super::{Awaited, HEARTBEAT, Replicator};
@@ -30,14 +30,14 @@ impl Replicator {
             self.sweep_at = Instant::now() + SWEEP;
             return Ok(false);
         };
-        let Some(marker) = self.marker.clone() else { return Ok(false) };
+        let Some(checkpoint) = self.checkpoint.clone() else { return Ok(false) };
         self.sweep = Some(last.org.clone());
         let mut part = Part::default();
         for stream in limits.iter().filter(|stream| !self.untrimmed.contains(&stream.org)) {
             part.limit(&stream.org, &desired.template.key(&stream.org), stream.entries, stream.oldest_ms);
         }
-        self.link.run(part.pack(&self.keys, &marker.to_string()));
-        self.awaited = Some(Awaited::Sweep(part, marker, after));
+        self.link.run(part.pack(&self.keys, &checkpoint.to_string()));
+        self.awaited = Some(Awaited::Sweep(part, checkpoint, after));
         Ok(true)
     }
 
@@ -46,18 +46,18 @@ impl Replicator {
         &mut self,
         part: &Part,
         replies: &[Value],
-        marker: Marker,
+        checkpoint: Checkpoint,
         after: String,
     ) -> Result<()> {
-        match part.outcome(replies, &marker.to_string()) {
-            Outcome::Done(_) => self.written(marker),
+        match part.outcome(replies, &checkpoint.to_string()) {
+            Outcome::Done(_) => self.written(checkpoint),
             Outcome::Aborted(failed) => {
                 for (org, message) in failed {
                     pgrx::log!("tailstream mirror: the stream of org \"{org}\" cannot be trimmed: {message}");
                     self.untrimmed.insert(org);
                 }
                 self.sweep = Some(after);
-                self.forget_marker();
+                self.forget_checkpoint();
             }
             Outcome::Overtaken => self.overtaken()?,
             Outcome::Refused(message) => return Err(Error::Redis(message)),
@@ -65,17 +65,18 @@ impl Replicator {
         Ok(())
     }
 
-    /// Asks whether Redis is what it was. Where positions without entries were passed it moves the marker on, and
+    /// Asks whether Redis is what it was. Where positions without entries were passed it moves the checkpoint on, and
     /// after a failure it writes it in any case, to see whether that works.
     pub(super) fn order_heartbeat(&mut self, now: Instant) {
         self.heartbeat_at = now + HEARTBEAT;
-        let behind = self.marker.as_ref().is_some_and(|marker| marker.cursor != self.reading.cursor);
+        let behind =
+            self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.position != self.read_position.next);
         if !self.proven || behind {
-            self.send(Part::ending_at(self.reading.clone()), None, None);
+            self.send(Part::ending_at(self.read_position.clone()), None, None);
             return;
         }
         let mut commands = Commands::default();
-        commands.command(&["GET", &self.keys.marker]);
+        commands.command(&["GET", &self.keys.checkpoint]);
         self.ask(Awaited::Heartbeat, commands);
     }
 }

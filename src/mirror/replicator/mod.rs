@@ -21,13 +21,13 @@ use redis::Value;
 use self::desired_config::DesiredConfig;
 use self::epoch_reset::EpochReset;
 use self::suspect::Suspect;
+use super::checkpoint::Checkpoint;
 use super::commands::Commands;
-use super::feed::Reading;
 use super::key::OwnKeys;
 use super::link::{Answer, Link};
-use super::marker::{Cursor, Marker};
 use super::orgs::Orgs;
 use super::part::{self, Part};
+use super::position::{EventPosition, ReadPosition};
 use super::rebuild::Rebuilds;
 use super::server::{self, Limits};
 use super::state::{LastEntry, Request};
@@ -58,8 +58,8 @@ enum Awaited {
     Connection,
     /// What the server is, and how much it takes.
     Server,
-    /// Whether the marker is what it should be.
-    Marker,
+    /// Whether the checkpoint is what it should be.
+    Checkpoint,
     /// Whether the last entries sent are there.
     Tail(Vec<LastEntry>),
     /// A transaction of a reset.
@@ -72,7 +72,7 @@ enum Awaited {
     /// What is under the key of a stream to be made again.
     Kind(Request),
     /// Trimming of streams: those behind this org.
-    Sweep(Part, Marker, String),
+    Sweep(Part, Checkpoint, String),
     Heartbeat,
 }
 
@@ -87,7 +87,7 @@ impl Awaited {
 /// A part that Redis was given.
 struct UnderWay {
     part: Part,
-    marker: Marker,
+    checkpoint: Checkpoint,
     since: Instant,
     resent: bool,
     rebuild: Option<Request>,
@@ -106,18 +106,18 @@ pub struct Replicator {
     keys: OwnKeys,
     limits: Limits,
     /// What Redis holds; `None` until that is known.
-    marker: Option<Marker>,
+    checkpoint: Option<Checkpoint>,
     after_seq: i64,
     /// The table that positions are read from.
     positions: pg_sys::Oid,
     orgs: Orgs,
     rebuilds: Rebuilds,
-    reading: Reading,
+    read_position: ReadPosition,
     ready: Option<Part>,
     /// There may be something to read.
     more: bool,
     /// Everything before was made ready once: what is sent again is before it.
-    furthest: Cursor,
+    furthest: EventPosition,
     orders: u32,
     sweep: Option<String>,
     /// Orgs whose streams cannot be trimmed: Redis refuses that for their keys' own reason.
@@ -133,7 +133,7 @@ pub struct Replicator {
     /// The step that failed last, until it has worked.
     failed: Option<(Discriminant<Awaited>, bool)>,
     /// An epoch that was begun here and not in Redis yet.
-    new_epoch: Option<Marker>,
+    new_epoch: Option<Checkpoint>,
     /// Numbers for the next resyncs. They are reserved anew with each connection: what was given to Redis on another one
     /// may come back from there, and must not be taken for what has the number now.
     resync_numbers: Range<i64>,
@@ -160,15 +160,15 @@ impl Replicator {
             retry_at: None,
             keys: OwnKeys::new(system, database.to_u32()),
             limits: Limits::default(),
-            marker: None,
+            checkpoint: None,
             after_seq: 0,
             positions: pg_sys::InvalidOid,
             orgs: Orgs::default(),
             rebuilds: Rebuilds::default(),
-            reading: Reading::default(),
+            read_position: ReadPosition::default(),
             ready: None,
             more: true,
-            furthest: Cursor::default(),
+            furthest: EventPosition::default(),
             orders: 0,
             sweep: None,
             untrimmed: HashSet::new(),
@@ -226,7 +226,7 @@ impl Replicator {
     }
 
     fn step_result(&self, pause: Option<Duration>) -> StepResult {
-        let state = if self.marker.is_some() { State::Running } else { State::Connecting };
+        let state = if self.checkpoint.is_some() { State::Running } else { State::Connecting };
         StepResult { state, settled: self.settled, recovered: self.recovered, pause }
     }
 
@@ -243,7 +243,7 @@ impl Replicator {
         if result.is_err() {
             self.failed = Some(kind);
         } else if is_empty && self.suspect.is_some() {
-            // A marker alone says nothing of the events that failed.
+            // A checkpoint alone says nothing of the events that failed.
             self.settled = false;
         } else if self.failed == Some(kind) {
             self.failed = None;
@@ -279,21 +279,21 @@ impl Replicator {
         self.awaited = None;
         self.untrimmed.clear();
         self.slot.progress.set_connected_since(0);
-        self.forget_marker();
+        self.forget_checkpoint();
     }
 
-    fn forget_marker(&mut self) {
-        self.marker = None;
+    fn forget_checkpoint(&mut self) {
+        self.checkpoint = None;
         self.ready = None;
         self.orgs.forget();
         self.rebuilds.restart();
         self.resync_numbers = 0..0;
     }
 
-    /// Redis does not hold the marker that this mirror wrote, or somebody touched it or the registry: it has to be asked
+    /// Redis does not hold the checkpoint that this mirror wrote, or somebody touched it or the registry: it has to be asked
     /// where it stands. If that happens again and again, not without pauses.
     fn overtaken(&mut self) -> Result<()> {
-        self.forget_marker();
+        self.forget_checkpoint();
         let now = Instant::now();
         let before = self.overtaken_at.replace(now);
         if before.is_some_and(|before| now - before < OVERTAKEN_AGAIN) {
@@ -310,20 +310,20 @@ impl Replicator {
             self.awaited = Some(Awaited::Connection);
             return Ok(None);
         }
-        let Some(marker) = &self.marker else {
+        let Some(checkpoint) = &self.checkpoint else {
             let mut commands = Commands::default();
             // A watch that was touched stays so until it is taken back.
             commands
                 .command(&["UNWATCH"])
-                .command(&["WATCH", &self.keys.marker, &self.keys.registry])
-                .command(&["GET", &self.keys.marker])
+                .command(&["WATCH", &self.keys.checkpoint, &self.keys.registry])
+                .command(&["GET", &self.keys.checkpoint])
                 .command(&["HGET", &self.keys.registry, ""]);
-            self.ask(Awaited::Marker, commands);
+            self.ask(Awaited::Checkpoint, commands);
             return Ok(None);
         };
         if self.suspect.is_some() && !self.proven {
             // Nobody's events are to blame where nothing can be written at all.
-            let here = Reading { cursor: marker.cursor, ..Reading::default() };
+            let here = ReadPosition { next: checkpoint.position, ..ReadPosition::default() };
             self.send(Part::ending_at(here), None, None);
             return Ok(None);
         }
@@ -377,17 +377,17 @@ impl Replicator {
                 self.slot.progress.set_connected_since(time::to_postgres_time(time::now()));
                 Ok(())
             }
-            Awaited::Marker => self.compare(&replies),
+            Awaited::Checkpoint => self.compare(&replies),
             Awaited::Tail(expected) => self.check_tail(&expected, &replies),
             Awaited::Part(under_way) => self.part_answered(*under_way, &replies),
             Awaited::Kind(request) => self.rebuild(request, &replies),
             Awaited::Reset(reset, part) => self.reset_written(reset, &part, &replies),
             Awaited::Registered(reset) => self.streams_registered(reset, &replies),
             Awaited::Kinds(reset) => self.clear_streams(reset, &replies),
-            Awaited::Sweep(part, marker, after) => self.swept(&part, &replies, marker, after),
+            Awaited::Sweep(part, checkpoint, after) => self.swept(&part, &replies, checkpoint, after),
             Awaited::Heartbeat => {
                 let held = replies.first().and_then(part::text);
-                if held == self.marker.as_ref().map(Marker::to_string) {
+                if held == self.checkpoint.as_ref().map(Checkpoint::to_string) {
                     self.settled = true;
                     return Ok(());
                 }

@@ -6,8 +6,8 @@ use redis::Value;
 
 use super::super::commands::Commands;
 use super::super::feed::{self, Source};
-use super::super::marker::Cursor;
 use super::super::part;
+use super::super::position::EventPosition;
 use super::super::state::{self, Request};
 use super::{Awaited, Replicator};
 use crate::error::Result;
@@ -27,19 +27,19 @@ impl Replicator {
     /// Begins or continues with a stream to be made again; returns whether that gave an order.
     pub(super) fn order_rebuild(&mut self, now: Instant) -> Result<bool> {
         let Some(rebuild) = self.rebuilds.due(now) else { return Ok(false) };
-        let (request, cursor) = (rebuild.request.clone(), rebuild.cursor);
+        let (request, next) = (rebuild.request.clone(), rebuild.next);
         if self.ready.as_ref().is_some_and(|part| part.concerns(&request.org)) {
             // That was made ready before it was known that the stream is made again, and goes first.
             return Ok(false);
         }
         let Some(desired) = &self.desired else { return Ok(false) };
-        let Some(cursor) = cursor else {
+        let Some(next) = next else {
             let mut commands = Commands::default();
             commands.command(&["TYPE", &desired.template.key(&request.org)]);
             self.ask(Awaited::Kind(request), commands);
             return Ok(true);
         };
-        self.send_rebuild(request, Some(cursor))
+        self.send_rebuild(request, Some(next))
     }
 
     /// What is under the key is known: only a stream is ours to remove.
@@ -58,10 +58,10 @@ impl Replicator {
     }
 
     /// Sends the next part of a stream, the first after removing the old stream. Returns whether there was any.
-    pub(super) fn send_rebuild(&mut self, request: Request, cursor: Option<Cursor>) -> Result<bool> {
+    pub(super) fn send_rebuild(&mut self, request: Request, from: Option<EventPosition>) -> Result<bool> {
         let Some(desired) = &self.desired else { return Ok(false) };
         let (template, before, org) =
-            (desired.template.clone(), self.reading.cursor.seq, request.org.as_str());
+            (desired.template.clone(), self.read_position.next.seq, request.org.as_str());
         let read = transaction::run(Isolation::ReadCommitted, || {
             tier::lookup::in_use()?;
             snapshot::current(|| {
@@ -70,11 +70,11 @@ impl Replicator {
                 if !mirrored && request.reason != "erased" {
                     return Ok(None);
                 }
-                let start = match cursor {
-                    Some(cursor) => Some(cursor),
+                let start = match from {
+                    Some(from) => Some(from),
                     None => state::stream_start(org, before)?,
                 };
-                let mut next = start.unwrap_or(Cursor::before(before));
+                let mut next = start.unwrap_or(EventPosition::before(before));
                 let mut source = Source {
                     orgs: &mut self.orgs,
                     template: &template,
@@ -83,7 +83,7 @@ impl Replicator {
                     registry: &self.keys.registry,
                     limits: self.limits,
                 };
-                let (part, is_last) = feed::next_of(org, &mut source, &mut next, before, cursor.is_none())?;
+                let (part, is_last) = feed::next_of(org, &mut source, &mut next, before, from.is_none())?;
                 Ok(Some((part, next, is_last)))
             })
         });
@@ -93,8 +93,8 @@ impl Replicator {
                 // set aside for is still to come.
                 let not_before = self.rebuilds.get(org).map(|rebuild| rebuild.not_before);
                 let is_last = is_last
-                    && self.reading.inside.as_deref() != Some(org)
-                    && not_before.is_none_or(|not_before| self.reading.cursor >= not_before);
+                    && self.read_position.inside.as_deref() != Some(org)
+                    && not_before.is_none_or(|not_before| self.read_position.next >= not_before);
                 if part.is_empty() && !is_last {
                     self.more = true;
                     self.make_ready()?;
@@ -104,7 +104,7 @@ impl Replicator {
                 let resync = if is_last { Some(self.next_resync()?) } else { None };
                 let sent = self.send(part, Some(request), resync);
                 if let Some(rebuild) = self.rebuilds.get(&org).filter(|_| sent) {
-                    rebuild.cursor = Some(next);
+                    rebuild.next = Some(next);
                 }
                 Ok(sent)
             }

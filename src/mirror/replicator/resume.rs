@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use redis::Value;
 
+use super::super::checkpoint::Checkpoint;
 use super::super::commands::Commands;
-use super::super::feed::Reading;
 use super::super::key::Template;
-use super::super::marker::{Cursor, Marker};
 use super::super::orgs::Mirrored;
 use super::super::part;
+use super::super::position::{EventPosition, ReadPosition};
 use super::super::state::{self, LastEntry};
 use super::{Awaited, Replicator};
 use crate::error::Result;
@@ -24,7 +24,7 @@ impl Replicator {
     pub(super) fn compare(&mut self, replies: &[Value]) -> Result<()> {
         part::first_error(replies)?;
         let [.., held, registered] = replies else { return Ok(()) };
-        let held = part::text(held).and_then(|text| text.parse::<Marker>().ok());
+        let held = part::text(held).and_then(|text| text.parse::<Checkpoint>().ok());
         let registered = part::text(registered);
         let Some(template) = self.desired.as_ref().map(|desired| desired.template.clone()) else {
             return Ok(());
@@ -44,9 +44,9 @@ impl Replicator {
             Some(&held.epoch) == durable.epoch.as_ref()
                 && Some(&held.epoch) == registered.as_ref()
                 && held.timeline == state::timeline()
-                && (durable.resyncs_done..=durable.resyncs_reserved).contains(&held.resyncs)
+                && (durable.resyncs_done..=durable.resyncs_reserved).contains(&held.resync_number)
                 && durable.stream_key == template.text()
-                && held.cursor.seq <= durable.last_seq + 1
+                && held.position.seq <= durable.last_seq + 1
         });
         match trusted {
             Some(held) => {
@@ -58,11 +58,11 @@ impl Replicator {
         }
     }
 
-    /// Redis has what the marker says, or nearly: the orgs of the last part are looked at themselves.
-    pub(super) fn resume_from(&mut self, held: Marker) -> Result<()> {
+    /// Redis has what the checkpoint says, or nearly: the orgs of the last part are looked at themselves.
+    pub(super) fn resume_from(&mut self, held: Checkpoint) -> Result<()> {
         let (expected, inside) = transaction::run(Isolation::ReadCommitted, || {
             snapshot::current(|| {
-                let mut tail = state::tail(held.cursor)?;
+                let mut tail = state::tail(held.position)?;
                 let now_ms = time::now() / 1_000;
                 let mut kept = Vec::new();
                 for last in tail.drain(..) {
@@ -73,15 +73,15 @@ impl Replicator {
                         kept.push(last);
                     }
                 }
-                let inside = if held.cursor.offset > 0 { state::org_at(held.cursor.seq)? } else { None };
+                let inside = if held.position.offset > 0 { state::org_at(held.position.seq)? } else { None };
                 Ok((kept, inside))
             })
         })?;
         // What was not sent when the mirror was switched off is left out.
-        let first = Cursor::before(self.after_seq + 1);
-        let inside = inside.filter(|_| held.cursor >= first);
-        self.reading = Reading { cursor: held.cursor.max(first), placed_ms: 0, inside };
-        self.marker = Some(held);
+        let first = EventPosition::before(self.after_seq + 1);
+        let inside = inside.filter(|_| held.position >= first);
+        self.read_position = ReadPosition { next: held.position.max(first), placed_ms: 0, inside };
+        self.checkpoint = Some(held);
         let Some(desired) = self.desired.as_ref().filter(|_| !expected.is_empty()) else {
             self.start_sending();
             return Ok(());
@@ -111,7 +111,7 @@ impl Replicator {
             }
         }
         self.start_sending();
-        self.set_aside(lost, Cursor::default())
+        self.set_aside(lost, EventPosition::default())
     }
 
     pub(super) fn start_sending(&mut self) {
@@ -123,14 +123,14 @@ impl Replicator {
 
     /// Redis is not what it was, or never was ours: everything of the present is sent anew.
     pub(super) fn begin_epoch(&mut self, template: &Template) -> Result<()> {
-        let marker = match self.new_epoch.take() {
+        let checkpoint = match self.new_epoch.take() {
             // Redis refused it the last time.
-            Some(marker) if marker.timeline == state::timeline() => marker,
+            Some(checkpoint) if checkpoint.timeline == state::timeline() => checkpoint,
             _ => {
-                let (marker, requests) = transaction::run(Isolation::ReadCommitted, || {
+                let (checkpoint, requests) = transaction::run(Isolation::ReadCommitted, || {
                     snapshot::current(|| {
-                        let marker = state::begin_epoch(template.text(), &self.keys.marker)?;
-                        Ok((marker, state::rebuilds()?))
+                        let checkpoint = state::begin_epoch(template.text(), &self.keys.checkpoint)?;
+                        Ok((checkpoint, state::rebuilds()?))
                     })
                 })?;
                 failpoint("mirror-new-epoch");
@@ -139,12 +139,12 @@ impl Replicator {
                     requests.len()
                 );
                 self.rebuilds.update(requests);
-                marker
+                checkpoint
             }
         };
-        self.new_epoch = Some(marker.clone());
-        self.reading = Reading { cursor: marker.cursor, placed_ms: 0, inside: None };
-        self.furthest = Cursor::default();
-        self.begin_reset(marker)
+        self.new_epoch = Some(checkpoint.clone());
+        self.read_position = ReadPosition { next: checkpoint.position, placed_ms: 0, inside: None };
+        self.furthest = EventPosition::default();
+        self.begin_reset(checkpoint)
     }
 }

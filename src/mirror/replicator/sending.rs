@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
+use super::super::checkpoint::Checkpoint;
 use super::super::feed::{self, Source};
-use super::super::marker::{Cursor, Marker};
 use super::super::part::{Outcome, Oversized, Part, stream_id};
+use super::super::position::EventPosition;
 use super::super::state::{self, Request};
 use super::suspect::Suspect;
 use super::{Awaited, HEARTBEAT, Replicator, UnderWay};
@@ -23,7 +24,7 @@ use crate::worker::transaction::{self, Isolation};
 impl Replicator {
     /// Reads the next part, unless one is ready or nothing was placed since.
     pub(super) fn make_ready(&mut self) -> Result<()> {
-        if self.marker.is_none() || self.ready.as_ref().is_some_and(|part| !part.is_empty()) {
+        if self.checkpoint.is_none() || self.ready.as_ref().is_some_and(|part| !part.is_empty()) {
             return Ok(());
         }
         if matches!(&self.awaited, Some(Awaited::Part(under_way)) if under_way.resync.is_some()) {
@@ -32,16 +33,16 @@ impl Replicator {
         }
         let requests = self.slot.progress.requests();
         let requested = self.requests != requests;
-        let placed = self.slot.progress.placed_seq() >= self.reading.cursor.seq;
+        let placed = self.slot.progress.placed_seq() >= self.read_position.next.seq;
         if !self.more && !requested && !placed {
             return Ok(());
         }
         self.requests = requests;
         let Some(desired) = &self.desired else { return Ok(()) };
         let (template, after_seq, positions) = (desired.template.clone(), self.after_seq, self.positions);
-        let mut reading = self.reading.clone();
+        let mut read_position = self.read_position.clone();
         let mut limits = self.limits;
-        if let Some(events) = self.suspect.as_ref().and_then(|suspect| suspect.limit(reading.cursor)) {
+        if let Some(events) = self.suspect.as_ref().and_then(|suspect| suspect.limit(read_position.next)) {
             limits.events = limits.events.min(events);
         }
         let result = transaction::run(Isolation::ReadCommitted, || {
@@ -64,20 +65,22 @@ impl Replicator {
                     registry: &self.keys.registry,
                     limits,
                 };
-                feed::next(&mut source, &mut reading)
+                feed::next(&mut source, &mut read_position)
             })
         });
         match result {
             Ok((part, more)) => {
                 self.slot.count(Counter::MirrorExpired, part.expired);
-                (self.reading, self.more) = (reading, more);
+                (self.read_position, self.more) = (read_position, more);
                 self.ready = Some(part);
                 self.publish();
                 Ok(())
             }
             Err(error) => match feed::take_failed() {
                 // One org's events cannot be read: the others go on without it.
-                Some((org, seq)) => self.set_aside(vec![(org, error.to_string())], Cursor::before(seq + 1)),
+                Some((org, seq)) => {
+                    self.set_aside(vec![(org, error.to_string())], EventPosition::before(seq + 1))
+                }
                 None => Err(error),
             },
         }
@@ -88,29 +91,33 @@ impl Replicator {
         let under_way =
             matches!(&self.awaited, Some(Awaited::Part(under_way)) if under_way.rebuild.is_none());
         let ready = self.ready.as_ref().is_some_and(|part| !part.is_empty());
-        let cursor = match &self.marker {
-            Some(marker) if under_way || ready => marker.cursor,
-            _ => self.reading.cursor,
+        let next = match &self.checkpoint {
+            Some(checkpoint) if under_way || ready => checkpoint.position,
+            _ => self.read_position.next,
         };
-        self.slot.progress.set_cursor(cursor.seq, cursor.offset);
+        self.slot.progress.set_cursor(next.seq, next.offset);
     }
 
     /// Sends a part, unless nothing may be sent for now. `resync` is the number of the resync that it completes.
     pub(super) fn send(&mut self, mut part: Part, rebuild: Option<Request>, resync: Option<i64>) -> bool {
-        let Some(current) = &self.marker else { return false };
-        let cursor = if rebuild.is_some() { current.cursor } else { part.end.cursor };
-        let marker = Marker { cursor, resyncs: resync.unwrap_or(current.resyncs), ..current.clone() };
-        let resent = rebuild.is_some() || part.end.cursor <= self.furthest;
+        let Some(current) = &self.checkpoint else { return false };
+        let position = if rebuild.is_some() { current.position } else { part.end.next };
+        let checkpoint = Checkpoint {
+            position,
+            resync_number: resync.unwrap_or(current.resync_number),
+            ..current.clone()
+        };
+        let resent = rebuild.is_some() || part.end.next <= self.furthest;
         if rebuild.is_none() {
-            self.furthest = self.furthest.max(part.end.cursor);
+            self.furthest = self.furthest.max(part.end.next);
         }
         self.tell_oversized(&part);
         failpoint("mirror-before-send");
-        self.link.run(part.pack(&self.keys, &marker.to_string()));
+        self.link.run(part.pack(&self.keys, &checkpoint.to_string()));
         failpoint("mirror-sent");
         let since = Instant::now();
         self.awaited =
-            Some(Awaited::Part(Box::new(UnderWay { part, marker, since, resent, rebuild, resync })));
+            Some(Awaited::Part(Box::new(UnderWay { part, checkpoint, since, resent, rebuild, resync })));
         true
     }
 
@@ -130,10 +137,10 @@ impl Replicator {
 
     /// Redis has answered what a part came to.
     pub(super) fn part_answered(&mut self, under_way: UnderWay, replies: &[Value]) -> Result<()> {
-        let UnderWay { part, marker, since, resent, rebuild, resync } = under_way;
+        let UnderWay { part, checkpoint, since, resent, rebuild, resync } = under_way;
         failpoint("mirror-answered");
         self.slot.histogram(Timer::MirrorPipeline).observe(since.elapsed());
-        let settled = self.settle(&part, replies, marker, rebuild.is_some());
+        let settled = self.settle(&part, replies, checkpoint, rebuild.is_some());
         if let (Err(_), Some(request)) = (&settled, &rebuild) {
             // Its first part may go through each time.
             self.rebuilds.interrupted(&request.org, Instant::now(), process::random());
@@ -141,7 +148,7 @@ impl Replicator {
         let failed = settled?;
         self.count(&part, resent, rebuild.is_some());
         match (&rebuild, resync) {
-            (Some(request), Some(resync)) if failed.is_empty() && self.marker.is_some() => {
+            (Some(request), Some(resync)) if failed.is_empty() && self.checkpoint.is_some() => {
                 self.finish(request, resync)
             }
             _ => self.part_done(part, rebuild.is_some(), failed),
@@ -157,10 +164,10 @@ impl Replicator {
             let org = &request.org;
             return Ok(Error::Redis(format!("{message}, while the stream of org \"{org}\" was made again")));
         }
-        let Some(marker) = self.marker.as_ref().filter(|_| part.entries > 0) else {
+        let Some(checkpoint) = self.checkpoint.as_ref().filter(|_| part.entries > 0) else {
             return Ok(Error::Redis(message));
         };
-        let (start, end) = (marker.cursor, part.end.cursor);
+        let (start, end) = (checkpoint.position, part.end.next);
         match &mut self.suspect {
             None => self.suspect = Some(Suspect::new(start, end)),
             Some(suspect) => {
@@ -173,26 +180,26 @@ impl Replicator {
         Ok(Error::Redis(message))
     }
 
-    /// Redis holds this marker.
-    pub(super) fn written(&mut self, marker: Marker) {
-        self.suspect.take_if(|suspect| suspect.limit(marker.cursor).is_none());
-        self.marker = Some(marker);
+    /// Redis holds this checkpoint.
+    pub(super) fn written(&mut self, checkpoint: Checkpoint) {
+        self.suspect.take_if(|suspect| suspect.limit(checkpoint.position).is_none());
+        self.checkpoint = Some(checkpoint);
         (self.proven, self.settled) = (true, true);
         self.heartbeat_at = Instant::now() + HEARTBEAT;
         self.publish();
     }
 
-    /// Takes over the marker of a part that was written. Returns the orgs it was not written for.
+    /// Takes over the checkpoint of a part that was written. Returns the orgs it was not written for.
     pub(super) fn settle(
         &mut self,
         part: &Part,
         replies: &[Value],
-        marker: Marker,
+        checkpoint: Checkpoint,
         rebuild: bool,
     ) -> Result<Vec<(String, String)>> {
-        match part.outcome(replies, &marker.to_string()) {
+        match part.outcome(replies, &checkpoint.to_string()) {
             Outcome::Done(failed) => {
-                self.written(marker);
+                self.written(checkpoint);
                 Ok(failed)
             }
             Outcome::Aborted(failed) => {
@@ -200,9 +207,9 @@ impl Replicator {
                     self.rebuilds_failed(&failed);
                 } else {
                     // Nothing of it was written: once these orgs are set aside it is read again without them.
-                    self.set_aside(failed, part.end.cursor)?;
+                    self.set_aside(failed, part.end.next)?;
                 }
-                self.forget_marker();
+                self.forget_checkpoint();
                 Ok(Vec::new())
             }
             Outcome::Overtaken => self.overtaken().map(|()| Vec::new()),
@@ -211,7 +218,7 @@ impl Replicator {
     }
 
     pub(super) fn count(&self, part: &Part, resent: bool, rebuild: bool) {
-        if self.marker.is_none() {
+        if self.checkpoint.is_none() {
             return;
         }
         self.slot.count(Counter::MirrorEntries, part.entries as u64);
@@ -238,15 +245,15 @@ impl Replicator {
         if !failed.is_empty() {
             // What was made ready meanwhile may have more of them.
             self.ready = None;
-            self.reading = part.end;
+            self.read_position = part.end;
             self.more = true;
         }
-        self.set_aside(failed, Cursor::default())
+        self.set_aside(failed, EventPosition::default())
     }
 
     /// These orgs go their own way until their streams were made again, and the others have come to the place behind what
     /// they failed for.
-    pub(super) fn set_aside(&mut self, failed: Vec<(String, String)>, behind: Cursor) -> Result<()> {
+    pub(super) fn set_aside(&mut self, failed: Vec<(String, String)>, behind: EventPosition) -> Result<()> {
         if failed.is_empty() {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! A part that Redis does not survive, or does not answer, again and again: narrowed down to one event, whose org is set
 //! aside. The others must not wait for it.
 
-use super::super::marker::Cursor;
+use super::super::position::EventPosition;
 
 /// Of a part that fails, the next attempt has this share of the events.
 const NARROWER: usize = 8;
@@ -10,21 +10,21 @@ const NARROWER: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspect {
     /// Where the part that failed began, and how often it did.
-    start: Cursor,
+    start: EventPosition,
     failures: u32,
     /// What was tried last is before this place, and parts have no more events than so up to there.
-    end: Cursor,
+    end: EventPosition,
     events: usize,
 }
 
 impl Suspect {
     /// A part failed for the first time. That may have been any outage: the next attempt is the same.
-    pub fn new(start: Cursor, end: Cursor) -> Self {
+    pub fn new(start: EventPosition, end: EventPosition) -> Self {
         Self { start, failures: 1, end, events: usize::MAX }
     }
 
     /// Another part failed, with so many events; returns whether it is to blame for that.
-    pub fn failed(&mut self, start: Cursor, end: Cursor, events: usize) -> bool {
+    pub fn failed(&mut self, start: EventPosition, end: EventPosition, events: usize) -> bool {
         let is_same = start == self.start;
         if !is_same && start >= self.end {
             *self = Self::new(start, end);
@@ -41,7 +41,7 @@ impl Suspect {
     }
 
     /// How many events a part may have that begins here; `None` where there is no suspicion any more.
-    pub fn limit(&self, start: Cursor) -> Option<usize> {
+    pub fn limit(&self, start: EventPosition) -> Option<usize> {
         (start < self.end).then_some(self.events)
     }
 }
@@ -50,8 +50,8 @@ impl Suspect {
 mod tests {
     use super::*;
 
-    fn at(seq: i64) -> Cursor {
-        Cursor::before(seq)
+    fn at(seq: i64) -> EventPosition {
+        EventPosition::before(seq)
     }
 
     /// Events with these numbers do not get through; returns which were blamed, and how many attempts failed.

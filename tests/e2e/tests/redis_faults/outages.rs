@@ -146,20 +146,20 @@ fn a_flushed_redis_is_filled_again_without_anything_new() {
 }
 
 #[test]
-fn a_marker_that_somebody_deleted_or_changed_is_no_harm() {
-    let mirror = Mirror::new("redis-marker");
+fn the_mirror_recovers_from_a_deleted_or_changed_checkpoint() {
+    let mirror = Mirror::new("redis-checkpoint");
     let mut sides = mirror.sides();
     sides.ingest("acme", 300);
     sides.settle(&["acme"]);
     let mut keys: Vec<String> =
         redis::cmd("KEYS").arg("tailstream:mirror:*").query(&mut sides.redis).expect("KEYS");
     keys.sort();
-    let [marker, registry] = keys.as_slice() else { panic!("{keys:?}") };
-    assert_eq!(*registry, format!("{marker}:streams"));
+    let [checkpoint, registry] = keys.as_slice() else { panic!("{keys:?}") };
+    assert_eq!(*registry, format!("{checkpoint}:streams"));
     for change in [
-        &["DEL", marker][..],
-        &["SET", marker, "nonsense"],
-        &["SET", marker, "2 x 1 0 999999 0"],
+        &["DEL", checkpoint][..],
+        &["SET", checkpoint, "nonsense"],
+        &["SET", checkpoint, "2 x 1 0 999999 0"],
         &["DEL", registry],
         &["HSET", registry, "", "nonsense"],
         &["HDEL", registry, "tailstream:stream:acme"],
@@ -168,8 +168,8 @@ fn a_marker_that_somebody_deleted_or_changed_is_no_harm() {
         sides.ingest("acme", 3);
         sides.settle(&["acme"]);
     }
-    // A list in its place is nobody's marker, and no registry.
-    for key in [marker, registry] {
+    // A list in its place is neither a checkpoint nor a registry.
+    for key in [checkpoint, registry] {
         command(&mut sides, &["DEL", key]);
         command(&mut sides, &["RPUSH", key, "x"]);
         sides.ingest_promptly("acme", 3);

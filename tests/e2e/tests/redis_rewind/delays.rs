@@ -38,10 +38,10 @@ fn a_removal_of_a_stream_that_arrives_late_removes_nothing() {
     command(&mut sides, &["DEL", "tailstream:stream:quiet"]);
     command(&mut sides, &["XADD", "tailstream:stream:quiet", "1-1", "who", "before"]);
     proxy.hold_at("\r\nDEL\r\n$23\r\ntailstream:stream:quiet\r\n");
-    let markers: Vec<String> =
+    let checkpoints: Vec<String> =
         redis::cmd("KEYS").arg("tailstream:mirror:*").query(&mut sides.redis).expect("KEYS");
-    for marker in &markers {
-        command(&mut sides, &["DEL", marker]);
+    for checkpoint in &checkpoints {
+        command(&mut sides, &["DEL", checkpoint]);
     }
     eventually("the removal to be held", PATIENCE, || (proxy.held() == 1).then_some(()));
     // The mirror gives that connection up and begins the next epoch on another one.

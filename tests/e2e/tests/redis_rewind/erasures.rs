@@ -82,7 +82,7 @@ fn the_streams_of_another_servers_mirror_that_this_database_had_are_cleared() {
     let mut sides = mirror.sides();
     sides.ingest("globex", 5);
     sides.settle(&["globex"]);
-    // As a restored database finds it: its mirror had another marker on the server that it comes from.
+    // As a restored database finds it: its mirror had another checkpoint on the server that it comes from.
     let former = "tailstream:mirror:1:1";
     let [ahead, broken] = ["tailstream:mirror:2:2", "tailstream:mirror:3:3"];
     sides
@@ -91,7 +91,7 @@ fn the_streams_of_another_servers_mirror_that_this_database_had_are_cleared() {
             "UPDATE tailstream.mirror SET former_marker_keys = ARRAY[$1, $2, $3]",
             &[&former, &ahead, &broken],
         )
-        .expect("former markers");
+        .expect("former checkpoints");
     let registry = format!("{former}:streams");
     for (key, org) in
         [("tailstream:stream:acme", "acme"), ("other:acme", "acme"), ("tailstream:stream:globex", "globex")]
@@ -106,11 +106,11 @@ fn the_streams_of_another_servers_mirror_that_this_database_had_are_cleared() {
     command(&mut sides, &["HSET", &format!("{ahead}:streams"), "tailstream:stream:initech", "initech"]);
     command(&mut sides, &["XADD", "tailstream:stream:initech", "1-1", "who", "somebody"]);
     command(&mut sides, &["SET", &format!("{broken}:streams"), "no hash"]);
-    let markers: Vec<String> =
+    let checkpoints: Vec<String> =
         redis::cmd("KEYS").arg("tailstream:mirror:*").query(&mut sides.redis).expect("KEYS");
     let is_former = |key: &str| [former, ahead, broken].iter().any(|former| key.starts_with(former));
-    for marker in markers.iter().filter(|key| !is_former(key)) {
-        command(&mut sides, &["DEL", marker]);
+    for checkpoint in checkpoints.iter().filter(|key| !is_former(key)) {
+        command(&mut sides, &["DEL", checkpoint]);
     }
     wait_until_gone(&mut sides, "acme");
     sides.settle(&["globex"]);
