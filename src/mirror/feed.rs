@@ -45,7 +45,7 @@ pub struct Source<'a> {
     pub orgs: &'a mut Orgs,
     pub template: &'a Template,
     /// Orgs whose streams are made again, and so are left out.
-    pub rebuilding: &'a dyn Fn(&str) -> bool,
+    pub is_resyncing: &'a dyn Fn(&str) -> bool,
     /// Everything up to this position is left out.
     pub after_seq: i64,
     /// The key of the registry of streams.
@@ -94,7 +94,7 @@ fn take(
     if let Some(mirrored) = mirrored
         && position.seq > source.after_seq
         && position.events > 0
-        && !(source.rebuilding)(org)
+        && !(source.is_resyncing)(org)
     {
         if position.ms <= now_ms - mirrored.stream_age {
             part.expired += (position.events - from) as u64;

@@ -55,23 +55,23 @@ thread_local! {
         "beginning a new epoch",
         "INSERT INTO tailstream.mirror (epoch, stream_key) VALUES (gen_random_uuid()::text, $1)
          ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, stream_key = excluded.stream_key", &[TEXTOID]) };
-    static REBUILDS: Statement = const { Statement::new(
+    static RESYNC_REQUESTS: Statement = const { Statement::new(
         "reading streams to make again",
         "SELECT r.org_id, array_agg(r.request ORDER BY r.request),
                 CASE WHEN bool_or(r.reason = 'erased') THEN 'erased' ELSE (array_agg(r.reason ORDER BY r.request DESC))[1] END
          FROM tailstream.mirror_rebuilds r GROUP BY r.org_id", &[]) };
-    static REQUEST: Statement = const { Statement::new(
+    static REQUEST_RESYNC: Statement = const { Statement::new(
         "asking for a stream to be made again", "SELECT tailstream.request_rebuild($1, $2)", &[TEXTOID, TEXTOID]) };
-    static REBUILT: Statement = const { Statement::new(
+    static DELETE_REQUESTS: Statement = const { Statement::new(
         "noting that a stream was made again",
         // Somebody who asks again and has not committed yet must not hold up all other orgs.
         "DELETE FROM tailstream.mirror_rebuilds r
          USING (SELECT l.request FROM tailstream.mirror_rebuilds l WHERE l.org_id = $1 AND l.request = ANY ($2) FOR UPDATE SKIP LOCKED) l
          WHERE r.org_id = $1 AND r.request = l.request RETURNING r.request", &[TEXTOID, INT8ARRAYOID]) };
-    static DONE: Statement = const { Statement::new(
+    static RESYNCS_DONE: Statement = const { Statement::new(
         "noting that a stream was made again",
         "UPDATE tailstream.mirror SET resyncs_done = greatest(resyncs_done, $1)", &[INT8OID]) };
-    static RESERVE: Statement = const { Statement::new(
+    static RESERVE_NUMBERS: Statement = const { Statement::new(
         "reserving numbers of resyncs",
         "UPDATE tailstream.mirror SET resyncs_reserved = resyncs_reserved + $1 RETURNING resyncs_reserved", &[INT8OID]) };
     /// Nothing is lost with such a commit but the knowledge that something need not be done again.
@@ -86,7 +86,7 @@ thread_local! {
         "reading the mirror's former keys", "SELECT unnest(former_marker_keys) FROM tailstream.mirror", &[]) };
     static KNOWN: Statement = const { Statement::new(
         "looking for orgs", "SELECT o.org_id FROM tailstream.orgs o WHERE o.org_id = ANY ($1)", &[TEXTARRAYOID]) };
-    static WITHOUT_REBUILD: Statement = const { Statement::new(
+    static ORGS_WITHOUT_RESYNC: Statement = const { Statement::new(
         "listing orgs",
         "SELECT o.org_id FROM tailstream.orgs o
          WHERE o.mirrored AND o.org_id > $1
@@ -115,7 +115,7 @@ pub struct Durable {
 
 /// A stream to be made again: all that was asked for it and is not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct ResyncRequest {
     pub org: String,
     pub numbers: Vec<i64>,
     /// The last one's, but `erased` before any other.
@@ -190,7 +190,7 @@ pub fn begin_epoch(stream_key: &str, checkpoint_key: &str) -> Result<Checkpoint>
 /// Reserves so many numbers of resyncs; returns the last of them.
 pub fn reserve_resyncs(count: i64) -> Result<i64> {
     Spi::connect_mut(|client| {
-        let row = RESERVE.with(|reserve| reserve.run(client, &[arg(count)]))?.first();
+        let row = RESERVE_NUMBERS.with(|reserve| reserve.run(client, &[arg(count)]))?.first();
         let last = row.get::<i64>(1).map_err(spi("reserving numbers of resyncs"))?;
         last.ok_or(Error::Internal("no row in tailstream.mirror"))
     })
@@ -240,12 +240,12 @@ pub fn timeline() -> u32 {
     unsafe { pg_sys::GetWALInsertionTimeLine() }
 }
 
-pub fn rebuilds() -> Result<Vec<Request>> {
+pub fn resync_requests() -> Result<Vec<ResyncRequest>> {
     let reading = || spi("reading streams to make again");
     Spi::connect_mut(|client| {
-        let rows = REBUILDS.with(|statement| statement.run(client, &[]))?;
+        let rows = RESYNC_REQUESTS.with(|statement| statement.run(client, &[]))?;
         rows.map(|row| {
-            Ok(Request {
+            Ok(ResyncRequest {
                 org: row.get(1).map_err(reading())?.unwrap_or_default(),
                 numbers: row.get(2).map_err(reading())?.unwrap_or_default(),
                 reason: row.get(3).map_err(reading())?.unwrap_or_default(),
@@ -255,21 +255,22 @@ pub fn rebuilds() -> Result<Vec<Request>> {
     })
 }
 
-pub fn request_rebuild(org: &str, reason: &str) -> Result<()> {
+pub fn request_resync(org: &str, reason: &str) -> Result<()> {
     let arguments = [arg(org.to_owned()), arg(reason.to_owned())];
-    Spi::connect_mut(|client| REQUEST.with(|request| request.run(client, &arguments).map(drop)))
+    Spi::connect_mut(|client| REQUEST_RESYNC.with(|request| request.run(client, &arguments).map(drop)))
 }
 
 /// The stream follows the others again, unless it was asked for once more: then false. Redis has it, and says so by the
 /// number of the resync.
-pub fn rebuilt(request: &Request, resync: i64) -> Result<bool> {
+pub fn finish_resync(request: &ResyncRequest, resync_number: i64) -> Result<bool> {
     let arguments = [arg(request.org.clone()), arg(request.numbers.clone())];
     Spi::connect_mut(|client| {
         NO_HURRY.with(|no_hurry| no_hurry.run(client, &[]).map(drop))?;
-        let deleted = REBUILT.with(|rebuilt| rebuilt.run(client, &arguments)).map(|deleted| deleted.len())?;
+        let deleted =
+            DELETE_REQUESTS.with(|delete| delete.run(client, &arguments)).map(|deleted| deleted.len())?;
         let all = deleted == request.numbers.len();
         if all {
-            DONE.with(|done| done.run(client, &[arg(resync)]).map(drop))?;
+            RESYNCS_DONE.with(|done| done.run(client, &[arg(resync_number)]).map(drop))?;
         }
         Ok(all)
     })
@@ -311,8 +312,8 @@ pub fn tail(end: EventPosition) -> Result<Vec<LastEntry>> {
 }
 
 /// The next mirrored orgs behind this one, in the order of their ids, whose streams are not to be made again.
-pub fn orgs_without_rebuild(after: &str) -> Result<Vec<String>> {
-    texts(&WITHOUT_REBUILD, &[arg(after.to_owned())])
+pub fn orgs_without_resync(after: &str) -> Result<Vec<String>> {
+    texts(&ORGS_WITHOUT_RESYNC, &[arg(after.to_owned())])
 }
 
 /// How long an org's stream keeps entries, in milliseconds; 0 if there is no such org.

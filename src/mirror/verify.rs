@@ -94,7 +94,7 @@ fn verify(org: Option<&str>) -> Result<Findings> {
     let mut findings = Findings::default();
     let (seq, offset) = slot.progress.cursor();
     let sent = EventPosition { seq, offset };
-    if state::rebuilds()?.iter().any(|request| request.org == org) {
+    if state::resync_requests()?.iter().any(|request| request.org == org) {
         findings.by_kind.insert("rebuilding", (1, (0, 0), (0, 0)));
     }
     // A batch that is being sent counts up to where it came.

@@ -86,7 +86,7 @@ impl Replicator {
             }
             Stage::Orgs { after } => {
                 let orgs = transaction::run(Isolation::ReadCommitted, || {
-                    snapshot::current(|| state::orgs_without_rebuild(after))
+                    snapshot::current(|| state::orgs_without_resync(after))
                 })?;
                 let Some(last) = orgs.last() else { return self.end_reset(reset) };
                 after.clone_from(last);

@@ -5,8 +5,8 @@
 mod desired_config;
 mod epoch_reset;
 mod maintenance;
-mod rebuilding;
 mod resume;
+mod resync;
 mod sending;
 mod suspect;
 
@@ -28,9 +28,9 @@ use super::link::{Answer, Link};
 use super::orgs::Orgs;
 use super::part::{self, Part};
 use super::position::{EventPosition, ReadPosition};
-use super::rebuild::Rebuilds;
+use super::resync::Resyncs;
 use super::server::{self, Limits};
-use super::state::{LastEntry, Request};
+use super::state::{LastEntry, ResyncRequest};
 use crate::error::{Error, Result};
 use crate::metrics::counter::Counter;
 use crate::metrics::shared::{Slot, State};
@@ -70,7 +70,7 @@ enum Awaited {
     Kinds(EpochReset),
     Part(Box<UnderWay>),
     /// What is under the key of a stream to be made again.
-    Kind(Request),
+    Kind(ResyncRequest),
     /// Trimming of streams: those behind this org.
     Sweep(Part, Checkpoint, String),
     Heartbeat,
@@ -79,8 +79,8 @@ enum Awaited {
 impl Awaited {
     /// Tells steps apart that may fail by themselves.
     fn kind(&self) -> (Discriminant<Self>, bool) {
-        let of_rebuild = matches!(self, Self::Part(under_way) if under_way.rebuild.is_some());
-        (discriminant(self), of_rebuild)
+        let is_resync = matches!(self, Self::Part(under_way) if under_way.resync.is_some());
+        (discriminant(self), is_resync)
     }
 }
 
@@ -90,9 +90,9 @@ struct UnderWay {
     checkpoint: Checkpoint,
     since: Instant,
     resent: bool,
-    rebuild: Option<Request>,
+    resync: Option<ResyncRequest>,
     /// It is the last part of its resync, which has this number.
-    resync: Option<i64>,
+    resync_number: Option<i64>,
 }
 
 pub struct Replicator {
@@ -111,7 +111,7 @@ pub struct Replicator {
     /// The table that positions are read from.
     positions: pg_sys::Oid,
     orgs: Orgs,
-    rebuilds: Rebuilds,
+    resyncs: Resyncs,
     read_position: ReadPosition,
     ready: Option<Part>,
     /// There may be something to read.
@@ -164,7 +164,7 @@ impl Replicator {
             after_seq: 0,
             positions: pg_sys::InvalidOid,
             orgs: Orgs::default(),
-            rebuilds: Rebuilds::default(),
+            resyncs: Resyncs::default(),
             read_position: ReadPosition::default(),
             ready: None,
             more: true,
@@ -286,7 +286,7 @@ impl Replicator {
         self.checkpoint = None;
         self.ready = None;
         self.orgs.forget();
-        self.rebuilds.restart();
+        self.resyncs.restart();
         self.resync_numbers = 0..0;
     }
 
@@ -329,8 +329,8 @@ impl Replicator {
         }
         // However much there is to send, streams to be made again and streams to be trimmed have their turn.
         self.orders = self.orders.wrapping_add(1);
-        let rebuild_first = self.orders.is_multiple_of(2);
-        if rebuild_first && self.order_rebuild(now)? {
+        let resync_first = self.orders.is_multiple_of(2);
+        if resync_first && self.continue_resync(now)? {
             return Ok(None);
         }
         if self.orders.is_multiple_of(32) && self.sweep_at <= now && self.order_sweep()? {
@@ -342,7 +342,7 @@ impl Replicator {
             // The next one is made ready while this one is on its way.
             return Ok(Some(Duration::ZERO));
         }
-        if !rebuild_first && self.order_rebuild(now)? {
+        if !resync_first && self.continue_resync(now)? {
             return Ok(None);
         }
         if self.sweep_at <= now && self.order_sweep()? {
@@ -356,7 +356,7 @@ impl Replicator {
             return Ok(Some(Duration::ZERO));
         }
         let next = self.heartbeat_at.min(self.sweep_at).saturating_duration_since(now);
-        Ok(Some(self.rebuilds.next_due(now).map_or(next, |due| due.min(next)).max(Duration::from_millis(1))))
+        Ok(Some(self.resyncs.next_due(now).map_or(next, |due| due.min(next)).max(Duration::from_millis(1))))
     }
 
     /// Sends commands that write nothing, or that may be lost.
@@ -380,7 +380,7 @@ impl Replicator {
             Awaited::Checkpoint => self.compare(&replies),
             Awaited::Tail(expected) => self.check_tail(&expected, &replies),
             Awaited::Part(under_way) => self.part_answered(*under_way, &replies),
-            Awaited::Kind(request) => self.rebuild(request, &replies),
+            Awaited::Kind(request) => self.resync_kind_known(request, &replies),
             Awaited::Reset(reset, part) => self.reset_written(reset, &part, &replies),
             Awaited::Registered(reset) => self.streams_registered(reset, &replies),
             Awaited::Kinds(reset) => self.clear_streams(reset, &replies),

@@ -34,12 +34,12 @@ impl Replicator {
             let positions = tier::lookup::positions()?;
             snapshot::current(|| {
                 self.orgs.refresh()?;
-                Ok((positions, state::load()?, state::rebuilds()?))
+                Ok((positions, state::load()?, state::resync_requests()?))
             })
         })?;
         self.positions = positions;
         self.after_seq = durable.after_seq;
-        self.rebuilds.update(requests);
+        self.resyncs.update(requests);
         let trusted = held.filter(|held| {
             Some(&held.epoch) == durable.epoch.as_ref()
                 && Some(&held.epoch) == registered.as_ref()
@@ -69,7 +69,7 @@ impl Replicator {
                     let org = self.orgs.get(&last.org)?;
                     let is_kept =
                         |org: &Mirrored| org.includes(last.xid, last.ms) && last.ms > now_ms - org.stream_age;
-                    if org.as_ref().is_some_and(is_kept) && !self.rebuilds.contains(&last.org) {
+                    if org.as_ref().is_some_and(is_kept) && !self.resyncs.contains(&last.org) {
                         kept.push(last);
                     }
                 }
@@ -130,7 +130,7 @@ impl Replicator {
                 let (checkpoint, requests) = transaction::run(Isolation::ReadCommitted, || {
                     snapshot::current(|| {
                         let checkpoint = state::begin_epoch(template.text(), &self.keys.checkpoint)?;
-                        Ok((checkpoint, state::rebuilds()?))
+                        Ok((checkpoint, state::resync_requests()?))
                     })
                 })?;
                 failpoint("mirror-new-epoch");
@@ -138,7 +138,7 @@ impl Replicator {
                     "tailstream mirror: begins a new epoch, {} streams to be made again",
                     requests.len()
                 );
-                self.rebuilds.update(requests);
+                self.resyncs.update(requests);
                 checkpoint
             }
         };

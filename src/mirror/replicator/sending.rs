@@ -8,7 +8,7 @@ use super::super::checkpoint::Checkpoint;
 use super::super::feed::{self, Source};
 use super::super::part::{Outcome, Oversized, Part, stream_id};
 use super::super::position::EventPosition;
-use super::super::state::{self, Request};
+use super::super::state::{self, ResyncRequest};
 use super::suspect::Suspect;
 use super::{Awaited, HEARTBEAT, Replicator, UnderWay};
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ impl Replicator {
         if self.checkpoint.is_none() || self.ready.as_ref().is_some_and(|part| !part.is_empty()) {
             return Ok(());
         }
-        if matches!(&self.awaited, Some(Awaited::Part(under_way)) if under_way.resync.is_some()) {
+        if matches!(&self.awaited, Some(Awaited::Part(under_way)) if under_way.resync_number.is_some()) {
             // An org is about to follow the others again, from the place that was read up to.
             return Ok(());
         }
@@ -53,14 +53,14 @@ impl Replicator {
             snapshot::current(|| {
                 // Whoever asked for a refresh before may have had the change; requests are counted for this place alone.
                 if self.orgs.refresh()? || requested {
-                    self.rebuilds.update(state::rebuilds()?);
+                    self.resyncs.update(state::resync_requests()?);
                     self.sweep_at = Instant::now();
                 }
-                let rebuilds = &self.rebuilds;
+                let resyncs = &self.resyncs;
                 let mut source = Source {
                     orgs: &mut self.orgs,
                     template: &template,
-                    rebuilding: &|org| rebuilds.contains(org),
+                    is_resyncing: &|org| resyncs.contains(org),
                     after_seq,
                     registry: &self.keys.registry,
                     limits,
@@ -88,8 +88,7 @@ impl Replicator {
 
     /// Everything that had to be sent before the last part was read is sent, unless it is ready or under way.
     pub(super) fn publish(&self) {
-        let under_way =
-            matches!(&self.awaited, Some(Awaited::Part(under_way)) if under_way.rebuild.is_none());
+        let under_way = matches!(&self.awaited, Some(Awaited::Part(under_way)) if under_way.resync.is_none());
         let ready = self.ready.as_ref().is_some_and(|part| !part.is_empty());
         let next = match &self.checkpoint {
             Some(checkpoint) if under_way || ready => checkpoint.position,
@@ -99,16 +98,21 @@ impl Replicator {
     }
 
     /// Sends a part, unless nothing may be sent for now. `resync` is the number of the resync that it completes.
-    pub(super) fn send(&mut self, mut part: Part, rebuild: Option<Request>, resync: Option<i64>) -> bool {
+    pub(super) fn send(
+        &mut self,
+        mut part: Part,
+        resync: Option<ResyncRequest>,
+        resync_number: Option<i64>,
+    ) -> bool {
         let Some(current) = &self.checkpoint else { return false };
-        let position = if rebuild.is_some() { current.position } else { part.end.next };
+        let position = if resync.is_some() { current.position } else { part.end.next };
         let checkpoint = Checkpoint {
             position,
-            resync_number: resync.unwrap_or(current.resync_number),
+            resync_number: resync_number.unwrap_or(current.resync_number),
             ..current.clone()
         };
-        let resent = rebuild.is_some() || part.end.next <= self.furthest;
-        if rebuild.is_none() {
+        let resent = resync.is_some() || part.end.next <= self.furthest;
+        if resync.is_none() {
             self.furthest = self.furthest.max(part.end.next);
         }
         self.tell_oversized(&part);
@@ -116,8 +120,14 @@ impl Replicator {
         self.link.run(part.pack(&self.keys, &checkpoint.to_string()));
         failpoint("mirror-sent");
         let since = Instant::now();
-        self.awaited =
-            Some(Awaited::Part(Box::new(UnderWay { part, checkpoint, since, resent, rebuild, resync })));
+        self.awaited = Some(Awaited::Part(Box::new(UnderWay {
+            part,
+            checkpoint,
+            since,
+            resent,
+            resync,
+            resync_number,
+        })));
         true
     }
 
@@ -137,30 +147,30 @@ impl Replicator {
 
     /// Redis has answered what a part came to.
     pub(super) fn part_answered(&mut self, under_way: UnderWay, replies: &[Value]) -> Result<()> {
-        let UnderWay { part, checkpoint, since, resent, rebuild, resync } = under_way;
+        let UnderWay { part, checkpoint, since, resent, resync, resync_number } = under_way;
         failpoint("mirror-answered");
         self.slot.histogram(Timer::MirrorPipeline).observe(since.elapsed());
-        let settled = self.settle(&part, replies, checkpoint, rebuild.is_some());
-        if let (Err(_), Some(request)) = (&settled, &rebuild) {
+        let settled = self.settle(&part, replies, checkpoint, resync.is_some());
+        if let (Err(_), Some(request)) = (&settled, &resync) {
             // Its first part may go through each time.
-            self.rebuilds.interrupted(&request.org, Instant::now(), process::random());
+            self.resyncs.interrupted(&request.org, Instant::now(), process::random());
         }
         let failed = settled?;
-        self.count(&part, resent, rebuild.is_some());
-        match (&rebuild, resync) {
-            (Some(request), Some(resync)) if failed.is_empty() && self.checkpoint.is_some() => {
-                self.finish(request, resync)
+        self.count(&part, resent, resync.is_some());
+        match (&resync, resync_number) {
+            (Some(request), Some(resync_number)) if failed.is_empty() && self.checkpoint.is_some() => {
+                self.finish(request, resync_number)
             }
-            _ => self.part_done(part, rebuild.is_some(), failed),
+            _ => self.part_done(part, resync.is_some(), failed),
         }
     }
 
     /// The connection was lost, or timed out, while a part was on its way. Returns what to say of that.
     pub(super) fn part_failed(&mut self, under_way: &UnderWay, message: String) -> Result<Error> {
-        let UnderWay { part, rebuild, .. } = under_way;
-        if let Some(request) = rebuild {
+        let UnderWay { part, resync, .. } = under_way;
+        if let Some(request) = resync {
             // It may be the org's own events: its next attempt waits, and the others go on.
-            self.rebuilds.interrupted(&request.org, Instant::now(), process::random());
+            self.resyncs.interrupted(&request.org, Instant::now(), process::random());
             let org = &request.org;
             return Ok(Error::Redis(format!("{message}, while the stream of org \"{org}\" was made again")));
         }
@@ -195,7 +205,7 @@ impl Replicator {
         part: &Part,
         replies: &[Value],
         checkpoint: Checkpoint,
-        rebuild: bool,
+        is_resync: bool,
     ) -> Result<Vec<(String, String)>> {
         match part.outcome(replies, &checkpoint.to_string()) {
             Outcome::Done(failed) => {
@@ -203,8 +213,8 @@ impl Replicator {
                 Ok(failed)
             }
             Outcome::Aborted(failed) => {
-                if rebuild {
-                    self.rebuilds_failed(&failed);
+                if is_resync {
+                    self.resyncs_failed(&failed);
                 } else {
                     // Nothing of it was written: once these orgs are set aside it is read again without them.
                     self.set_aside(failed, part.end.next)?;
@@ -217,7 +227,7 @@ impl Replicator {
         }
     }
 
-    pub(super) fn count(&self, part: &Part, resent: bool, rebuild: bool) {
+    pub(super) fn count(&self, part: &Part, resent: bool, is_resync: bool) {
         if self.checkpoint.is_none() {
             return;
         }
@@ -226,7 +236,7 @@ impl Replicator {
         if resent {
             self.slot.count(Counter::MirrorResent, part.entries as u64);
         }
-        if !rebuild && part.entries > 0 {
+        if !is_resync && part.entries > 0 {
             let lag = (time::now() / 1_000 - part.end.placed_ms).max(0).unsigned_abs();
             self.slot.histogram(Timer::MirrorLag).observe(Duration::from_millis(lag));
         }
@@ -235,11 +245,11 @@ impl Replicator {
     pub(super) fn part_done(
         &mut self,
         part: Part,
-        rebuild: bool,
+        is_resync: bool,
         failed: Vec<(String, String)>,
     ) -> Result<()> {
-        if rebuild {
-            self.rebuilds_failed(&failed);
+        if is_resync {
+            self.resyncs_failed(&failed);
             return Ok(());
         }
         if !failed.is_empty() {
@@ -264,15 +274,15 @@ impl Replicator {
         let requests = transaction::run(Isolation::ReadCommitted, || {
             snapshot::current(|| {
                 for (org, _) in &failed {
-                    state::request_rebuild(org, "failed")?;
+                    state::request_resync(org, "failed")?;
                 }
-                state::rebuilds()
+                state::resync_requests()
             })
         })?;
-        self.rebuilds.update(requests);
+        self.resyncs.update(requests);
         for (org, _) in &failed {
-            self.rebuilds.failed(org, Instant::now(), process::random());
-            self.rebuilds.hold(org, behind);
+            self.resyncs.failed(org, Instant::now(), process::random());
+            self.resyncs.hold(org, behind);
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ const FAILPOINTS: [&str; 10] = [
     "mirror-compared",
     "mirror-new-epoch",
     "mirror-reserved",
-    "mirror-rebuilt",
+    "mirror-resynced",
 ];
 
 #[derive(Debug, Clone, Copy)]

@@ -8,7 +8,7 @@ use super::super::commands::Commands;
 use super::super::feed::{self, Source};
 use super::super::part;
 use super::super::position::EventPosition;
-use super::super::state::{self, Request};
+use super::super::state::{self, ResyncRequest};
 use super::{Awaited, Replicator};
 use crate::error::Result;
 use crate::failpoint::failpoint;
@@ -25,9 +25,9 @@ const RESERVED: i64 = 1_000;
 
 impl Replicator {
     /// Begins or continues with a stream to be made again; returns whether that gave an order.
-    pub(super) fn order_rebuild(&mut self, now: Instant) -> Result<bool> {
-        let Some(rebuild) = self.rebuilds.due(now) else { return Ok(false) };
-        let (request, next) = (rebuild.request.clone(), rebuild.next);
+    pub(super) fn continue_resync(&mut self, now: Instant) -> Result<bool> {
+        let Some(resync) = self.resyncs.due(now) else { return Ok(false) };
+        let (request, next) = (resync.request.clone(), resync.next);
         if self.ready.as_ref().is_some_and(|part| part.concerns(&request.org)) {
             // That was made ready before it was known that the stream is made again, and goes first.
             return Ok(false);
@@ -39,26 +39,30 @@ impl Replicator {
             self.ask(Awaited::Kind(request), commands);
             return Ok(true);
         };
-        self.send_rebuild(request, Some(next))
+        self.send_resync(request, Some(next))
     }
 
     /// What is under the key is known: only a stream is ours to remove.
-    pub(super) fn rebuild(&mut self, request: Request, replies: &[Value]) -> Result<()> {
+    pub(super) fn resync_kind_known(&mut self, request: ResyncRequest, replies: &[Value]) -> Result<()> {
         match replies.first().and_then(part::text).as_deref() {
-            Some("stream" | "none") => self.send_rebuild(request, None).map(drop),
+            Some("stream" | "none") => self.send_resync(request, None).map(drop),
             Some(other) => {
-                self.rebuild_failed(&request.org, &format!("its key holds a {other} and no stream"));
+                self.resync_failed(&request.org, &format!("its key holds a {other} and no stream"));
                 Ok(())
             }
             None => {
-                self.rebuild_failed(&request.org, "what its key holds cannot be seen");
+                self.resync_failed(&request.org, "what its key holds cannot be seen");
                 Ok(())
             }
         }
     }
 
     /// Sends the next part of a stream, the first after removing the old stream. Returns whether there was any.
-    pub(super) fn send_rebuild(&mut self, request: Request, from: Option<EventPosition>) -> Result<bool> {
+    pub(super) fn send_resync(
+        &mut self,
+        request: ResyncRequest,
+        from: Option<EventPosition>,
+    ) -> Result<bool> {
         let Some(desired) = &self.desired else { return Ok(false) };
         let (template, before, org) =
             (desired.template.clone(), self.read_position.next.seq, request.org.as_str());
@@ -78,7 +82,7 @@ impl Replicator {
                 let mut source = Source {
                     orgs: &mut self.orgs,
                     template: &template,
-                    rebuilding: &|_| false,
+                    is_resyncing: &|_| false,
                     after_seq: 0,
                     registry: &self.keys.registry,
                     limits: self.limits,
@@ -91,7 +95,7 @@ impl Replicator {
             Ok(Some((part, next, is_last))) => {
                 // The position that is being read may be its own, and begun before it was set aside; or the one that it was
                 // set aside for is still to come.
-                let not_before = self.rebuilds.get(org).map(|rebuild| rebuild.not_before);
+                let not_before = self.resyncs.get(org).map(|resync| resync.not_before);
                 let is_last = is_last
                     && self.read_position.inside.as_deref() != Some(org)
                     && not_before.is_none_or(|not_before| self.read_position.next >= not_before);
@@ -101,10 +105,10 @@ impl Replicator {
                     return Ok(false);
                 }
                 let org = org.to_owned();
-                let resync = if is_last { Some(self.next_resync()?) } else { None };
-                let sent = self.send(part, Some(request), resync);
-                if let Some(rebuild) = self.rebuilds.get(&org).filter(|_| sent) {
-                    rebuild.next = Some(next);
+                let resync_number = if is_last { Some(self.next_resync()?) } else { None };
+                let sent = self.send(part, Some(request), resync_number);
+                if let Some(resync) = self.resyncs.get(&org).filter(|_| sent) {
+                    resync.next = Some(next);
                 }
                 Ok(sent)
             }
@@ -112,7 +116,7 @@ impl Replicator {
             Ok(None) => self.finish(&request, 0).map(|()| false),
             Err(error) => match feed::take_failed() {
                 Some((org, _)) => {
-                    self.rebuild_failed(&org, &error.to_string());
+                    self.resync_failed(&org, &error.to_string());
                     Ok(false)
                 }
                 None => Err(error),
@@ -134,21 +138,21 @@ impl Replicator {
     }
 
     /// From the present position on the org follows the others again. Redis has what was done, under this number.
-    pub(super) fn finish(&mut self, request: &Request, resync: i64) -> Result<()> {
-        failpoint("mirror-rebuilt");
+    pub(super) fn finish(&mut self, request: &ResyncRequest, resync_number: i64) -> Result<()> {
+        failpoint("mirror-resynced");
         let again = transaction::run(Isolation::ReadCommitted, || {
-            snapshot::current(|| match state::rebuilt(request, resync)? {
+            snapshot::current(|| match state::finish_resync(request, resync_number)? {
                 true => Ok(None),
-                false => state::rebuilds().map(Some),
+                false => state::resync_requests().map(Some),
             })
         })?;
         match again {
-            None => self.rebuilds.finished(&request.org),
+            None => self.resyncs.finished(&request.org),
             Some(requests) => {
-                self.rebuilds.update(requests);
+                self.resyncs.update(requests);
                 // The same request still, for somebody is about to ask again: by then there is more to send.
-                if self.rebuilds.get(&request.org).is_some_and(|rebuild| rebuild.request == *request) {
-                    self.rebuilds.later(&request.org, Instant::now(), process::random());
+                if self.resyncs.get(&request.org).is_some_and(|resync| resync.request == *request) {
+                    self.resyncs.later(&request.org, Instant::now(), process::random());
                     return Ok(());
                 }
             }
@@ -157,15 +161,15 @@ impl Replicator {
         Ok(())
     }
 
-    pub(super) fn rebuilds_failed(&mut self, failed: &[(String, String)]) {
+    pub(super) fn resyncs_failed(&mut self, failed: &[(String, String)]) {
         for (org, message) in failed {
-            self.rebuild_failed(org, message);
+            self.resync_failed(org, message);
         }
     }
 
-    pub(super) fn rebuild_failed(&mut self, org: &str, message: &str) {
+    pub(super) fn resync_failed(&mut self, org: &str, message: &str) {
         let message = format!("the stream of org \"{org}\" cannot be made again: {message}");
         shared::note_error(self.slot, Role::Mirror, time::to_postgres_time(time::now()), &message);
-        self.rebuilds.failed(org, Instant::now(), process::random());
+        self.resyncs.failed(org, Instant::now(), process::random());
     }
 }
