@@ -2,7 +2,7 @@
 
 use core::ops::ControlFlow;
 
-use super::part::Entry;
+use super::entry::Entry;
 use super::server::MAX_BYTES;
 use crate::batch_reader::{self, Position, Sink, together};
 use crate::error::Result;

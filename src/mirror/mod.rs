@@ -1,22 +1,38 @@
-//! The mirror: what the sequencer has placed goes to Redis Streams, exactly once.
+//! The mirror: a background worker that writes the events of all batches with a position to Redis Streams, each event
+//! exactly once.
+//!
+//! Its modules import each other in one direction, in this order (`make lint` checks it, see dev/devkit/src/layers.rs):
+//!
+//! - [`commands`], [`replies`]: commands in the protocol of Redis, and what its replies contain
+//! - [`position`], [`checkpoint`], [`key`]: positions in commit order, the checkpoint in Redis, and the keys in Redis
+//! - [`entry`], [`server`], [`connection`]: entries of a stream, the limits of the Redis server, and the thread that talks
+//!   to it
+//! - [`stream_contents`], [`orgs`]: which positions an org's stream should contain, and how each org is mirrored
+//! - [`events`], [`read_ahead`]: the events of batches, read as entries
+//! - [`redis_transaction`], [`reader`]: one MULTI/EXEC, and how it is filled with the next batches
+//! - [`state`], [`resync`]: the mirror's tables, and the streams that are to be written again
+//! - [`status`], [`verify`]: `ts_mirror_status()` and `ts_mirror_verify()`
+//! - [`replicator`]: the loop that connects, reads and sends
 
-mod ahead;
 mod checkpoint;
 mod commands;
+mod connection;
+mod entry;
 mod events;
-mod feed;
 mod key;
-mod link;
 mod orgs;
-mod part;
 mod position;
+mod read_ahead;
+mod reader;
+mod redis_transaction;
 mod replicator;
+mod replies;
 mod resync;
 mod server;
 mod state;
 mod status;
+mod stream_contents;
 mod verify;
-mod window;
 
 use std::time::Duration;
 

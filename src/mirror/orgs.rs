@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
 
-use super::window;
+use super::stream_contents;
 use crate::error::{Result, spi};
 use crate::pg::statement::{Statement, arg};
 use crate::sequencer::Snapshot;
@@ -99,7 +99,7 @@ impl Orgs {
         if mirrored.snapshot.is_none() && after_seq == 0 || !self.whole.insert(org.to_owned()) {
             return Ok(None);
         }
-        let first = window::positions(org, 0, i64::MAX, 1)?.pop();
+        let first = stream_contents::positions(org, 0, i64::MAX, 1)?.pop();
         Ok(first.map(|position| (position.ms, position.stream_seq)))
     }
 

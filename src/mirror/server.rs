@@ -3,7 +3,7 @@
 use redis::Value;
 
 use super::commands::Commands;
-use super::part::text;
+use super::replies::text;
 use crate::error::Error;
 
 /// XTRIM by id is younger than that.

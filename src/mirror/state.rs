@@ -11,7 +11,6 @@ use pgrx::{PgBuiltInOids, pg_sys};
 
 use super::checkpoint::Checkpoint;
 use super::position::EventPosition;
-use super::window;
 use crate::batch_reader::order;
 use crate::error::{Error, Result, spi};
 use crate::pg::snapshot;
@@ -274,12 +273,6 @@ pub fn finish_resync(request: &ResyncRequest, resync_number: i64) -> Result<bool
         }
         Ok(all)
     })
-}
-
-/// Where an org's stream begins, seen from a position: with the oldest event that trimming by count leaves. `None` if
-/// it has nothing in it.
-pub fn stream_start(org: &str, before: i64) -> Result<Option<EventPosition>> {
-    window::start(org, before)
 }
 
 /// The last entries of the orgs that were sent last before the cursor.

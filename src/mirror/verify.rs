@@ -10,12 +10,13 @@ use pgrx::prelude::*;
 use redis::Value;
 
 use super::commands::Commands;
-use super::feed;
-use super::link::{Link, Target};
-use super::part::{self, Entry, text};
+use super::connection::{Connection, Target};
+use super::entry::Entry;
 use super::position::EventPosition;
+use super::reader;
+use super::replies::{self, text};
 use super::server::{self, Limits};
-use super::{state, status, window};
+use super::{state, status, stream_contents};
 use crate::error::{Error, Result, report};
 use crate::metrics::shared;
 use crate::pg::time;
@@ -100,10 +101,10 @@ fn verify(org: Option<&str>) -> Result<Findings> {
     // A batch that is being sent counts up to where it came.
     let before = if offset > 0 { seq + 1 } else { seq };
     let (mut last, mut hole) = (None, Id::default());
-    if let Some(mut next) = state::stream_start(org, before)? {
+    if let Some(mut next) = stream_contents::start(org, before)? {
         loop {
             pgrx::check_for_interrupts!();
-            let expected = feed::expected(org, &mut next, before, sent, (&mut hole, &limits))?;
+            let expected = reader::expected(org, &mut next, before, sent, (&mut hole, &limits))?;
             let Some(until) = expected.last().map(id_of) else { break };
             let from = last.or_else(|| expected.first().map(|entry| before_id(id_of(entry))));
             let found = stream(&mut redis, &key, from.unwrap_or_default(), until)?;
@@ -120,7 +121,7 @@ fn verify(org: Option<&str>) -> Result<Findings> {
         }
     }
     forgive_trimmed(org, &mut redis, &key, hole, &mut findings)?;
-    let pending = feed::pending(org, sent)?;
+    let pending = stream_contents::count(org, sent)?;
     if pending > 0 {
         findings.by_kind.insert("pending", (pending, (0, 0), (0, 0)));
     }
@@ -158,7 +159,7 @@ fn were_placed(org: &str, ids: Vec<Id>) -> Result<Vec<(Id, bool)>> {
     // Neighbours together: between entries of long ago and of today lie many positions.
     for ids in ids.chunk_by(|(before, _), (behind, _)| behind - before < NEAR) {
         let ([(first, _), ..], [.., (last, _)]) = (ids, ids) else { continue };
-        let mut placed = window::placed(org, (*first, *last))?;
+        let mut placed = stream_contents::placed(org, (*first, *last))?;
         placed.sort_unstable_by_key(|(ms, numbers)| (*ms, numbers.start));
         for id in ids {
             let behind = placed.partition_point(|(ms, numbers)| (*ms, numbers.start) <= *id);
@@ -183,8 +184,8 @@ fn forgive_trimmed(
 ) -> Result<()> {
     let oldest = stream_from(redis, key, (0, 0), (i64::MAX, i64::MAX), 1)?.first().map(|entry| entry.id);
     let slot = shared::own().ok_or(Error::NotPreloaded)?;
-    let start = state::stream_start(org, slot.progress.cursor().0)?;
-    let start = start.map(|start| feed::stream_id(org, start)).transpose()?.flatten();
+    let start = stream_contents::start(org, slot.progress.cursor().0)?;
+    let start = start.map(|start| reader::stream_id(org, start)).transpose()?.flatten();
     let trimmed_before = start.unwrap_or_default().max(hole);
     let is_trimmed = |id: Id| id < trimmed_before && oldest.is_none_or(|oldest| id < oldest);
     for id in std::mem::take(&mut findings.missing) {
@@ -195,37 +196,38 @@ fn forgive_trimmed(
     Ok(())
 }
 
-/// Questions to Redis, one after the other. The link's thread waits for the answers and this process for that, so a cancel
+/// Questions to Redis, one after the other. The connection's thread waits for the answers and this process for that, so a cancel
 /// or a shutdown is heard, and no signal cuts an answer short.
 struct Conversation {
-    link: Link,
+    connection: Connection,
 }
 
 impl Conversation {
     fn begin(target: Target) -> Result<Self> {
-        let link = Link::start().map_err(|error| Error::Redis(format!("cannot start a thread: {error}")))?;
-        let mut redis = Self { link };
-        redis.link.connect(target);
+        let connection =
+            Connection::start().map_err(|error| Error::Redis(format!("cannot start a thread: {error}")))?;
+        let mut redis = Self { connection };
+        redis.connection.connect(target);
         redis.wait().map(|_| redis)
     }
 
     /// What the server takes at once: the mirror leaves larger events out.
     fn limits(&mut self) -> Result<Limits> {
-        self.link.run(server::questions());
+        self.connection.run(server::questions());
         server::read(&self.wait()?)
     }
 
     /// The reply to one command.
     fn ask(&mut self, command: Commands) -> Result<Value> {
-        self.link.run(command);
+        self.connection.run(command);
         let mut replies = self.wait()?;
-        part::first_error(&replies)?;
+        replies::first_error(&replies)?;
         replies.pop().ok_or(Error::Internal("no reply to a command"))
     }
 
     fn wait(&mut self) -> Result<Vec<Value>> {
         loop {
-            if let Some(answer) = self.link.answer() {
+            if let Some(answer) = self.connection.answer() {
                 return answer.map_err(Error::Redis);
             }
             process::wait_for_answer();

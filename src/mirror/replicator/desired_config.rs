@@ -1,7 +1,7 @@
 //! What the settings ask of the mirror.
 
+use super::super::connection::Target;
 use super::super::key::Template;
-use super::super::link::Target;
 use super::super::{state, status};
 use super::Replicator;
 use crate::error::Result;

@@ -9,7 +9,8 @@ use redis::Value;
 use super::super::checkpoint::Checkpoint;
 use super::super::commands::Commands;
 use super::super::key::OwnKeys;
-use super::super::part::{self, Outcome, Part};
+use super::super::redis_transaction::{Outcome, RedisTransaction};
+use super::super::replies;
 use super::super::state;
 use super::{Awaited, Replicator};
 use crate::error::{Error, Result};
@@ -48,19 +49,24 @@ impl Replicator {
         let mut left: Vec<OwnKeys> = former.into_iter().map(OwnKeys::beside).collect();
         left.push(self.keys.clone());
         let stage = Stage::Registries { left, cursor: "0".to_owned() };
-        self.write_reset(Part::default(), EpochReset { checkpoint, stage, doomed: Vec::new() });
+        self.write_reset(RedisTransaction::default(), EpochReset { checkpoint, stage, doomed: Vec::new() });
         Ok(())
     }
 
-    fn write_reset(&mut self, mut part: Part, reset: EpochReset) {
+    fn write_reset(&mut self, mut transaction: RedisTransaction, reset: EpochReset) {
         let text = reset.checkpoint_text();
-        self.link.run(part.pack(&self.keys, &text));
-        self.awaited = Some(Awaited::Reset(reset, part));
+        self.connection.run(transaction.pack(&self.keys, &text));
+        self.awaited = Some(Awaited::Reset(reset, transaction));
     }
 
     /// Goes on behind a transaction of the reset, unless Redis refused it: then the reset begins again, later.
-    pub(super) fn reset_written(&mut self, reset: EpochReset, part: &Part, replies: &[Value]) -> Result<()> {
-        match part.outcome(replies, &reset.checkpoint_text()) {
+    pub(super) fn reset_written(
+        &mut self,
+        reset: EpochReset,
+        transaction: &RedisTransaction,
+        replies: &[Value],
+    ) -> Result<()> {
+        match transaction.outcome(replies, &reset.checkpoint_text()) {
             Outcome::Done(_) if matches!(reset.stage, Stage::Over) => {
                 self.written(reset.checkpoint);
                 self.new_epoch = None;
@@ -100,9 +106,9 @@ impl Replicator {
     }
 
     fn end_reset(&mut self, reset: EpochReset) -> Result<()> {
-        let mut part = Part::default();
-        part.register("", &reset.checkpoint.epoch, &self.keys.registry);
-        self.write_reset(part, EpochReset { stage: Stage::Over, ..reset });
+        let mut transaction = RedisTransaction::default();
+        transaction.register("", &reset.checkpoint.epoch, &self.keys.registry);
+        self.write_reset(transaction, EpochReset { stage: Stage::Over, ..reset });
         Ok(())
     }
 
@@ -112,7 +118,7 @@ impl Replicator {
         let Some(OwnKeys { checkpoint, registry }) = left.last().cloned() else { return Ok(()) };
         let is_own = registry == self.keys.registry;
         let (mut next, mut streams) = ("0".to_owned(), Vec::new());
-        match part::first_error(replies) {
+        match replies::first_error(replies) {
             Err(error) if is_own => return Err(error),
             Err(error) => {
                 pgrx::log!(
@@ -165,18 +171,18 @@ impl Replicator {
 
     /// Removes those that are streams, and no others.
     pub(super) fn clear_streams(&mut self, mut reset: EpochReset, replies: &[Value]) -> Result<()> {
-        let mut part = Part::default();
+        let mut transaction = RedisTransaction::default();
         for ((key, registry), kind) in std::mem::take(&mut reset.doomed).into_iter().zip(replies) {
-            match part::text(kind).as_deref() {
-                Some("stream") => part.remove(&key, &registry),
-                Some(_) => part.unregister(&key, &registry),
+            match replies::text(kind).as_deref() {
+                Some("stream") => transaction.remove(&key, &registry),
+                Some(_) => transaction.unregister(&key, &registry),
                 None => {}
             }
         }
-        if part.is_empty() {
+        if transaction.is_empty() {
             return self.continue_reset(reset);
         }
-        self.write_reset(part, reset);
+        self.write_reset(transaction, reset);
         Ok(())
     }
 }
@@ -193,7 +199,7 @@ impl EpochReset {
 
 /// Whether the checkpoint in the answer has come further than the new one.
 fn is_ahead(replies: &[Value], checkpoint: &Checkpoint) -> bool {
-    let other = replies.first().and_then(part::text).and_then(|text| text.parse::<Checkpoint>().ok());
+    let other = replies.first().and_then(replies::text).and_then(|text| text.parse::<Checkpoint>().ok());
     other.is_some_and(|other| other.position.seq > checkpoint.position.seq)
 }
 
@@ -201,6 +207,6 @@ fn is_ahead(replies: &[Value], checkpoint: &Checkpoint) -> bool {
 fn page(replies: &[Value]) -> Option<(String, Vec<(String, String)>)> {
     let [_, Value::Array(answer)] = replies else { return None };
     let [cursor, Value::Array(fields)] = answer.as_slice() else { return None };
-    let pairs = fields.chunks_exact(2).map(|pair| Some((part::text(&pair[0])?, part::text(&pair[1])?)));
-    Some((part::text(cursor)?, pairs.collect::<Option<_>>()?))
+    let pairs = fields.chunks_exact(2).map(|pair| Some((replies::text(&pair[0])?, replies::text(&pair[1])?)));
+    Some((replies::text(cursor)?, pairs.collect::<Option<_>>()?))
 }

@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::super::checkpoint::Checkpoint;
 use super::super::commands::Commands;
-use super::super::part::{Outcome, Part};
+use super::super::redis_transaction::{Outcome, RedisTransaction};
 use super::super::state;
 use super::{Awaited, HEARTBEAT, Replicator};
 use crate::error::{Error, Result};
@@ -32,24 +32,29 @@ impl Replicator {
         };
         let Some(checkpoint) = self.checkpoint.clone() else { return Ok(false) };
         self.sweep = Some(last.org.clone());
-        let mut part = Part::default();
+        let mut transaction = RedisTransaction::default();
         for stream in limits.iter().filter(|stream| !self.untrimmed.contains(&stream.org)) {
-            part.limit(&stream.org, &desired.template.key(&stream.org), stream.entries, stream.oldest_ms);
+            transaction.limit(
+                &stream.org,
+                &desired.template.key(&stream.org),
+                stream.entries,
+                stream.oldest_ms,
+            );
         }
-        self.link.run(part.pack(&self.keys, &checkpoint.to_string()));
-        self.awaited = Some(Awaited::Sweep(part, checkpoint, after));
+        self.connection.run(transaction.pack(&self.keys, &checkpoint.to_string()));
+        self.awaited = Some(Awaited::Sweep(transaction, checkpoint, after));
         Ok(true)
     }
 
     /// Streams were trimmed. If the keys of some are out of reach none was: it is tried again without those.
     pub(super) fn swept(
         &mut self,
-        part: &Part,
+        transaction: &RedisTransaction,
         replies: &[Value],
         checkpoint: Checkpoint,
         after: String,
     ) -> Result<()> {
-        match part.outcome(replies, &checkpoint.to_string()) {
+        match transaction.outcome(replies, &checkpoint.to_string()) {
             Outcome::Done(_) => self.written(checkpoint),
             Outcome::Aborted(failed) => {
                 for (org, message) in failed {
@@ -72,7 +77,7 @@ impl Replicator {
         let behind =
             self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.position != self.read_position.next);
         if !self.proven || behind {
-            self.send(Part::ending_at(self.read_position.clone()), None, None);
+            self.send(RedisTransaction::ending_at(self.read_position.clone()), None, None);
             return;
         }
         let mut commands = Commands::default();

@@ -7,7 +7,7 @@ mod epoch_reset;
 mod maintenance;
 mod resume;
 mod resync;
-mod sending;
+mod send;
 mod suspect;
 
 use std::collections::{HashMap, HashSet};
@@ -23,11 +23,12 @@ use self::epoch_reset::EpochReset;
 use self::suspect::Suspect;
 use super::checkpoint::Checkpoint;
 use super::commands::Commands;
+use super::connection::{Answer, Connection};
 use super::key::OwnKeys;
-use super::link::{Answer, Link};
 use super::orgs::Orgs;
-use super::part::{self, Part};
 use super::position::{EventPosition, ReadPosition};
+use super::redis_transaction::RedisTransaction;
+use super::replies;
 use super::resync::Resyncs;
 use super::server::{self, Limits};
 use super::state::{LastEntry, ResyncRequest};
@@ -63,30 +64,30 @@ enum Awaited {
     /// Whether the last entries sent are there.
     Tail(Vec<LastEntry>),
     /// A transaction of a reset.
-    Reset(EpochReset, Part),
+    Reset(EpochReset, RedisTransaction),
     /// Some of the streams that a registry lists.
     Registered(EpochReset),
     /// What is under the keys of streams that are to go.
     Kinds(EpochReset),
-    Part(Box<UnderWay>),
+    Transaction(Box<UnderWay>),
     /// What is under the key of a stream to be made again.
     Kind(ResyncRequest),
     /// Trimming of streams: those behind this org.
-    Sweep(Part, Checkpoint, String),
+    Sweep(RedisTransaction, Checkpoint, String),
     Heartbeat,
 }
 
 impl Awaited {
     /// Tells steps apart that may fail by themselves.
     fn kind(&self) -> (Discriminant<Self>, bool) {
-        let is_resync = matches!(self, Self::Part(under_way) if under_way.resync.is_some());
+        let is_resync = matches!(self, Self::Transaction(under_way) if under_way.resync.is_some());
         (discriminant(self), is_resync)
     }
 }
 
 /// A part that Redis was given.
 struct UnderWay {
-    part: Part,
+    transaction: RedisTransaction,
     checkpoint: Checkpoint,
     since: Instant,
     resent: bool,
@@ -97,7 +98,7 @@ struct UnderWay {
 
 pub struct Replicator {
     slot: &'static Slot,
-    link: Link,
+    connection: Connection,
     desired: Option<DesiredConfig>,
     connected: bool,
     awaited: Option<Awaited>,
@@ -113,7 +114,7 @@ pub struct Replicator {
     orgs: Orgs,
     resyncs: Resyncs,
     read_position: ReadPosition,
-    ready: Option<Part>,
+    ready: Option<RedisTransaction>,
     /// There may be something to read.
     more: bool,
     /// Everything before was made ready once: what is sent again is before it.
@@ -153,7 +154,7 @@ impl Replicator {
         let (system, database) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId) };
         Ok(Self {
             slot,
-            link: Link::start()?,
+            connection: Connection::start()?,
             desired: None,
             connected: false,
             awaited: None,
@@ -197,8 +198,8 @@ impl Replicator {
         }
         self.retry_at = None;
         let desired = self.heed_settings()?;
-        if self.link.is_busy() {
-            let Some(answer) = self.link.answer() else {
+        if self.connection.is_busy() {
+            let Some(answer) = self.connection.answer() else {
                 self.make_ready()?;
                 return Ok(self.step_result(None));
             };
@@ -217,7 +218,7 @@ impl Replicator {
         if self.desired.is_none() {
             return Ok(StepResult { state: State::Off, settled: true, recovered: true, pause: None });
         }
-        if self.link.is_busy() {
+        if self.connection.is_busy() {
             return Ok(self.step_result(Some(Duration::ZERO)));
         }
         let now = Instant::now();
@@ -234,10 +235,13 @@ impl Replicator {
     fn heard(&mut self, awaited: Option<Awaited>, answer: Answer) -> Result<()> {
         let Some(awaited) = awaited else { return Ok(()) };
         let kind = awaited.kind();
-        let is_empty = matches!(&awaited, Awaited::Part(under_way) if under_way.part.entries == 0);
+        let is_empty =
+            matches!(&awaited, Awaited::Transaction(under_way) if under_way.transaction.entries == 0);
         let result = match (answer, awaited) {
             (Ok(replies), awaited) => self.answered(awaited, replies),
-            (Err(message), Awaited::Part(under_way)) => Err(self.part_failed(&under_way, message)?),
+            (Err(message), Awaited::Transaction(under_way)) => {
+                Err(self.transaction_failed(&under_way, message)?)
+            }
             (Err(message), _) => Err(Error::Redis(message)),
         };
         if result.is_err() {
@@ -306,7 +310,7 @@ impl Replicator {
     fn next_order(&mut self, now: Instant) -> Result<Option<Duration>> {
         let Some(desired) = &self.desired else { return Ok(None) };
         if !self.connected {
-            self.link.connect(desired.target.clone());
+            self.connection.connect(desired.target.clone());
             self.awaited = Some(Awaited::Connection);
             return Ok(None);
         }
@@ -324,7 +328,7 @@ impl Replicator {
         if self.suspect.is_some() && !self.proven {
             // Nobody's events are to blame where nothing can be written at all.
             let here = ReadPosition { next: checkpoint.position, ..ReadPosition::default() };
-            self.send(Part::ending_at(here), None, None);
+            self.send(RedisTransaction::ending_at(here), None, None);
             return Ok(None);
         }
         // However much there is to send, streams to be made again and streams to be trimmed have their turn.
@@ -337,8 +341,8 @@ impl Replicator {
             return Ok(None);
         }
         self.make_ready()?;
-        if let Some(part) = self.ready.take_if(|part| !part.is_empty()) {
-            self.send(part, None, None);
+        if let Some(transaction) = self.ready.take_if(|transaction| !transaction.is_empty()) {
+            self.send(transaction, None, None);
             // The next one is made ready while this one is on its way.
             return Ok(Some(Duration::ZERO));
         }
@@ -361,7 +365,7 @@ impl Replicator {
 
     /// Sends commands that write nothing, or that may be lost.
     fn ask(&mut self, awaited: Awaited, commands: Commands) {
-        self.link.run(commands);
+        self.connection.run(commands);
         self.awaited = Some(awaited);
     }
 
@@ -379,14 +383,16 @@ impl Replicator {
             }
             Awaited::Checkpoint => self.compare(&replies),
             Awaited::Tail(expected) => self.check_tail(&expected, &replies),
-            Awaited::Part(under_way) => self.part_answered(*under_way, &replies),
+            Awaited::Transaction(under_way) => self.transaction_answered(*under_way, &replies),
             Awaited::Kind(request) => self.resync_kind_known(request, &replies),
-            Awaited::Reset(reset, part) => self.reset_written(reset, &part, &replies),
+            Awaited::Reset(reset, transaction) => self.reset_written(reset, &transaction, &replies),
             Awaited::Registered(reset) => self.streams_registered(reset, &replies),
             Awaited::Kinds(reset) => self.clear_streams(reset, &replies),
-            Awaited::Sweep(part, checkpoint, after) => self.swept(&part, &replies, checkpoint, after),
+            Awaited::Sweep(transaction, checkpoint, after) => {
+                self.swept(&transaction, &replies, checkpoint, after)
+            }
             Awaited::Heartbeat => {
-                let held = replies.first().and_then(part::text);
+                let held = replies.first().and_then(replies::text);
                 if held == self.checkpoint.as_ref().map(Checkpoint::to_string) {
                     self.settled = true;
                     return Ok(());

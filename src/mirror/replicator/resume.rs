@@ -6,10 +6,11 @@ use redis::Value;
 
 use super::super::checkpoint::Checkpoint;
 use super::super::commands::Commands;
+use super::super::entry;
 use super::super::key::Template;
 use super::super::orgs::Mirrored;
-use super::super::part;
 use super::super::position::{EventPosition, ReadPosition};
+use super::super::replies;
 use super::super::state::{self, LastEntry};
 use super::{Awaited, Replicator};
 use crate::error::Result;
@@ -22,10 +23,10 @@ use crate::worker::transaction::{self, Isolation};
 impl Replicator {
     /// Sees where Redis stands.
     pub(super) fn compare(&mut self, replies: &[Value]) -> Result<()> {
-        part::first_error(replies)?;
+        replies::first_error(replies)?;
         let [.., held, registered] = replies else { return Ok(()) };
-        let held = part::text(held).and_then(|text| text.parse::<Checkpoint>().ok());
-        let registered = part::text(registered);
+        let held = replies::text(held).and_then(|text| text.parse::<Checkpoint>().ok());
+        let registered = replies::text(registered);
         let Some(template) = self.desired.as_ref().map(|desired| desired.template.clone()) else {
             return Ok(());
         };
@@ -100,12 +101,12 @@ impl Replicator {
         for (last, reply) in expected.iter().zip(replies) {
             let found = match reply {
                 Value::Array(entries) => match entries.first() {
-                    Some(Value::Array(entry)) => entry.first().and_then(part::text),
+                    Some(Value::Array(entry)) => entry.first().and_then(replies::text),
                     _ => None,
                 },
                 _ => None,
             };
-            let expected = part::stream_id(last.ms, last.seq);
+            let expected = entry::stream_id(last.ms, last.seq);
             if found.as_ref() != Some(&expected) && self.left_out.get(&last.org) != Some(&expected) {
                 lost.push((last.org.clone(), "the last entry of its stream is not there".to_owned()));
             }

@@ -5,10 +5,11 @@ use std::time::Instant;
 use redis::Value;
 
 use super::super::commands::Commands;
-use super::super::feed::{self, Source};
-use super::super::part;
 use super::super::position::EventPosition;
+use super::super::reader::{self, Source};
+use super::super::replies;
 use super::super::state::{self, ResyncRequest};
+use super::super::stream_contents;
 use super::{Awaited, Replicator};
 use crate::error::Result;
 use crate::failpoint::failpoint;
@@ -28,7 +29,7 @@ impl Replicator {
     pub(super) fn continue_resync(&mut self, now: Instant) -> Result<bool> {
         let Some(resync) = self.resyncs.due(now) else { return Ok(false) };
         let (request, next) = (resync.request.clone(), resync.next);
-        if self.ready.as_ref().is_some_and(|part| part.concerns(&request.org)) {
+        if self.ready.as_ref().is_some_and(|transaction| transaction.concerns(&request.org)) {
             // That was made ready before it was known that the stream is made again, and goes first.
             return Ok(false);
         }
@@ -44,7 +45,7 @@ impl Replicator {
 
     /// What is under the key is known: only a stream is ours to remove.
     pub(super) fn resync_kind_known(&mut self, request: ResyncRequest, replies: &[Value]) -> Result<()> {
-        match replies.first().and_then(part::text).as_deref() {
+        match replies.first().and_then(replies::text).as_deref() {
             Some("stream" | "none") => self.send_resync(request, None).map(drop),
             Some(other) => {
                 self.resync_failed(&request.org, &format!("its key holds a {other} and no stream"));
@@ -76,7 +77,7 @@ impl Replicator {
                 }
                 let start = match from {
                     Some(from) => Some(from),
-                    None => state::stream_start(org, before)?,
+                    None => stream_contents::start(org, before)?,
                 };
                 let mut next = start.unwrap_or(EventPosition::before(before));
                 let mut source = Source {
@@ -87,26 +88,27 @@ impl Replicator {
                     registry: &self.keys.registry,
                     limits: self.limits,
                 };
-                let (part, is_last) = feed::next_of(org, &mut source, &mut next, before, from.is_none())?;
-                Ok(Some((part, next, is_last)))
+                let (transaction, is_last) =
+                    reader::next_of(org, &mut source, &mut next, before, from.is_none())?;
+                Ok(Some((transaction, next, is_last)))
             })
         });
         match read {
-            Ok(Some((part, next, is_last))) => {
+            Ok(Some((transaction, next, is_last))) => {
                 // The position that is being read may be its own, and begun before it was set aside; or the one that it was
                 // set aside for is still to come.
                 let not_before = self.resyncs.get(org).map(|resync| resync.not_before);
                 let is_last = is_last
                     && self.read_position.inside.as_deref() != Some(org)
                     && not_before.is_none_or(|not_before| self.read_position.next >= not_before);
-                if part.is_empty() && !is_last {
+                if transaction.is_empty() && !is_last {
                     self.more = true;
                     self.make_ready()?;
                     return Ok(false);
                 }
                 let org = org.to_owned();
                 let resync_number = if is_last { Some(self.next_resync()?) } else { None };
-                let sent = self.send(part, Some(request), resync_number);
+                let sent = self.send(transaction, Some(request), resync_number);
                 if let Some(resync) = self.resyncs.get(&org).filter(|_| sent) {
                     resync.next = Some(next);
                 }
@@ -114,7 +116,7 @@ impl Replicator {
             }
             // Switched off meanwhile: its stream is left as it is.
             Ok(None) => self.finish(&request, 0).map(|()| false),
-            Err(error) => match feed::take_failed() {
+            Err(error) => match reader::take_failed() {
                 Some((org, _)) => {
                     self.resync_failed(&org, &error.to_string());
                     Ok(false)

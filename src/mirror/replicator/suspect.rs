@@ -60,10 +60,11 @@ mod tests {
         while next < all {
             let limit =
                 suspect.as_ref().and_then(|suspect| suspect.limit(at(next))).unwrap_or(1_000).min(1_000);
-            let part: Vec<i64> = (next..all).filter(|event| !blamed.contains(event)).take(limit).collect();
-            let Some(last) = part.last() else { break };
+            let transaction: Vec<i64> =
+                (next..all).filter(|event| !blamed.contains(event)).take(limit).collect();
+            let Some(last) = transaction.last() else { break };
             let end = last + 1;
-            if !part.iter().any(|event| poison.contains(event)) {
+            if !transaction.iter().any(|event| poison.contains(event)) {
                 next = end;
                 continue;
             }
@@ -71,8 +72,8 @@ mod tests {
             match &mut suspect {
                 None => suspect = Some(Suspect::new(at(next), at(end))),
                 Some(suspect) => {
-                    if suspect.failed(at(next), at(end), part.len()) {
-                        blamed.push(part[0]);
+                    if suspect.failed(at(next), at(end), transaction.len()) {
+                        blamed.push(transaction[0]);
                     }
                 }
             }

@@ -6,14 +6,15 @@ use std::ops::Range;
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TIMESTAMPTZOID};
 use pgrx::{PgBuiltInOids, Spi, pg_sys};
 
-use super::ahead::Ahead;
+use super::entry::{Entry, Oversized};
 use super::events::{self, Entries};
 use super::key::Template;
 use super::orgs::{Mirrored, Orgs};
-use super::part::{Entry, Oversized, Part};
 use super::position::{EventPosition, ReadPosition};
+use super::read_ahead::ReadAhead;
+use super::redis_transaction::RedisTransaction;
 use super::server::{Limits, MAX_EVENTS};
-use super::window;
+use super::stream_contents;
 use crate::batch_reader::order::{self, STRETCH};
 use crate::batch_reader::{POSITION_COLUMNS, Position, position_columns};
 use crate::error::{Error, Result};
@@ -59,30 +60,30 @@ pub fn take_failed() -> Option<(String, i64)> {
 }
 
 /// The next part, and whether there may be more behind it. In a transaction with a snapshot.
-pub fn next(source: &mut Source<'_>, read_position: &mut ReadPosition) -> Result<(Part, bool)> {
-    let mut part = Part::default();
+pub fn next(source: &mut Source<'_>, read_position: &mut ReadPosition) -> Result<(RedisTransaction, bool)> {
+    let mut transaction = RedisTransaction::default();
     let now_ms = time::now() / 1_000;
     for _ in 0..MAX_POSITIONS / PAGE {
         let positions = positions(read_position)?;
         for (position, org, xid) in &positions {
-            take(&mut part, source, read_position, (position, org, *xid), now_ms)?;
-            if read_position.inside.is_some() || part.is_full(&source.limits) {
-                part.end = read_position.clone();
-                return Ok((part, true));
+            take(&mut transaction, source, read_position, (position, org, *xid), now_ms)?;
+            if read_position.inside.is_some() || transaction.is_full(&source.limits) {
+                transaction.end = read_position.clone();
+                return Ok((transaction, true));
             }
         }
         if (positions.len() as i64) < PAGE {
-            part.end = read_position.clone();
-            return Ok((part, false));
+            transaction.end = read_position.clone();
+            return Ok((transaction, false));
         }
     }
-    part.end = read_position.clone();
-    Ok((part, true))
+    transaction.end = read_position.clone();
+    Ok((transaction, true))
 }
 
 /// Adds what there is room for of one position, and moves on.
 fn take(
-    part: &mut Part,
+    transaction: &mut RedisTransaction,
     source: &mut Source<'_>,
     read_position: &mut ReadPosition,
     (position, org, xid): (&Position, &str, u64),
@@ -97,9 +98,9 @@ fn take(
         && !(source.is_resyncing)(org)
     {
         if position.ms <= now_ms - mirrored.stream_age {
-            part.expired += (position.events - from) as u64;
+            transaction.expired += (position.events - from) as u64;
             // A stream has no holes: what comes before what is left out goes too, so its readers can tell.
-            part.trim(
+            transaction.trim(
                 org,
                 &source.template.key(org),
                 position.ms,
@@ -108,9 +109,9 @@ fn take(
         } else {
             let key = source.template.key(org);
             if let Some((ms, seq)) = source.orgs.begins(org, &mirrored, source.after_seq)? {
-                part.trim(org, &key, ms, seq);
+                transaction.trim(org, &key, ms, seq);
             }
-            stopped_at = add(part, source, (org, &key), &mirrored, (position, from, None))?;
+            stopped_at = add(transaction, source, (org, &key), &mirrored, (position, from, None))?;
         }
     }
     read_position.placed_ms = position.ms;
@@ -130,51 +131,53 @@ pub fn next_of(
     next: &mut EventPosition,
     before: i64,
     clear: bool,
-) -> Result<(Part, bool)> {
-    let mut part = Part::default();
+) -> Result<(RedisTransaction, bool)> {
+    let mut transaction = RedisTransaction::default();
     let key = source.template.key(org);
     if clear {
         source.orgs.unregister(org);
-        part.clear(org, &key, source.registry);
+        transaction.clear(org, &key, source.registry);
     }
-    let Some(mirrored) = source.orgs.get(org)?.filter(Mirrored::is_on) else { return Ok((part, true)) };
+    let Some(mirrored) = source.orgs.get(org)?.filter(Mirrored::is_on) else {
+        return Ok((transaction, true));
+    };
     if !clear {
         // What has grown too old since the last part was passed over, and what came before it is older still.
-        part.trim(org, &key, time::now() / 1_000 - mirrored.stream_age, 0);
+        transaction.trim(org, &key, time::now() / 1_000 - mirrored.stream_age, 0);
     }
     for _ in 0..MAX_PAGES {
-        let positions = window::positions(org, next.seq, before, ORG_PAGE)?;
-        let mut ahead = Ahead::new(&positions, source.limits.entry);
+        let positions = stream_contents::positions(org, next.seq, before, ORG_PAGE)?;
+        let mut ahead = ReadAhead::new(&positions, source.limits.entry);
         for (index, position) in positions.iter().enumerate() {
             let from = if position.seq == next.seq { next.offset } else { 0 };
             READING.set(Some((org.to_owned(), position.seq)));
-            let known = ahead.take(index, MAX_EVENTS.saturating_sub(part.entries))?;
-            let stopped_at = add(&mut part, source, (org, &key), &mirrored, (position, from, known))?;
+            let known = ahead.take(index, MAX_EVENTS.saturating_sub(transaction.entries))?;
+            let stopped_at = add(&mut transaction, source, (org, &key), &mirrored, (position, from, known))?;
             *next = match stopped_at {
                 Some(offset) => EventPosition { seq: position.seq, offset },
                 None => EventPosition::before(position.seq + 1),
             };
-            if stopped_at.is_some() || part.is_full(&source.limits) {
-                return Ok((part, false));
+            if stopped_at.is_some() || transaction.is_full(&source.limits) {
+                return Ok((transaction, false));
             }
         }
         if positions.len() < ORG_PAGE {
-            return Ok((part, true));
+            return Ok((transaction, true));
         }
     }
-    Ok((part, false))
+    Ok((transaction, false))
 }
 
 /// Adds a batch's events from an offset on, as many as there is room for; returns where it stopped if not at the end.
 /// `known` are all of its entries, if they were read before.
 fn add(
-    part: &mut Part,
+    transaction: &mut RedisTransaction,
     source: &mut Source<'_>,
     (org, key): (&str, &str),
     mirrored: &Mirrored,
     (position, from, known): (&Position, i32, Option<Vec<Entry>>),
 ) -> Result<Option<i32>> {
-    let room = source.limits.events.saturating_sub(part.entries).max(1) as i32;
+    let room = source.limits.events.saturating_sub(transaction.entries).max(1) as i32;
     let mut end = position.events.min(from.saturating_add(room));
     let known = known.filter(|_| from == 0 && end == position.events);
     READING.set(Some((org.to_owned(), position.seq)));
@@ -185,11 +188,11 @@ fn add(
     READING.set(None);
     if !entries.is_empty() {
         if source.orgs.register(org) {
-            part.register(key, org, source.registry);
+            transaction.register(key, org, source.registry);
         }
-        part.add(org, key, &entries, mirrored.stream_entries);
+        transaction.add(org, key, &entries, mirrored.stream_entries);
     }
-    part.oversized.extend(oversized.into_iter().map(|(event_id, bytes)| Oversized {
+    transaction.oversized.extend(oversized.into_iter().map(|(event_id, bytes)| Oversized {
         org: org.to_owned(),
         event_id,
         bytes,
@@ -197,7 +200,7 @@ fn add(
         seq: position.stream_seq + i64::from(id::offset_of(event_id)),
     }));
     if let Some(offset) = last_missing(&entries, from..end) {
-        part.trim(org, key, position.ms, position.stream_seq + i64::from(offset) + 1);
+        transaction.trim(org, key, position.ms, position.stream_seq + i64::from(offset) + 1);
     }
     Ok((end < position.events).then_some(end))
 }
@@ -276,8 +279,8 @@ pub fn expected(
 ) -> Result<Vec<Entry>> {
     let mut all = Vec::new();
     loop {
-        let positions = window::positions(org, next.seq, before, ORG_PAGE)?;
-        let mut ahead = Ahead::new(&positions, limits.entry);
+        let positions = stream_contents::positions(org, next.seq, before, ORG_PAGE)?;
+        let mut ahead = ReadAhead::new(&positions, limits.entry);
         for (index, position) in positions.iter().enumerate() {
             let from = if position.seq == next.seq { next.offset } else { 0 };
             let last = if position.seq == sent.seq { sent.offset } else { position.events };
@@ -310,11 +313,6 @@ pub fn expected(
 
 /// The stream id of the event that a cursor of this org stands before.
 pub fn stream_id(org: &str, next: EventPosition) -> Result<Option<(i64, i64)>> {
-    let position = window::positions(org, next.seq, next.seq + 1, 1)?.pop();
+    let position = stream_contents::positions(org, next.seq, next.seq + 1, 1)?.pop();
     Ok(position.map(|position| (position.ms, position.stream_seq + i64::from(next.offset))))
-}
-
-/// Events of an org that are placed and not sent.
-pub fn pending(org: &str, sent: EventPosition) -> Result<i64> {
-    window::count(org, sent)
 }

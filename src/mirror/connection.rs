@@ -89,13 +89,13 @@ enum Order {
 pub type Answer = Result<Vec<Value>, String>;
 
 /// The thread, as the process sees it.
-pub struct Link {
+pub struct Connection {
     orders: Sender<Order>,
     answers: Receiver<Answer>,
     busy: bool,
 }
 
-impl Link {
+impl Connection {
     /// Starts the thread.
     pub fn start() -> std::io::Result<Self> {
         let (orders, taken) = channel();

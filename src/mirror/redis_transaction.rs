@@ -4,34 +4,14 @@
 //! from the last answer on: if anything touched one of them meanwhile (another mirror that was believed dead, FLUSHALL,
 //! bytes of a lost connection that arrive late), nothing is written. Nothing is written outside of such a transaction.
 
-use redis::{ServerError, Value};
+use redis::Value;
 
 use super::commands::Commands;
+use super::entry::{Entry, Oversized};
 use super::key::OwnKeys;
 use super::position::ReadPosition;
+use super::replies;
 use super::server::Limits;
-use crate::error::Error;
-
-/// One event on its way.
-pub struct Entry {
-    pub ms: i64,
-    pub seq: i64,
-    pub event_id: i64,
-    /// The event as JSON, as `encode` writes it.
-    pub data: String,
-}
-
-impl Entry {
-    /// RFC 3339 with microseconds: what the JSON begins with. A time that RFC 3339 has no year for is a number.
-    pub fn time(&self) -> &str {
-        let rest = self.data.strip_prefix(TIME_FIRST).unwrap_or_default();
-        let end = rest.find([',', '}']).unwrap_or(rest.len());
-        rest[..end].trim_matches('"')
-    }
-}
-
-/// How the JSON of every event begins.
-const TIME_FIRST: &str = "{\"created_at\":";
 
 /// Whose command it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +24,7 @@ enum Owner {
 
 /// Commands of one transaction.
 #[derive(Default)]
-pub struct Part {
+pub struct RedisTransaction {
     commands: Commands,
     owners: Vec<Owner>,
     orgs: Vec<String>,
@@ -58,18 +38,7 @@ pub struct Part {
     pub oversized: Vec<Oversized>,
 }
 
-/// An event passed over because Redis takes none so large.
-pub struct Oversized {
-    pub org: String,
-    pub event_id: i64,
-    /// Of its JSON.
-    pub bytes: usize,
-    /// The id that its entry would have.
-    pub ms: i64,
-    pub seq: i64,
-}
-
-impl Part {
+impl RedisTransaction {
     pub fn is_full(&self, limits: &Limits) -> bool {
         self.entries >= limits.events || self.commands.len() >= limits.bytes
     }
@@ -180,7 +149,7 @@ impl Part {
             return Outcome::Refused("an answer that fits no question".into());
         };
         if let Value::ServerError(error) = multi {
-            return Outcome::Refused(words(error));
+            return Outcome::Refused(replies::error_text(error));
         }
         let owners = self.owners.iter().copied().chain([Owner::Mirror]);
         let refusals = queued.iter().chain([set]).zip(owners.clone());
@@ -191,10 +160,10 @@ impl Part {
             (Value::Nil, _) => Outcome::Overtaken,
             (Value::Array(results), _) => match self.failures(results.iter().zip(owners)) {
                 Err(message) => Outcome::Refused(message),
-                Ok(_) if text(now).as_deref() != Some(checkpoint) => Outcome::Overtaken,
+                Ok(_) if replies::text(now).as_deref() != Some(checkpoint) => Outcome::Overtaken,
                 Ok(failed) => Outcome::Done(failed),
             },
-            (Value::ServerError(error), _) => Outcome::Refused(words(error)),
+            (Value::ServerError(error), _) => Outcome::Refused(replies::error_text(error)),
             _ => Outcome::Refused("an answer to EXEC that is no list".into()),
         }
     }
@@ -211,11 +180,11 @@ impl Part {
                 Owner::Org(index) if is_of_key(error.code(), error.details()) => {
                     let org = &self.orgs[index];
                     if !failed.iter().any(|(other, _)| other == org) {
-                        failed.push((org.clone(), words(error)));
+                        failed.push((org.clone(), replies::error_text(error)));
                     }
                 }
                 Owner::Nobody if is_of_key(error.code(), error.details()) => {}
-                _ => return Err(words(error)),
+                _ => return Err(replies::error_text(error)),
             }
         }
         Ok(failed)
@@ -235,25 +204,6 @@ pub enum Outcome {
     Refused(String),
 }
 
-/// The id of an entry, as Redis writes it.
-pub fn stream_id(ms: i64, seq: i64) -> String {
-    format!("{ms}-{seq}")
-}
-
-/// An error as Redis itself puts it.
-pub fn words(error: &ServerError) -> String {
-    format!("{} {}", error.code(), error.details().unwrap_or_default())
-}
-
-/// The first reply that is an error, as one.
-pub fn first_error(replies: &[Value]) -> Result<(), Error> {
-    let error = replies.iter().find_map(|reply| match reply {
-        Value::ServerError(error) => Some(Error::Redis(words(error))),
-        _ => None,
-    });
-    error.map_or(Ok(()), Err)
-}
-
 /// Whether an error is about the key in question and not about the server. A command that the server does not know, or
 /// the user may not give, fails for every org alike.
 fn is_of_key(code: &str, details: Option<&str>) -> bool {
@@ -263,15 +213,6 @@ fn is_of_key(code: &str, details: Option<&str>) -> bool {
         "NOPERM" => !says("command"),
         "ERR" => !says("unknown command") && (says("XADD") || says("stream")),
         _ => false,
-    }
-}
-
-/// The text of a reply that is one.
-pub fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
-        Value::SimpleString(text) => Some(text.clone()),
-        _ => None,
     }
 }
 

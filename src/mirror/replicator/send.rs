@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::super::checkpoint::Checkpoint;
-use super::super::feed::{self, Source};
-use super::super::part::{Outcome, Oversized, Part, stream_id};
+use super::super::entry::{Oversized, stream_id};
 use super::super::position::EventPosition;
+use super::super::reader::{self, Source};
+use super::super::redis_transaction::{Outcome, RedisTransaction};
 use super::super::state::{self, ResyncRequest};
 use super::suspect::Suspect;
 use super::{Awaited, HEARTBEAT, Replicator, UnderWay};
@@ -24,10 +25,12 @@ use crate::worker::transaction::{self, Isolation};
 impl Replicator {
     /// Reads the next part, unless one is ready or nothing was placed since.
     pub(super) fn make_ready(&mut self) -> Result<()> {
-        if self.checkpoint.is_none() || self.ready.as_ref().is_some_and(|part| !part.is_empty()) {
+        if self.checkpoint.is_none() || self.ready.as_ref().is_some_and(|transaction| !transaction.is_empty())
+        {
             return Ok(());
         }
-        if matches!(&self.awaited, Some(Awaited::Part(under_way)) if under_way.resync_number.is_some()) {
+        if matches!(&self.awaited, Some(Awaited::Transaction(under_way)) if under_way.resync_number.is_some())
+        {
             // An org is about to follow the others again, from the place that was read up to.
             return Ok(());
         }
@@ -65,18 +68,18 @@ impl Replicator {
                     registry: &self.keys.registry,
                     limits,
                 };
-                feed::next(&mut source, &mut read_position)
+                reader::next(&mut source, &mut read_position)
             })
         });
         match result {
-            Ok((part, more)) => {
-                self.slot.count(Counter::MirrorExpired, part.expired);
+            Ok((transaction, more)) => {
+                self.slot.count(Counter::MirrorExpired, transaction.expired);
                 (self.read_position, self.more) = (read_position, more);
-                self.ready = Some(part);
+                self.ready = Some(transaction);
                 self.publish();
                 Ok(())
             }
-            Err(error) => match feed::take_failed() {
+            Err(error) => match reader::take_failed() {
                 // One org's events cannot be read: the others go on without it.
                 Some((org, seq)) => {
                     self.set_aside(vec![(org, error.to_string())], EventPosition::before(seq + 1))
@@ -88,8 +91,9 @@ impl Replicator {
 
     /// Everything that had to be sent before the last part was read is sent, unless it is ready or under way.
     pub(super) fn publish(&self) {
-        let under_way = matches!(&self.awaited, Some(Awaited::Part(under_way)) if under_way.resync.is_none());
-        let ready = self.ready.as_ref().is_some_and(|part| !part.is_empty());
+        let under_way =
+            matches!(&self.awaited, Some(Awaited::Transaction(under_way)) if under_way.resync.is_none());
+        let ready = self.ready.as_ref().is_some_and(|transaction| !transaction.is_empty());
         let next = match &self.checkpoint {
             Some(checkpoint) if under_way || ready => checkpoint.position,
             _ => self.read_position.next,
@@ -100,28 +104,28 @@ impl Replicator {
     /// Sends a part, unless nothing may be sent for now. `resync` is the number of the resync that it completes.
     pub(super) fn send(
         &mut self,
-        mut part: Part,
+        mut transaction: RedisTransaction,
         resync: Option<ResyncRequest>,
         resync_number: Option<i64>,
     ) -> bool {
         let Some(current) = &self.checkpoint else { return false };
-        let position = if resync.is_some() { current.position } else { part.end.next };
+        let position = if resync.is_some() { current.position } else { transaction.end.next };
         let checkpoint = Checkpoint {
             position,
             resync_number: resync_number.unwrap_or(current.resync_number),
             ..current.clone()
         };
-        let resent = resync.is_some() || part.end.next <= self.furthest;
+        let resent = resync.is_some() || transaction.end.next <= self.furthest;
         if resync.is_none() {
-            self.furthest = self.furthest.max(part.end.next);
+            self.furthest = self.furthest.max(transaction.end.next);
         }
-        self.tell_oversized(&part);
+        self.tell_oversized(&transaction);
         failpoint("mirror-before-send");
-        self.link.run(part.pack(&self.keys, &checkpoint.to_string()));
+        self.connection.run(transaction.pack(&self.keys, &checkpoint.to_string()));
         failpoint("mirror-sent");
         let since = Instant::now();
-        self.awaited = Some(Awaited::Part(Box::new(UnderWay {
-            part,
+        self.awaited = Some(Awaited::Transaction(Box::new(UnderWay {
+            transaction,
             checkpoint,
             since,
             resent,
@@ -132,8 +136,8 @@ impl Replicator {
     }
 
     /// Names the events that are left out because Redis takes none so large.
-    fn tell_oversized(&mut self, part: &Part) {
-        for Oversized { org, event_id, bytes, ms, seq } in &part.oversized {
+    fn tell_oversized(&mut self, transaction: &RedisTransaction) {
+        for Oversized { org, event_id, bytes, ms, seq } in &transaction.oversized {
             let message = format!(
                 "event {event_id} of org \"{org}\" is left out of its stream: it has {bytes} bytes as JSON, and Redis takes {}",
                 self.limits.entry
@@ -142,47 +146,47 @@ impl Replicator {
             shared::note_error(self.slot, Role::Mirror, time::to_postgres_time(time::now()), &message);
             self.left_out.insert(org.clone(), stream_id(*ms, *seq));
         }
-        self.slot.count(Counter::MirrorOversized, part.oversized.len() as u64);
+        self.slot.count(Counter::MirrorOversized, transaction.oversized.len() as u64);
     }
 
     /// Redis has answered what a part came to.
-    pub(super) fn part_answered(&mut self, under_way: UnderWay, replies: &[Value]) -> Result<()> {
-        let UnderWay { part, checkpoint, since, resent, resync, resync_number } = under_way;
+    pub(super) fn transaction_answered(&mut self, under_way: UnderWay, replies: &[Value]) -> Result<()> {
+        let UnderWay { transaction, checkpoint, since, resent, resync, resync_number } = under_way;
         failpoint("mirror-answered");
         self.slot.histogram(Timer::MirrorPipeline).observe(since.elapsed());
-        let settled = self.settle(&part, replies, checkpoint, resync.is_some());
+        let settled = self.settle(&transaction, replies, checkpoint, resync.is_some());
         if let (Err(_), Some(request)) = (&settled, &resync) {
             // Its first part may go through each time.
             self.resyncs.interrupted(&request.org, Instant::now(), process::random());
         }
         let failed = settled?;
-        self.count(&part, resent, resync.is_some());
+        self.count(&transaction, resent, resync.is_some());
         match (&resync, resync_number) {
             (Some(request), Some(resync_number)) if failed.is_empty() && self.checkpoint.is_some() => {
                 self.finish(request, resync_number)
             }
-            _ => self.part_done(part, resync.is_some(), failed),
+            _ => self.transaction_done(transaction, resync.is_some(), failed),
         }
     }
 
     /// The connection was lost, or timed out, while a part was on its way. Returns what to say of that.
-    pub(super) fn part_failed(&mut self, under_way: &UnderWay, message: String) -> Result<Error> {
-        let UnderWay { part, resync, .. } = under_way;
+    pub(super) fn transaction_failed(&mut self, under_way: &UnderWay, message: String) -> Result<Error> {
+        let UnderWay { transaction, resync, .. } = under_way;
         if let Some(request) = resync {
             // It may be the org's own events: its next attempt waits, and the others go on.
             self.resyncs.interrupted(&request.org, Instant::now(), process::random());
             let org = &request.org;
             return Ok(Error::Redis(format!("{message}, while the stream of org \"{org}\" was made again")));
         }
-        let Some(checkpoint) = self.checkpoint.as_ref().filter(|_| part.entries > 0) else {
+        let Some(checkpoint) = self.checkpoint.as_ref().filter(|_| transaction.entries > 0) else {
             return Ok(Error::Redis(message));
         };
-        let (start, end) = (checkpoint.position, part.end.next);
+        let (start, end) = (checkpoint.position, transaction.end.next);
         match &mut self.suspect {
             None => self.suspect = Some(Suspect::new(start, end)),
             Some(suspect) => {
-                if suspect.failed(start, end, part.entries) {
-                    let blamed = part.sender().map(|org| (org.to_owned(), message.clone()));
+                if suspect.failed(start, end, transaction.entries) {
+                    let blamed = transaction.sender().map(|org| (org.to_owned(), message.clone()));
                     self.set_aside(blamed.into_iter().collect(), end)?;
                 }
             }
@@ -202,12 +206,12 @@ impl Replicator {
     /// Takes over the checkpoint of a part that was written. Returns the orgs it was not written for.
     pub(super) fn settle(
         &mut self,
-        part: &Part,
+        transaction: &RedisTransaction,
         replies: &[Value],
         checkpoint: Checkpoint,
         is_resync: bool,
     ) -> Result<Vec<(String, String)>> {
-        match part.outcome(replies, &checkpoint.to_string()) {
+        match transaction.outcome(replies, &checkpoint.to_string()) {
             Outcome::Done(failed) => {
                 self.written(checkpoint);
                 Ok(failed)
@@ -217,7 +221,7 @@ impl Replicator {
                     self.resyncs_failed(&failed);
                 } else {
                     // Nothing of it was written: once these orgs are set aside it is read again without them.
-                    self.set_aside(failed, part.end.next)?;
+                    self.set_aside(failed, transaction.end.next)?;
                 }
                 self.forget_checkpoint();
                 Ok(Vec::new())
@@ -227,24 +231,24 @@ impl Replicator {
         }
     }
 
-    pub(super) fn count(&self, part: &Part, resent: bool, is_resync: bool) {
+    pub(super) fn count(&self, transaction: &RedisTransaction, resent: bool, is_resync: bool) {
         if self.checkpoint.is_none() {
             return;
         }
-        self.slot.count(Counter::MirrorEntries, part.entries as u64);
+        self.slot.count(Counter::MirrorEntries, transaction.entries as u64);
         self.slot.count(Counter::MirrorPipelines, 1);
         if resent {
-            self.slot.count(Counter::MirrorResent, part.entries as u64);
+            self.slot.count(Counter::MirrorResent, transaction.entries as u64);
         }
-        if !is_resync && part.entries > 0 {
-            let lag = (time::now() / 1_000 - part.end.placed_ms).max(0).unsigned_abs();
+        if !is_resync && transaction.entries > 0 {
+            let lag = (time::now() / 1_000 - transaction.end.placed_ms).max(0).unsigned_abs();
             self.slot.histogram(Timer::MirrorLag).observe(Duration::from_millis(lag));
         }
     }
 
-    pub(super) fn part_done(
+    pub(super) fn transaction_done(
         &mut self,
-        part: Part,
+        transaction: RedisTransaction,
         is_resync: bool,
         failed: Vec<(String, String)>,
     ) -> Result<()> {
@@ -255,7 +259,7 @@ impl Replicator {
         if !failed.is_empty() {
             // What was made ready meanwhile may have more of them.
             self.ready = None;
-            self.read_position = part.end;
+            self.read_position = transaction.end;
             self.more = true;
         }
         self.set_aside(failed, EventPosition::default())

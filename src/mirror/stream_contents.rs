@@ -42,7 +42,7 @@ thread_local! {
 }
 
 /// What an org's stream should hold now.
-struct Window {
+struct StreamBounds {
     /// PostgreSQL's microseconds.
     since: i64,
     entries: i64,
@@ -52,7 +52,7 @@ struct Window {
     snapshot: Option<String>,
 }
 
-impl Window {
+impl StreamBounds {
     /// `None` if the org is not mirrored.
     fn of(org: &str) -> Result<Option<Self>> {
         let mut window = None;
@@ -101,7 +101,7 @@ impl Window {
 /// An org's mirrored positions from one on, before another.
 pub fn positions(org: &str, from: i64, before: i64, most: usize) -> Result<Vec<Position>> {
     with_snapshot(|| {
-        let Some(window) = Window::of(org)? else { return Ok(Vec::new()) };
+        let Some(window) = StreamBounds::of(org)? else { return Ok(Vec::new()) };
         let since = last_read(org, from).map_or(window.since, |time| time.max(window.since));
         let mut found = Vec::new();
         for stretch in forward(since, order::now(), STRETCH) {
@@ -126,7 +126,7 @@ pub fn positions(org: &str, from: i64, before: i64, most: usize) -> Result<Vec<P
 /// it has nothing in it.
 pub fn start(org: &str, before: i64) -> Result<Option<EventPosition>> {
     with_snapshot(|| {
-        let Some(window) = Window::of(org)? else { return Ok(None) };
+        let Some(window) = StreamBounds::of(org)? else { return Ok(None) };
         let (mut start, mut newer, mut failed) = (None, 0, false);
         for (from, to) in backward(i64::MAX, order::now(), STRETCH) {
             // Each position has an event at least.
@@ -164,7 +164,7 @@ pub fn start(org: &str, before: i64) -> Result<Option<EventPosition>> {
 /// How many events an org has from a position on.
 pub fn count(org: &str, from: EventPosition) -> Result<i64> {
     with_snapshot(|| {
-        let Some(window) = Window::of(org)? else { return Ok(0) };
+        let Some(window) = StreamBounds::of(org)? else { return Ok(0) };
         let since = order::since(from.seq)?.map_or(window.since, |time| time.max(window.since));
         let mut events = 0;
         // The first one may be left out itself.
@@ -184,7 +184,7 @@ pub fn count(org: &str, from: EventPosition) -> Result<i64> {
 pub fn placed(org: &str, (first_ms, last_ms): (i64, i64)) -> Result<Vec<(i64, std::ops::Range<i64>)>> {
     let time = |ms: i64| to_postgres_time(ms.clamp(0, i64::MAX / 2_000).saturating_mul(1_000));
     let (start, end) = (time(first_ms), time(last_ms.saturating_add(1)));
-    let window = Window { since: start, entries: 0, after_seq: Some(i64::MIN), snapshot: None };
+    let window = StreamBounds { since: start, entries: 0, after_seq: Some(i64::MIN), snapshot: None };
     let mut found = Vec::new();
     with_snapshot(|| {
         let columns = concat!(position_columns!());

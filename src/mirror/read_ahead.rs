@@ -1,7 +1,7 @@
 //! Batches of few events, read together before their turn.
 
+use super::entry::Entry;
 use super::events;
-use super::part::Entry;
 use crate::batch_reader::Position;
 use crate::error::Result;
 
@@ -9,7 +9,7 @@ use crate::error::Result;
 const SMALL: i32 = 100;
 
 /// Positions whose events are read before their turn, where many have few: the entries of each, if they were found together.
-pub struct Ahead<'a> {
+pub struct ReadAhead<'a> {
     positions: &'a [Position],
     /// Those from this one on, in their order.
     first: usize,
@@ -18,7 +18,7 @@ pub struct Ahead<'a> {
     most: usize,
 }
 
-impl<'a> Ahead<'a> {
+impl<'a> ReadAhead<'a> {
     pub fn new(positions: &'a [Position], most: usize) -> Self {
         Self { positions, first: 0, entries: Vec::new().into_iter(), most }
     }
