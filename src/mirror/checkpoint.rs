@@ -1,33 +1,33 @@
-//! How far the mirror has come, as Redis itself says it.
+//! The checkpoint: how far the mirror has come, stored in Redis.
 //!
-//! The checkpoint is written in the same Redis transaction as the entries before it, and read before the next one. So
-//! after any crash, on any side, it tells which entries are there; a Redis that came back with older data, or a
-//! replica that took over without the last of it, has the checkpoint that goes with what it has.
+//! The mirror sets the checkpoint in the same Redis transaction as the entries before it, and reads it before it sends
+//! more. After a crash of either side, the checkpoint therefore tells which entries Redis has. If Redis comes back with
+//! older data, or a replica takes over without the last writes, the checkpoint is as old as that data.
 //!
-//! The cursor covers what was appended. What was done besides (a stream made again, or removed with its org) is covered
-//! by the number of the last such resync. A Redis whose checkpoint has a smaller number than the table has lost one of
-//! them, and its streams are made anew.
+//! The position in the checkpoint covers appended entries. Other work (a stream that was resynced, or removed with its
+//! org) is covered by the number of the last such resync. If the number in Redis is smaller than the number in the
+//! table, Redis has lost a resync, and the mirror writes all streams again.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::position::EventPosition;
 
-/// What Redis holds under the checkpoint's key.
+/// The value of the checkpoint's key in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Drawn anew whenever the streams are made again.
+    /// The identity of a complete set of streams. A new one is drawn whenever all streams are written again.
     pub epoch: String,
-    /// The server's timeline: after a failover positions may stand for other batches than before.
+    /// The server's timeline. After a failover, a position may refer to a different batch than before.
     pub timeline: u32,
-    /// The number of the last resync that was completed. It only grows, and no number is used twice.
+    /// The number of the last completed resync. It only grows, and no number is used twice.
     pub resync_number: i64,
     pub position: EventPosition,
 }
 
 impl Checkpoint {
-    /// What stands in the checkpoint's place while the streams of an epoch are being removed: no checkpoint, so if that is
-    /// interrupted it is done again.
+    /// The value of the key while the streams of a former epoch are removed. It does not parse as a checkpoint, so an
+    /// interrupted reset starts again.
     pub fn resetting(&self) -> String {
         format!("2 {} resetting", self.epoch)
     }

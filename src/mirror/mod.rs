@@ -46,7 +46,7 @@ use replicator::Replicator;
 
 pub use status::{is_on, stream_key_of};
 
-/// How often it looks without being woken.
+/// The mirror looks for work at this interval if nothing wakes it.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The mirror's main function.
@@ -55,7 +55,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub extern "C-unwind" fn tailstream_mirror_main(argument: pg_sys::Datum) {
     let slot = process::begin(argument);
     process::report_activity(c"mirroring to Redis");
-    // The plans for chunks are made once, when a chunk may still be small.
+    // A chunk may be small when its plan is made, and the plan is kept. An index scan remains right when the chunk
+    // grows.
     process::set(c"enable_seqscan", c"off");
     let mut reporter = Reporter::new(slot, Role::Mirror);
     let mut replicator = match Replicator::new(slot) {
@@ -67,16 +68,16 @@ pub extern "C-unwind" fn tailstream_mirror_main(argument: pg_sys::Datum) {
     };
     loop {
         let pause = match replicator.step() {
-            Ok(turn) => {
-                if turn.recovered {
+            Ok(step) => {
+                if step.recovered {
                     reporter.recovered();
                 }
-                if turn.settled {
-                    reporter.succeeded(turn.state);
+                if step.succeeded {
+                    reporter.succeeded(step.state);
                 } else if slot.worker(Role::Mirror).state() != State::Failing {
-                    slot.worker(Role::Mirror).set_state(turn.state);
+                    slot.worker(Role::Mirror).set_state(step.state);
                 }
-                turn.pause.unwrap_or(INTERVAL)
+                step.pause.unwrap_or(INTERVAL)
             }
             Err(Error::StorageMissing) => {
                 replicator.forget();

@@ -1,4 +1,4 @@
-//! Turns positions into parts: in the order of the sequencer, a bounded piece at a time.
+//! Reads the next batches in commit order and turns them into Redis transactions of limited size.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -24,49 +24,54 @@ use crate::pg::time::{self, to_postgres_time, to_unix_time};
 use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans, forward};
 use crate::storage::id;
 
-/// Positions looked at in one transaction.
+/// The number of positions that are read in one database transaction.
 const MAX_POSITIONS: i64 = 1_024;
-/// Positions read at a time: most parts are full before.
+/// The number of positions that are read at a time. Most Redis transactions are full before that.
 const PAGE: i64 = 64;
-/// Positions of one org read at a time: as many as a part of the smallest batches has.
+/// The number of positions of one org that are read at a time: as many as fit into one Redis transaction if batches
+/// have one event each.
 const ORG_PAGE: usize = 1_024;
-/// Pages of such looked through in one transaction, if their events are all gone.
+/// The number of such pages that are read in one database transaction if none of their events exist any more.
 const MAX_PAGES: usize = 4;
 
-/// First number, from, to, limit.
+/// First sequence number, start and end of the time window, limit.
 const ARGUMENTS: [PgBuiltInOids; 4] = [INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
 thread_local! {
     static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
-    /// The org whose events are being read: should that fail, it concerns this one.
-    static READING: RefCell<Option<(String, i64)>> = const { RefCell::new(None) };
+    /// The org and the position whose events are being read, so that an error can be attributed to the org.
+    static BEING_READ: RefCell<Option<(String, i64)>> = const { RefCell::new(None) };
 }
 
-/// What the next part is made from.
+/// The input of the next Redis transaction.
 pub struct Source<'a> {
     pub orgs: &'a mut Orgs,
     pub template: &'a Template,
-    /// Orgs whose streams are made again, and so are left out.
+    /// Whether an org is being resynced. The backlog skips such orgs.
     pub is_resyncing: &'a dyn Fn(&str) -> bool,
-    /// Everything up to this position is left out.
+    /// Positions up to this one are skipped.
     pub after_seq: i64,
     /// The key of the registry of streams.
     pub registry: &'a str,
     pub limits: Limits,
 }
 
-/// The org that could not be read, and at which position, after an error.
-pub fn take_failed() -> Option<(String, i64)> {
-    READING.with_borrow_mut(Option::take)
+/// After an error: the org and the position whose events could not be read, if that was the cause.
+pub fn take_failed_read() -> Option<(String, i64)> {
+    BEING_READ.with_borrow_mut(Option::take)
 }
 
-/// The next part, and whether there may be more behind it. In a transaction with a snapshot.
-pub fn next(source: &mut Source<'_>, read_position: &mut ReadPosition) -> Result<(RedisTransaction, bool)> {
+/// Returns the next Redis transaction of the backlog, and whether there may be more to read after it. Requires a
+/// database transaction with a snapshot.
+pub fn next_transaction(
+    source: &mut Source<'_>,
+    read_position: &mut ReadPosition,
+) -> Result<(RedisTransaction, bool)> {
     let mut transaction = RedisTransaction::default();
     let now_ms = time::now() / 1_000;
     for _ in 0..MAX_POSITIONS / PAGE {
         let positions = positions(read_position)?;
         for (position, org, xid) in &positions {
-            take(&mut transaction, source, read_position, (position, org, *xid), now_ms)?;
+            add_position(&mut transaction, source, read_position, (position, org, *xid), now_ms)?;
             if read_position.inside.is_some() || transaction.is_full(&source.limits) {
                 transaction.end = read_position.clone();
                 return Ok((transaction, true));
@@ -81,8 +86,8 @@ pub fn next(source: &mut Source<'_>, read_position: &mut ReadPosition) -> Result
     Ok((transaction, true))
 }
 
-/// Adds what there is room for of one position, and moves on.
-fn take(
+/// Adds as many events of one position as there is room for, and advances `read_position`.
+fn add_position(
     transaction: &mut RedisTransaction,
     source: &mut Source<'_>,
     read_position: &mut ReadPosition,
@@ -99,7 +104,8 @@ fn take(
     {
         if position.ms <= now_ms - mirrored.stream_age {
             transaction.expired += (position.events - from) as u64;
-            // A stream has no holes: what comes before what is left out goes too, so its readers can tell.
+            // A stream has no holes: the entries before the skipped events are removed too, so that readers can detect
+            // the loss.
             transaction.trim(
                 org,
                 &source.template.key(org),
@@ -108,10 +114,10 @@ fn take(
             );
         } else {
             let key = source.template.key(org);
-            if let Some((ms, seq)) = source.orgs.begins(org, &mirrored, source.after_seq)? {
+            if let Some((ms, seq)) = source.orgs.trim_before(org, &mirrored, source.after_seq)? {
                 transaction.trim(org, &key, ms, seq);
             }
-            stopped_at = add(transaction, source, (org, &key), &mirrored, (position, from, None))?;
+            stopped_at = add_events(transaction, source, (org, &key), &mirrored, (position, from, None))?;
         }
     }
     read_position.placed_ms = position.ms;
@@ -123,9 +129,9 @@ fn take(
     Ok(())
 }
 
-/// The next part of one org's stream made again, from the cursor up to, not including, a position; and whether nothing
-/// is left behind it.
-pub fn next_of(
+/// Returns the next Redis transaction of the resync of one org, and whether it is the last one. It starts at `next`,
+/// which it advances, and ends before the position `before`. `clear` removes the old stream first.
+pub fn next_resync_transaction(
     org: &str,
     source: &mut Source<'_>,
     next: &mut EventPosition,
@@ -142,7 +148,8 @@ pub fn next_of(
         return Ok((transaction, true));
     };
     if !clear {
-        // What has grown too old since the last part was passed over, and what came before it is older still.
+        // Since the last transaction, events may have become too old and may have been skipped. Entries before them are
+        // older still.
         transaction.trim(org, &key, time::now() / 1_000 - mirrored.stream_age, 0);
     }
     for _ in 0..MAX_PAGES {
@@ -150,9 +157,10 @@ pub fn next_of(
         let mut ahead = ReadAhead::new(&positions, source.limits.entry);
         for (index, position) in positions.iter().enumerate() {
             let from = if position.seq == next.seq { next.offset } else { 0 };
-            READING.set(Some((org.to_owned(), position.seq)));
-            let known = ahead.take(index, MAX_EVENTS.saturating_sub(transaction.entries))?;
-            let stopped_at = add(&mut transaction, source, (org, &key), &mirrored, (position, from, known))?;
+            BEING_READ.set(Some((org.to_owned(), position.seq)));
+            let read_ahead = ahead.take(index, MAX_EVENTS.saturating_sub(transaction.entries))?;
+            let stopped_at =
+                add_events(&mut transaction, source, (org, &key), &mirrored, (position, from, read_ahead))?;
             *next = match stopped_at {
                 Some(offset) => EventPosition { seq: position.seq, offset },
                 None => EventPosition::before(position.seq + 1),
@@ -168,24 +176,25 @@ pub fn next_of(
     Ok((transaction, false))
 }
 
-/// Adds a batch's events from an offset on, as many as there is room for; returns where it stopped if not at the end.
-/// `known` are all of its entries, if they were read before.
-fn add(
+/// Adds the events of a batch from offset `from` on, as many as there is room for. Returns the offset at which it
+/// stopped, or `None` if it reached the end of the batch. `read_ahead` are all entries of the batch, if they were read
+/// ahead.
+fn add_events(
     transaction: &mut RedisTransaction,
     source: &mut Source<'_>,
     (org, key): (&str, &str),
     mirrored: &Mirrored,
-    (position, from, known): (&Position, i32, Option<Vec<Entry>>),
+    (position, from, read_ahead): (&Position, i32, Option<Vec<Entry>>),
 ) -> Result<Option<i32>> {
     let room = source.limits.events.saturating_sub(transaction.entries).max(1) as i32;
     let mut end = position.events.min(from.saturating_add(room));
-    let known = known.filter(|_| from == 0 && end == position.events);
-    READING.set(Some((org.to_owned(), position.seq)));
-    let Entries { entries, oversized } = match known {
+    let read_ahead = read_ahead.filter(|_| from == 0 && end == position.events);
+    BEING_READ.set(Some((org.to_owned(), position.seq)));
+    let Entries { entries, oversized } = match read_ahead {
         Some(entries) => Entries { entries, oversized: Vec::new() },
         None => events::read(org, position, from, &mut end, source.limits.entry)?,
     };
-    READING.set(None);
+    BEING_READ.set(None);
     if !entries.is_empty() {
         if source.orgs.register(org) {
             transaction.register(key, org, source.registry);
@@ -205,14 +214,14 @@ fn add(
     Ok((end < position.events).then_some(end))
 }
 
-/// The last of these offsets that has no entry: an event that was purged before it could be sent, or is too large.
+/// The last of these offsets without an entry. Its event was purged before it could be sent, or is too large.
 fn last_missing(entries: &[Entry], offsets: Range<i32>) -> Option<i32> {
     let mut present = entries.iter().rev().map(|entry| id::offset_of(entry.event_id)).peekable();
     offsets.rev().find(|offset| present.next_if_eq(offset).is_none())
 }
 
-/// The next positions, in stretches of time and with one snapshot: a later one could show something behind what an earlier
-/// one did not show yet.
+/// The next positions. All time windows are read with one snapshot: with a later one, a window could show a position
+/// that follows one which an earlier window did not show yet.
 fn positions(read_position: &mut ReadPosition) -> Result<Vec<(Position, String, u64)>> {
     snapshot::current(|| {
         // SAFETY: inside a transaction.
@@ -223,7 +232,7 @@ fn positions(read_position: &mut ReadPosition) -> Result<Vec<(Position, String, 
         }
         let mut found = Vec::new();
         if read_position.placed_ms == 0 {
-            // There is nothing before: all of it is read.
+            // No position precedes this one, so there is no lower bound for the time, and all times are read.
             in_stretch(read_position.next.seq, (i64::MIN, i64::MAX), &mut found)?;
             return Ok(found);
         }
@@ -260,7 +269,7 @@ fn in_stretch(seq: i64, (from, to): (i64, i64), found: &mut Vec<(Position, Strin
     failed.map_or(Ok(()), Err)
 }
 
-/// A row of the query above.
+/// Reads a row of the query above: position, org, transaction id.
 fn of_any_org(row: &SlotRow<'_>) -> Result<(Position, String, u64)> {
     let missing = || Error::Internal("a NULL in a position");
     let org = row.text(POSITION_COLUMNS).ok_or_else(missing)?;
@@ -268,9 +277,10 @@ fn of_any_org(row: &SlotRow<'_>) -> Result<(Position, String, u64)> {
     Ok((Position::of(row)?, org.to_owned(), xid as u64))
 }
 
-/// The entries that the next positions of an org should have, up to where the mirror has come. Empty at the end. Moves
-/// `hole` to the stream id of the last event among them that is gone.
-pub fn expected(
+/// The entries that the stream of an org should have from `next` on, up to `sent`, the position of the mirror, and
+/// before the position `before`. Returns up to about `MAX_EVENTS` entries and advances `next`; the result is empty at
+/// the end. Sets `hole` to the stream id of the last event in this range that no longer exists.
+pub fn expected_entries(
     org: &str,
     next: &mut EventPosition,
     before: i64,
@@ -285,8 +295,8 @@ pub fn expected(
             let from = if position.seq == next.seq { next.offset } else { 0 };
             let last = if position.seq == sent.seq { sent.offset } else { position.events };
             let mut end = last.min(from + MAX_EVENTS as i32);
-            let known = ahead.take(index, MAX_EVENTS)?.filter(|_| from == 0 && end == position.events);
-            let entries = match known {
+            let read_ahead = ahead.take(index, MAX_EVENTS)?.filter(|_| from == 0 && end == position.events);
+            let entries = match read_ahead {
                 Some(entries) => entries,
                 None => events::read(org, position, from, &mut end, limits.entry)?.entries,
             };
@@ -304,14 +314,14 @@ pub fn expected(
                 return Ok(all);
             }
         }
-        // Of a page whose events are all gone nothing is expected, and that would mean the end.
+        // If no event of a page exists any more, reading continues, because an empty result means the end.
         if positions.is_empty() || !all.is_empty() {
             return Ok(all);
         }
     }
 }
 
-/// The stream id of the event that a cursor of this org stands before.
+/// The stream id of the event after this position of the org.
 pub fn stream_id(org: &str, next: EventPosition) -> Result<Option<(i64, i64)>> {
     let position = stream_contents::positions(org, next.seq, next.seq + 1, 1)?.pop();
     Ok(position.map(|position| (position.ms, position.stream_seq + i64::from(next.offset))))

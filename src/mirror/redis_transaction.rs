@@ -1,8 +1,9 @@
-//! A part of the backlog, or anything else that is written to Redis, as one Redis transaction.
+//! One transaction of Redis: the next events of the backlog, or another change.
 //!
-//! MULTI … EXEC makes it all or nothing, and the checkpoint goes with it. The checkpoint and the registry of streams are watched
-//! from the last answer on: if anything touched one of them meanwhile (another mirror that was believed dead, FLUSHALL,
-//! bytes of a lost connection that arrive late), nothing is written. Nothing is written outside of such a transaction.
+//! MULTI … EXEC writes all of it or nothing, and it includes the checkpoint. The checkpoint and the registry are
+//! watched from the last reply on. If either has changed since (by another mirror that was believed dead, by FLUSHALL,
+//! or by bytes of a lost connection that arrive late), EXEC writes nothing. The mirror writes nothing outside of such
+//! transactions.
 
 use redis::Value;
 
@@ -13,27 +14,27 @@ use super::position::ReadPosition;
 use super::replies;
 use super::server::Limits;
 
-/// Whose command it is.
+/// The owner of a command decides what an error of the command means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
     Org(usize),
     Mirror,
-    /// Nobody's: if it fails for its key's own reason, that is no harm.
-    Nobody,
+    /// An error about the key of this command is ignored.
+    Ignored,
 }
 
-/// Commands of one transaction.
+/// The commands of one transaction, in the order in which they are sent.
 #[derive(Default)]
 pub struct RedisTransaction {
     commands: Commands,
     owners: Vec<Owner>,
     orgs: Vec<String>,
-    /// The org of the last entry.
-    sender: Option<usize>,
+    /// The org of the last entry, as an index of `orgs`.
+    last_org: Option<usize>,
     pub entries: usize,
-    /// Where reading goes on behind it.
+    /// The position at which reading continues after this transaction.
     pub end: ReadPosition,
-    /// Events passed over because they were too old.
+    /// The number of events that were skipped because they were older than the stream keeps.
     pub expired: u64,
     pub oversized: Vec<Oversized>,
 }
@@ -47,7 +48,7 @@ impl RedisTransaction {
         self.owners.is_empty()
     }
 
-    /// Without entries: it only moves the checkpoint.
+    /// A transaction without entries, which only moves the checkpoint.
     pub fn ending_at(end: ReadPosition) -> Self {
         Self { end, ..Self::default() }
     }
@@ -64,17 +65,17 @@ impl RedisTransaction {
         Owner::Org(self.org(org))
     }
 
-    /// Whether it has commands for the org.
+    /// Whether the transaction has commands for the org.
     pub fn concerns(&self, org: &str) -> bool {
         self.orgs.iter().any(|other| other == org)
     }
 
     /// The org of the last entry.
-    pub fn sender(&self) -> Option<&str> {
-        self.sender.map(|sender| self.orgs[sender].as_str())
+    pub fn last_org(&self) -> Option<&str> {
+        self.last_org.map(|last_org| self.orgs[last_org].as_str())
     }
 
-    /// Removes what is under the key, and its line in the registry.
+    /// Removes the org's stream, and its field in the registry.
     pub fn clear(&mut self, org: &str, key: &str, registry: &str) {
         let owner = self.owner(org);
         self.commands.command(&["DEL", key]);
@@ -82,14 +83,14 @@ impl RedisTransaction {
         self.unregister(key, registry);
     }
 
-    /// The same for a stream that is no org's.
+    /// Removes a stream that belongs to no org, and its field in the registry.
     pub fn remove(&mut self, key: &str, registry: &str) {
         self.commands.command(&["DEL", key]);
-        self.owners.push(Owner::Nobody);
+        self.owners.push(Owner::Ignored);
         self.unregister(key, registry);
     }
 
-    /// Notes that the mirror has made this stream.
+    /// Adds a stream to the registry.
     pub fn register(&mut self, key: &str, org: &str, registry: &str) {
         self.commands.command(&["HSET", registry, key, org]);
         self.owners.push(Owner::Mirror);
@@ -100,27 +101,27 @@ impl RedisTransaction {
         self.owners.push(Owner::Mirror);
     }
 
-    /// Removes what has a smaller id.
+    /// Removes the entries with smaller ids.
     pub fn trim(&mut self, org: &str, key: &str, ms: i64, seq: i64) {
         let owner = self.owner(org);
-        // A stream may be kept for longer than there are ids.
+        // If a stream is kept for longer than the Unix epoch is ago, the time is negative. No id is.
         let (ms, seq) = if ms < 0 { (0, 0) } else { (ms, seq) };
         self.commands.begin(5).word("XTRIM").word(key).word("MINID").word("=").stream_id(ms, seq);
         self.owners.push(owner);
     }
 
-    /// Trims a stream to what its tier keeps, roughly: by whole nodes.
-    pub fn limit(&mut self, org: &str, key: &str, entries: i64, oldest_ms: i64) {
+    /// Trims a stream approximately to the limits of its tier: Redis removes only whole nodes.
+    pub fn trim_to_limits(&mut self, org: &str, key: &str, entries: i64, oldest_ms: i64) {
         let owner = self.owner(org);
         self.commands.begin(5).word("XTRIM").word(key).word("MAXLEN").word("~").number(entries);
         self.commands.begin(5).word("XTRIM").word(key).word("MINID").word("~").number(oldest_ms.max(0));
         self.owners.extend([owner; 2]);
     }
 
-    /// Adds entries of one org in their order; the last one trims the stream to so many.
+    /// Adds the entries of one org in their order. The last one trims the stream to about `most` entries.
     pub fn add(&mut self, org: &str, key: &str, entries: &[Entry], most: i64) {
-        let sender = self.org(org);
-        self.sender = Some(sender);
+        let last_org = self.org(org);
+        self.last_org = Some(last_org);
         for (index, entry) in entries.iter().enumerate() {
             let trims = index + 1 == entries.len();
             self.commands.begin(if trims { 12 } else { 9 }).word("XADD").word(key);
@@ -129,12 +130,13 @@ impl RedisTransaction {
             }
             self.commands.stream_id(entry.ms, entry.seq).word("id").number(entry.event_id);
             self.commands.word("ts").word(entry.time()).word("data").word(&entry.data);
-            self.owners.push(Owner::Org(sender));
+            self.owners.push(Owner::Org(last_org));
             self.entries += 1;
         }
     }
 
-    /// The commands to send, with the text that the checkpoint's key will hold. They leave the part: they may be large.
+    /// Returns the commands to send, which set the checkpoint's key to `checkpoint`. The commands are moved out of the
+    /// transaction, because they may be large.
     pub fn pack(&mut self, keys: &OwnKeys, checkpoint: &str) -> Commands {
         let mut all = Commands::default();
         all.command(&["MULTI"]).append(std::mem::take(&mut self.commands));
@@ -143,7 +145,7 @@ impl RedisTransaction {
         all
     }
 
-    /// What the replies to `pack` mean.
+    /// Interprets the replies to the commands of `pack`.
     pub fn outcome(&self, replies: &[Value], checkpoint: &str) -> Outcome {
         let [multi, queued @ .., set, exec, _watch, now] = replies else {
             return Outcome::Refused("an answer that fits no question".into());
@@ -168,7 +170,8 @@ impl RedisTransaction {
         }
     }
 
-    /// The orgs whose commands failed for their own reason; the message if the server refused anything as such.
+    /// Returns the orgs whose commands failed because of their key, each with the message of Redis. Returns an error
+    /// with the message if the server refused a command for another reason.
     fn failures<'v>(
         &self,
         replies: impl Iterator<Item = (&'v Value, Owner)>,
@@ -183,7 +186,7 @@ impl RedisTransaction {
                         failed.push((org.clone(), replies::error_text(error)));
                     }
                 }
-                Owner::Nobody if is_of_key(error.code(), error.details()) => {}
+                Owner::Ignored if is_of_key(error.code(), error.details()) => {}
                 _ => return Err(replies::error_text(error)),
             }
         }
@@ -191,21 +194,22 @@ impl RedisTransaction {
     }
 }
 
-/// What became of a part.
+/// The outcome of a transaction.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Written, but for these orgs, each with what Redis says.
+    /// The transaction was written, except for these orgs, each with the message of Redis.
     Done(Vec<(String, String)>),
-    /// Nothing was written because of these orgs.
+    /// Nothing was written because of these orgs, each with the message of Redis.
     Aborted(Vec<(String, String)>),
-    /// Nothing was written, or something was since: the checkpoint is not what it was.
+    /// Another client has changed the checkpoint or the registry: nothing was written, or the checkpoint was changed
+    /// afterwards.
     Overtaken,
-    /// Nothing was written, and nothing would be for now.
+    /// Nothing was written. The server refuses writes for now.
     Refused(String),
 }
 
-/// Whether an error is about the key in question and not about the server. A command that the server does not know, or
-/// the user may not give, fails for every org alike.
+/// Whether an error is about the key and not about the server. A command that the server does not know, or that the
+/// user is not permitted to run, fails for every org.
 fn is_of_key(code: &str, details: Option<&str>) -> bool {
     let says = |text: &str| details.is_some_and(|details| details.contains(text));
     match code {

@@ -1,5 +1,5 @@
-//! What the mirror keeps in tables: the epoch, the resyncs in it, where it was switched off, and which streams are to be
-//! made again.
+//! The mirror's tables: the epoch, the numbers of resyncs, the position up to which events were skipped, and the
+//! requests for resyncs.
 
 use std::collections::{HashMap, HashSet};
 use std::thread::LocalKey;
@@ -17,7 +17,7 @@ use crate::pg::snapshot;
 use crate::pg::statement::{Statement, arg};
 use crate::pg::streaming::{PlanCache, PlanCacheMode, StreamingPlan, Visibility};
 
-/// Positions looked at for what was sent last.
+/// The number of positions before the checkpoint that are checked for their last entries.
 const TAIL: i64 = 1_099;
 const TAIL_TYPES: [PgBuiltInOids; 4] = [INT8OID, INT8OID, INT4OID, TIMESTAMPTZOID];
 const TAIL_SQL: &str = "SELECT p.org_id, p.xid::text::bigint, (extract(epoch FROM p.placed_at) * 1000)::bigint,
@@ -45,7 +45,8 @@ thread_local! {
     static RESUME: Statement = const { Statement::new(
         "switching the mirror on",
         "UPDATE tailstream.mirror SET paused = false, after_seq = $1 WHERE paused", &[INT8OID]) };
-    /// What was said of an org before is past: from now on `mirror_from` means that it was said later.
+    /// Deletes the backfill times of all orgs. From now on, `mirror_from` is set only for backfills that were requested
+    /// later.
     static FORGET_BACKFILLS: Statement = const { Statement::new(
         "switching the mirror on",
         "UPDATE tailstream.orgs SET mirror_from = NULL
@@ -63,7 +64,7 @@ thread_local! {
         "asking for a stream to be made again", "SELECT tailstream.request_rebuild($1, $2)", &[TEXTOID, TEXTOID]) };
     static DELETE_REQUESTS: Statement = const { Statement::new(
         "noting that a stream was made again",
-        // Somebody who asks again and has not committed yet must not hold up all other orgs.
+        // A request that another transaction has locked and not committed must not block the mirror for all orgs.
         "DELETE FROM tailstream.mirror_rebuilds r
          USING (SELECT l.request FROM tailstream.mirror_rebuilds l WHERE l.org_id = $1 AND l.request = ANY ($2) FOR UPDATE SKIP LOCKED) l
          WHERE r.org_id = $1 AND r.request = l.request RETURNING r.request", &[TEXTOID, INT8ARRAYOID]) };
@@ -73,8 +74,8 @@ thread_local! {
     static RESERVE_NUMBERS: Statement = const { Statement::new(
         "reserving numbers of resyncs",
         "UPDATE tailstream.mirror SET resyncs_reserved = resyncs_reserved + $1 RETURNING resyncs_reserved", &[INT8OID]) };
-    /// Nothing is lost with such a commit but the knowledge that something need not be done again.
-    static NO_HURRY: Statement = const { Statement::new(
+    /// If the server crashes and loses such a commit, the only consequence is that a resync is repeated.
+    static ASYNCHRONOUS_COMMIT: Statement = const { Statement::new(
         "setting a transaction up", "SELECT set_config('synchronous_commit', 'off', true)", &[]) };
     static OWN_KEYS: Statement = const { Statement::new(
         "noting the mirror's own keys",
@@ -91,7 +92,7 @@ thread_local! {
          WHERE o.mirrored AND o.org_id > $1
            AND NOT EXISTS (SELECT FROM tailstream.mirror_rebuilds r WHERE r.org_id = o.org_id)
          ORDER BY o.org_id LIMIT 500", &[TEXTOID]) };
-    static SWEEP: Statement = const { Statement::new(
+    static STREAM_LIMITS: Statement = const { Statement::new(
         "listing streams to trim",
         "SELECT o.org_id, t.stream_entries, (extract(epoch FROM clock_timestamp() - t.stream_age) * 1000)::bigint
          FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier
@@ -101,27 +102,27 @@ thread_local! {
 /// The row of `tailstream.mirror`, and the last position.
 #[derive(Debug, Clone, Default)]
 pub struct Durable {
-    /// `None` before the first connection.
+    /// `None` before the first connection to Redis.
     pub epoch: Option<String>,
     pub stream_key: String,
     pub after_seq: i64,
     pub last_seq: i64,
-    /// Redis has at least the resyncs up to this number.
+    /// Redis has all resyncs up to this number.
     pub resyncs_done: i64,
-    /// No number beyond was ever given to Redis.
+    /// Redis was never given a larger number.
     pub resyncs_reserved: i64,
 }
 
-/// A stream to be made again: all that was asked for it and is not done.
+/// The open requests to resync one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResyncRequest {
     pub org: String,
     pub numbers: Vec<i64>,
-    /// The last one's, but `erased` before any other.
+    /// The reason of the last request; `erased` has precedence.
     pub reason: String,
 }
 
-/// The last entry of an org's stream, as it should be.
+/// The entry that an org's stream should end with.
 #[derive(Debug, Clone)]
 pub struct LastEntry {
     pub org: String,
@@ -130,11 +131,11 @@ pub struct LastEntry {
     pub seq: i64,
 }
 
-/// A stream and how much of it is kept.
+/// A stream, and the limits of its tier.
 pub struct Limits {
     pub org: String,
     pub entries: i64,
-    /// Older ids go: milliseconds since the Unix epoch.
+    /// Entries with smaller ids are removed. In milliseconds since the Unix epoch.
     pub oldest_ms: i64,
 }
 
@@ -153,17 +154,17 @@ pub fn load() -> Result<Durable> {
     })
 }
 
-/// The last position; 0 if there is none.
+/// The sequence number of the last position; 0 if there is none.
 fn last_seq() -> Result<i64> {
     Ok(snapshot::current(order::head)?.map_or(0, |head| head.seq))
 }
 
-/// Notes that the mirror is switched off for all orgs.
+/// Records that the mirror is switched off for all orgs.
 pub fn pause() -> Result<()> {
     Spi::connect_mut(|client| PAUSE.with(|pause| pause.run(client, &[]).map(drop)))
 }
 
-/// Notes that it is on again, from the present position on.
+/// Records that the mirror is switched on. It continues after the present last position.
 pub fn resume() -> Result<()> {
     Spi::connect_mut(|client| {
         FORGET_BACKFILLS.with(|forget| forget.run(client, &[]).map(drop))?;
@@ -171,9 +172,9 @@ pub fn resume() -> Result<()> {
     })
 }
 
-/// Begins a new epoch: all streams of the present are made again.
+/// Begins a new epoch: requests a resync of every stream that should contain anything. Returns the new checkpoint.
 pub fn begin_epoch(stream_key: &str, checkpoint_key: &str) -> Result<Checkpoint> {
-    // First: what is placed from here on comes by the flow, whether its org is listed or not.
+    // This is read first. Later positions are sent with the backlog, whether their org is listed for a resync or not.
     let last_seq = load()?.last_seq;
     Spi::connect_mut(|client| {
         ADOPT.with(|adopt| adopt.run(client, &[arg(stream_key.to_owned())]).map(drop))?;
@@ -186,7 +187,7 @@ pub fn begin_epoch(stream_key: &str, checkpoint_key: &str) -> Result<Checkpoint>
     Ok(Checkpoint { epoch, timeline, resync_number, position: EventPosition::before(last_seq + 1) })
 }
 
-/// Reserves so many numbers of resyncs; returns the last of them.
+/// Reserves `count` numbers of resyncs and returns the last one.
 pub fn reserve_resyncs(count: i64) -> Result<i64> {
     Spi::connect_mut(|client| {
         let row = RESERVE_NUMBERS.with(|reserve| reserve.run(client, &[arg(count)]))?.first();
@@ -195,12 +196,12 @@ pub fn reserve_resyncs(count: i64) -> Result<i64> {
     })
 }
 
-/// The keys of checkpoints that this database's mirror had on other servers, or before it was restored.
+/// The keys of checkpoints that this database's mirror used on other servers, or before the database was restored.
 pub fn former_checkpoint_keys() -> Result<Vec<String>> {
     texts(&FORMER_KEYS, &[])
 }
 
-/// Those of these orgs that there are.
+/// Returns those of these orgs that are registered.
 pub fn known_orgs(orgs: Vec<String>) -> Result<HashSet<String>> {
     texts(&KNOWN, &[arg(orgs)]).map(|found| found.into_iter().collect())
 }
@@ -212,7 +213,8 @@ fn texts(statement: &'static LocalKey<Statement>, arguments: &[DatumWithOid<'_>]
     })
 }
 
-/// Lists the streams that should hold something. Planned with the times in it, so it opens the chunks that they lead to.
+/// Requests a resync of every stream that should contain anything. The query contains the times as constants, so that
+/// the planner excludes other chunks.
 fn list_lost() -> Result<()> {
     let listing = || spi("listing streams to make again");
     let oldest = Spi::get_one::<String>(
@@ -235,7 +237,7 @@ fn list_lost() -> Result<()> {
 
 /// The server's timeline.
 pub fn timeline() -> u32 {
-    // SAFETY: reads shared memory; the server is no standby where workers run.
+    // SAFETY: reads shared memory. The server is no standby, because workers do not run there.
     unsafe { pg_sys::GetWALInsertionTimeLine() }
 }
 
@@ -259,12 +261,12 @@ pub fn request_resync(org: &str, reason: &str) -> Result<()> {
     Spi::connect_mut(|client| REQUEST_RESYNC.with(|request| request.run(client, &arguments).map(drop)))
 }
 
-/// The stream follows the others again, unless it was asked for once more: then false. Redis has it, and says so by the
-/// number of the resync.
+/// Records that Redis has the resync, with this number, and deletes its requests. Returns false if another transaction
+/// has locked some of them, or has replaced them.
 pub fn finish_resync(request: &ResyncRequest, resync_number: i64) -> Result<bool> {
     let arguments = [arg(request.org.clone()), arg(request.numbers.clone())];
     Spi::connect_mut(|client| {
-        NO_HURRY.with(|no_hurry| no_hurry.run(client, &[]).map(drop))?;
+        ASYNCHRONOUS_COMMIT.with(|statement| statement.run(client, &[]).map(drop))?;
         let deleted =
             DELETE_REQUESTS.with(|delete| delete.run(client, &arguments)).map(|deleted| deleted.len())?;
         let all = deleted == request.numbers.len();
@@ -275,12 +277,12 @@ pub fn finish_resync(request: &ResyncRequest, resync_number: i64) -> Result<bool
     })
 }
 
-/// The last entries of the orgs that were sent last before the cursor.
+/// The last entries, before `end`, of the orgs whose events were sent last.
 pub fn tail(end: EventPosition) -> Result<Vec<LastEntry>> {
     let first = end.seq.saturating_sub(TAIL);
     let mut found: HashMap<String, LastEntry> = HashMap::new();
     let mut failed = false;
-    // What is older is in no stream.
+    // Older entries are in no stream.
     let oldest = OLDEST.with(|oldest| oldest.first_numbers::<1>(&[]))?.map_or(i64::MIN, |[oldest]| oldest);
     snapshot::current(|| {
         let since = order::since_or(first, oldest)?;
@@ -304,12 +306,12 @@ pub fn tail(end: EventPosition) -> Result<Vec<LastEntry>> {
     if failed { Err(Error::Internal("a NULL in a position")) } else { Ok(found.into_values().collect()) }
 }
 
-/// The next mirrored orgs behind this one, in the order of their ids, whose streams are not to be made again.
+/// The next mirrored orgs after this one, in the order of their ids, for whose streams no resync is requested.
 pub fn orgs_without_resync(after: &str) -> Result<Vec<String>> {
     texts(&ORGS_WITHOUT_RESYNC, &[arg(after.to_owned())])
 }
 
-/// How long an org's stream keeps entries, in milliseconds; 0 if there is no such org.
+/// How long an org's stream keeps entries, in milliseconds; 0 if the org is not registered.
 pub fn stream_age(org: &str) -> Result<i64> {
     let age = Spi::get_one_with_args::<i64>(
         "SELECT (SELECT (extract(epoch FROM t.stream_age) * 1000)::bigint
@@ -319,17 +321,17 @@ pub fn stream_age(org: &str) -> Result<i64> {
     age.map_err(spi("reading an org's tier")).map(Option::unwrap_or_default)
 }
 
-/// The org whose batch has this position.
+/// The org of the batch with this sequence number.
 pub fn org_at(seq: i64) -> Result<Option<String>> {
     let found = snapshot::current(|| order::last_before(seq.saturating_add(1)))?;
     Ok(found.filter(|found| found.seq == seq).map(|found| found.org))
 }
 
-/// The limits of the next orgs behind this one, in the order of their ids.
+/// The limits of the streams of the next orgs after this one, in the order of their ids.
 pub fn limits(after: &str) -> Result<Vec<Limits>> {
     let reading = || spi("listing streams to trim");
     Spi::connect_mut(|client| {
-        let rows = SWEEP.with(|sweep| sweep.run(client, &[arg(after.to_owned())]))?;
+        let rows = STREAM_LIMITS.with(|statement| statement.run(client, &[arg(after.to_owned())]))?;
         rows.map(|row| {
             Ok(Limits {
                 org: row.get(1).map_err(reading())?.unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! What the replies of Redis are taken for.
+//! Tests how replies of Redis are interpreted.
 
 use super::super::checkpoint::Checkpoint;
 use super::super::position::EventPosition;
@@ -19,7 +19,7 @@ fn checkpoint() -> Checkpoint {
     }
 }
 
-/// One entry each of two orgs.
+/// A transaction with one entry for each of two orgs.
 fn transaction() -> RedisTransaction {
     let entry = |seq| Entry { ms: 10, seq, event_id: seq, data: r#"{"created_at":"t"}"#.into() };
     let mut transaction = RedisTransaction::default();
@@ -99,7 +99,7 @@ fn a_checkpoint_that_changed_means_overtaken() {
 #[test]
 fn trimming_may_fail_for_its_keys_own_reason_only() {
     let mut transaction = RedisTransaction::default();
-    transaction.limit("a", "s:a", 10, -5);
+    transaction.trim_to_limits("a", "s:a", 10, -5);
     let text = |error: &str| {
         format!("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n-{error}\r\n:0\r\n+OK\r\n{CHECKPOINT}")
     };

@@ -1,4 +1,4 @@
-//! What is done now and then: trimming, and seeing whether Redis is still what it was.
+//! Periodic work: trimming streams, and checking that Redis still holds the expected checkpoint.
 
 use std::time::{Duration, Instant};
 
@@ -14,27 +14,28 @@ use crate::pg::snapshot;
 use crate::tier;
 use crate::worker::transaction::{self, Isolation};
 
-/// How often every stream is trimmed, besides what each new entry does.
-const SWEEP: Duration = Duration::from_secs(60);
+/// All streams are trimmed at this interval, in addition to the trimming when entries are added.
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Replicator {
-    /// Trims the next streams; begins anew after the last. Returns whether that gave an order.
-    pub(super) fn order_sweep(&mut self) -> Result<bool> {
+    /// Trims the next streams. Returns whether a request was sent: none is at the end of the list, and the next call
+    /// starts at its beginning.
+    pub(super) fn trim_streams(&mut self) -> Result<bool> {
         let Some(desired) = &self.desired else { return Ok(false) };
-        let after = self.sweep.take().unwrap_or_default();
+        let after = self.trim_after.take().unwrap_or_default();
         let limits = transaction::run(Isolation::ReadCommitted, || {
             tier::lookup::in_use()?;
             snapshot::current(|| state::limits(&after))
         })?;
         let Some(last) = limits.last() else {
-            self.sweep_at = Instant::now() + SWEEP;
+            self.trim_at = Instant::now() + TRIM_INTERVAL;
             return Ok(false);
         };
         let Some(checkpoint) = self.checkpoint.clone() else { return Ok(false) };
-        self.sweep = Some(last.org.clone());
+        self.trim_after = Some(last.org.clone());
         let mut transaction = RedisTransaction::default();
-        for stream in limits.iter().filter(|stream| !self.untrimmed.contains(&stream.org)) {
-            transaction.limit(
+        for stream in limits.iter().filter(|stream| !self.untrimmable.contains(&stream.org)) {
+            transaction.trim_to_limits(
                 &stream.org,
                 &desired.template.key(&stream.org),
                 stream.entries,
@@ -42,12 +43,13 @@ impl Replicator {
             );
         }
         self.connection.run(transaction.pack(&self.keys, &checkpoint.to_string()));
-        self.awaited = Some(Awaited::Sweep(transaction, checkpoint, after));
+        self.awaited = Some(Awaited::Trim(transaction, checkpoint, after));
         Ok(true)
     }
 
-    /// Streams were trimmed. If the keys of some are out of reach none was: it is tried again without those.
-    pub(super) fn swept(
+    /// Handles the replies to a trim. If Redis refused access to some keys, no stream was trimmed, and the trim is
+    /// repeated without these keys.
+    pub(super) fn streams_trimmed(
         &mut self,
         transaction: &RedisTransaction,
         replies: &[Value],
@@ -55,13 +57,13 @@ impl Replicator {
         after: String,
     ) -> Result<()> {
         match transaction.outcome(replies, &checkpoint.to_string()) {
-            Outcome::Done(_) => self.written(checkpoint),
+            Outcome::Done(_) => self.checkpoint_written(checkpoint),
             Outcome::Aborted(failed) => {
                 for (org, message) in failed {
                     pgrx::log!("tailstream mirror: the stream of org \"{org}\" cannot be trimmed: {message}");
-                    self.untrimmed.insert(org);
+                    self.untrimmable.insert(org);
                 }
-                self.sweep = Some(after);
+                self.trim_after = Some(after);
                 self.forget_checkpoint();
             }
             Outcome::Overtaken => self.overtaken()?,
@@ -70,18 +72,18 @@ impl Replicator {
         Ok(())
     }
 
-    /// Asks whether Redis is what it was. Where positions without entries were passed it moves the checkpoint on, and
-    /// after a failure it writes it in any case, to see whether that works.
-    pub(super) fn order_heartbeat(&mut self, now: Instant) {
+    /// Checks that Redis holds the expected checkpoint. If positions without entries were passed, writes a new
+    /// checkpoint instead. After a failure, writes it in any case, to find out whether writes work again.
+    pub(super) fn send_heartbeat(&mut self, now: Instant) {
         self.heartbeat_at = now + HEARTBEAT;
         let behind =
             self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.position != self.read_position.next);
-        if !self.proven || behind {
+        if !self.write_succeeded || behind {
             self.send(RedisTransaction::ending_at(self.read_position.clone()), None, None);
             return;
         }
         let mut commands = Commands::default();
         commands.command(&["GET", &self.keys.checkpoint]);
-        self.ask(Awaited::Heartbeat, commands);
+        self.query(Awaited::Heartbeat, commands);
     }
 }

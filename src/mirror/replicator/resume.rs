@@ -1,4 +1,4 @@
-//! After connecting: what does Redis have, and where does that leave us?
+//! After connecting: compares the state of Redis with the database, and continues from there or begins a new epoch.
 
 use std::time::Instant;
 
@@ -21,8 +21,8 @@ use crate::tier;
 use crate::worker::transaction::{self, Isolation};
 
 impl Replicator {
-    /// Sees where Redis stands.
-    pub(super) fn compare(&mut self, replies: &[Value]) -> Result<()> {
+    /// Decides from the checkpoint and the registry whether Redis can be trusted.
+    pub(super) fn compare_checkpoint(&mut self, replies: &[Value]) -> Result<()> {
         replies::first_error(replies)?;
         let [.., held, registered] = replies else { return Ok(()) };
         let held = replies::text(held).and_then(|text| text.parse::<Checkpoint>().ok());
@@ -51,7 +51,7 @@ impl Replicator {
         });
         match trusted {
             Some(held) => {
-                // If Redis is lost again, that is another epoch.
+                // If Redis loses its data again, yet another epoch begins.
                 self.new_epoch = None;
                 self.resume_from(held)
             }
@@ -59,7 +59,7 @@ impl Replicator {
         }
     }
 
-    /// Redis has what the checkpoint says, or nearly: the orgs of the last part are looked at themselves.
+    /// Continues from the checkpoint that Redis holds. The streams that were written last are checked themselves.
     pub(super) fn resume_from(&mut self, held: Checkpoint) -> Result<()> {
         let (expected, inside) = transaction::run(Isolation::ReadCommitted, || {
             snapshot::current(|| {
@@ -78,7 +78,7 @@ impl Replicator {
                 Ok((kept, inside))
             })
         })?;
-        // What was not sent when the mirror was switched off is left out.
+        // Events that had not been sent when the mirror was switched off are skipped.
         let first = EventPosition::before(self.after_seq + 1);
         let inside = inside.filter(|_| held.position >= first);
         self.read_position = ReadPosition { next: held.position.max(first), placed_ms: 0, inside };
@@ -91,11 +91,12 @@ impl Replicator {
         for last in &expected {
             commands.command(&["XREVRANGE", &desired.template.key(&last.org), "+", "-", "COUNT", "1"]);
         }
-        self.ask(Awaited::Tail(expected), commands);
+        self.query(Awaited::Tail(expected), commands);
         Ok(())
     }
 
-    /// A part may have been written but for an org whose key was broken, and nobody was left to note that.
+    /// Compares the ends of streams with the table. A transaction may have been written except for an org with an
+    /// unusable key, and the mirror may have ended before it recorded this.
     pub(super) fn check_tail(&mut self, expected: &[LastEntry], replies: &[Value]) -> Result<()> {
         let mut lost = Vec::new();
         for (last, reply) in expected.iter().zip(replies) {
@@ -107,7 +108,7 @@ impl Replicator {
                 _ => None,
             };
             let expected = entry::stream_id(last.ms, last.seq);
-            if found.as_ref() != Some(&expected) && self.left_out.get(&last.org) != Some(&expected) {
+            if found.as_ref() != Some(&expected) && self.last_oversized.get(&last.org) != Some(&expected) {
                 lost.push((last.org.clone(), "the last entry of its stream is not there".to_owned()));
             }
         }
@@ -117,15 +118,15 @@ impl Replicator {
 
     pub(super) fn start_sending(&mut self) {
         self.more = true;
-        // Soon: with nothing to send it shows whether Redis takes anything.
+        // An early heartbeat shows whether Redis accepts writes even if there is nothing to send.
         self.heartbeat_at = Instant::now();
-        self.publish();
+        self.publish_position();
     }
 
-    /// Redis is not what it was, or never was ours: everything of the present is sent anew.
+    /// Begins a new epoch, because Redis does not hold a state that this mirror left in it.
     pub(super) fn begin_epoch(&mut self, template: &Template) -> Result<()> {
         let checkpoint = match self.new_epoch.take() {
-            // Redis refused it the last time.
+            // Redis refused this epoch at the last attempt.
             Some(checkpoint) if checkpoint.timeline == state::timeline() => checkpoint,
             _ => {
                 let (checkpoint, requests) = transaction::run(Isolation::ReadCommitted, || {
@@ -145,7 +146,7 @@ impl Replicator {
         };
         self.new_epoch = Some(checkpoint.clone());
         self.read_position = ReadPosition { next: checkpoint.position, placed_ms: 0, inside: None };
-        self.furthest = EventPosition::default();
+        self.furthest_sent = EventPosition::default();
         self.begin_reset(checkpoint)
     }
 }

@@ -1,4 +1,4 @@
-//! Streams made again from the table, beside the flow of the others.
+//! Resyncs, which run beside the backlog.
 
 use std::time::Instant;
 
@@ -21,30 +21,30 @@ use crate::tier;
 use crate::worker::process;
 use crate::worker::transaction::{self, Isolation};
 
-/// Numbers of resyncs that are reserved at a time.
+/// The number of resync numbers that are reserved at a time.
 const RESERVED: i64 = 1_000;
 
 impl Replicator {
-    /// Begins or continues with a stream to be made again; returns whether that gave an order.
+    /// Starts or continues a resync. Returns whether a request was sent.
     pub(super) fn continue_resync(&mut self, now: Instant) -> Result<bool> {
         let Some(resync) = self.resyncs.due(now) else { return Ok(false) };
         let (request, next) = (resync.request.clone(), resync.next);
         if self.ready.as_ref().is_some_and(|transaction| transaction.concerns(&request.org)) {
-            // That was made ready before it was known that the stream is made again, and goes first.
+            // That transaction was read before the resync was requested, and must be sent first.
             return Ok(false);
         }
         let Some(desired) = &self.desired else { return Ok(false) };
         let Some(next) = next else {
             let mut commands = Commands::default();
             commands.command(&["TYPE", &desired.template.key(&request.org)]);
-            self.ask(Awaited::Kind(request), commands);
+            self.query(Awaited::KeyType(request), commands);
             return Ok(true);
         };
         self.send_resync(request, Some(next))
     }
 
-    /// What is under the key is known: only a stream is ours to remove.
-    pub(super) fn resync_kind_known(&mut self, request: ResyncRequest, replies: &[Value]) -> Result<()> {
+    /// Handles the type of the key of the stream. The mirror replaces only streams, and no keys of other types.
+    pub(super) fn start_resync(&mut self, request: ResyncRequest, replies: &[Value]) -> Result<()> {
         match replies.first().and_then(replies::text).as_deref() {
             Some("stream" | "none") => self.send_resync(request, None).map(drop),
             Some(other) => {
@@ -58,7 +58,8 @@ impl Replicator {
         }
     }
 
-    /// Sends the next part of a stream, the first after removing the old stream. Returns whether there was any.
+    /// Sends the next transaction of a resync that continues at `from`; `None` starts it with the removal of the old
+    /// stream. Returns whether anything was sent.
     pub(super) fn send_resync(
         &mut self,
         request: ResyncRequest,
@@ -89,21 +90,21 @@ impl Replicator {
                     limits: self.limits,
                 };
                 let (transaction, is_last) =
-                    reader::next_of(org, &mut source, &mut next, before, from.is_none())?;
+                    reader::next_resync_transaction(org, &mut source, &mut next, before, from.is_none())?;
                 Ok(Some((transaction, next, is_last)))
             })
         });
         match read {
             Ok(Some((transaction, next, is_last))) => {
-                // The position that is being read may be its own, and begun before it was set aside; or the one that it was
-                // set aside for is still to come.
+                // The org cannot follow the backlog yet if the backlog is inside one of its batches, which was begun
+                // before the org was set aside, or has not reached the position that the org was set aside for.
                 let not_before = self.resyncs.get(org).map(|resync| resync.not_before);
                 let is_last = is_last
                     && self.read_position.inside.as_deref() != Some(org)
                     && not_before.is_none_or(|not_before| self.read_position.next >= not_before);
                 if transaction.is_empty() && !is_last {
                     self.more = true;
-                    self.make_ready()?;
+                    self.read_next()?;
                     return Ok(false);
                 }
                 let org = org.to_owned();
@@ -114,9 +115,9 @@ impl Replicator {
                 }
                 Ok(sent)
             }
-            // Switched off meanwhile: its stream is left as it is.
-            Ok(None) => self.finish(&request, 0).map(|()| false),
-            Err(error) => match reader::take_failed() {
+            // The org was switched off in the meantime: its stream stays as it is.
+            Ok(None) => self.finish_resync(&request, 0).map(|()| false),
+            Err(error) => match reader::take_failed_read() {
                 Some((org, _)) => {
                     self.resync_failed(&org, &error.to_string());
                     Ok(false)
@@ -126,7 +127,7 @@ impl Replicator {
         }
     }
 
-    /// The number of the next resync. It is written down before Redis is given it.
+    /// The number of the next resync. It is reserved in the table before it is sent to Redis.
     fn next_resync(&mut self) -> Result<i64> {
         if let Some(number) = self.resync_numbers.next() {
             return Ok(number);
@@ -139,8 +140,8 @@ impl Replicator {
         Ok(last - RESERVED + 1)
     }
 
-    /// From the present position on the org follows the others again. Redis has what was done, under this number.
-    pub(super) fn finish(&mut self, request: &ResyncRequest, resync_number: i64) -> Result<()> {
+    /// Ends a resync that Redis has under this number. From now on, the org follows the backlog again.
+    pub(super) fn finish_resync(&mut self, request: &ResyncRequest, resync_number: i64) -> Result<()> {
         failpoint("mirror-resynced");
         let again = transaction::run(Isolation::ReadCommitted, || {
             snapshot::current(|| match state::finish_resync(request, resync_number)? {
@@ -152,9 +153,10 @@ impl Replicator {
             None => self.resyncs.finished(&request.org),
             Some(requests) => {
                 self.resyncs.update(requests);
-                // The same request still, for somebody is about to ask again: by then there is more to send.
+                // The request is unchanged, because another transaction has locked it and has not committed its own
+                // request yet. The resync continues later, when there will be more to send.
                 if self.resyncs.get(&request.org).is_some_and(|resync| resync.request == *request) {
-                    self.resyncs.later(&request.org, Instant::now(), process::random());
+                    self.resyncs.postpone(&request.org, Instant::now(), process::random());
                     return Ok(());
                 }
             }

@@ -1,4 +1,4 @@
-//! Parts of the backlog: made ready, sent, confirmed.
+//! Transactions of the backlog: reading, sending and confirming them.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::super::reader::{self, Source};
 use super::super::redis_transaction::{Outcome, RedisTransaction};
 use super::super::state::{self, ResyncRequest};
 use super::suspect::Suspect;
-use super::{Awaited, HEARTBEAT, Replicator, UnderWay};
+use super::{Awaited, HEARTBEAT, InFlight, Replicator};
 use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
 use crate::metrics::counter::{Counter, Timer};
@@ -23,24 +23,24 @@ use crate::worker::process;
 use crate::worker::transaction::{self, Isolation};
 
 impl Replicator {
-    /// Reads the next part, unless one is ready or nothing was placed since.
-    pub(super) fn make_ready(&mut self) -> Result<()> {
+    /// Reads the next transaction, unless one is ready or there are no new positions.
+    pub(super) fn read_next(&mut self) -> Result<()> {
         if self.checkpoint.is_none() || self.ready.as_ref().is_some_and(|transaction| !transaction.is_empty())
         {
             return Ok(());
         }
-        if matches!(&self.awaited, Some(Awaited::Transaction(under_way)) if under_way.resync_number.is_some())
+        if matches!(&self.awaited, Some(Awaited::Transaction(in_flight)) if in_flight.resync_number.is_some())
         {
-            // An org is about to follow the others again, from the place that was read up to.
+            // A resync is about to end at the present read position, which must therefore not move.
             return Ok(());
         }
         let requests = self.slot.progress.requests();
-        let requested = self.requests != requests;
+        let requested = self.requests_seen != requests;
         let placed = self.slot.progress.placed_seq() >= self.read_position.next.seq;
         if !self.more && !requested && !placed {
             return Ok(());
         }
-        self.requests = requests;
+        self.requests_seen = requests;
         let Some(desired) = &self.desired else { return Ok(()) };
         let (template, after_seq, positions) = (desired.template.clone(), self.after_seq, self.positions);
         let mut read_position = self.read_position.clone();
@@ -50,14 +50,16 @@ impl Replicator {
         }
         let result = transaction::run(Isolation::ReadCommitted, || {
             if tier::lookup::positions()? != positions {
-                // Other tables than those that the cursor is of: as if there had been none in between.
+                // The tables were replaced since the read position was determined. This is handled like a missing
+                // extension.
                 return Err(Error::StorageMissing);
             }
             snapshot::current(|| {
-                // Whoever asked for a refresh before may have had the change; requests are counted for this place alone.
+                // Another caller of `refresh` may have consumed the change, so the counter of requests is compared as
+                // well.
                 if self.orgs.refresh()? || requested {
                     self.resyncs.update(state::resync_requests()?);
-                    self.sweep_at = Instant::now();
+                    self.trim_at = Instant::now();
                 }
                 let resyncs = &self.resyncs;
                 let mut source = Source {
@@ -68,7 +70,7 @@ impl Replicator {
                     registry: &self.keys.registry,
                     limits,
                 };
-                reader::next(&mut source, &mut read_position)
+                reader::next_transaction(&mut source, &mut read_position)
             })
         });
         match result {
@@ -76,11 +78,11 @@ impl Replicator {
                 self.slot.count(Counter::MirrorExpired, transaction.expired);
                 (self.read_position, self.more) = (read_position, more);
                 self.ready = Some(transaction);
-                self.publish();
+                self.publish_position();
                 Ok(())
             }
-            Err(error) => match reader::take_failed() {
-                // One org's events cannot be read: the others go on without it.
+            Err(error) => match reader::take_failed_read() {
+                // The events of one org cannot be read. The other orgs continue without it.
                 Some((org, seq)) => {
                     self.set_aside(vec![(org, error.to_string())], EventPosition::before(seq + 1))
                 }
@@ -89,19 +91,22 @@ impl Replicator {
         }
     }
 
-    /// Everything that had to be sent before the last part was read is sent, unless it is ready or under way.
-    pub(super) fn publish(&self) {
-        let under_way =
-            matches!(&self.awaited, Some(Awaited::Transaction(under_way)) if under_way.resync.is_none());
+    /// Publishes the position before which everything was sent. A transaction that is ready or in flight counts as not
+    /// sent.
+    pub(super) fn publish_position(&self) {
+        let in_flight =
+            matches!(&self.awaited, Some(Awaited::Transaction(in_flight)) if in_flight.resync.is_none());
         let ready = self.ready.as_ref().is_some_and(|transaction| !transaction.is_empty());
         let next = match &self.checkpoint {
-            Some(checkpoint) if under_way || ready => checkpoint.position,
+            Some(checkpoint) if in_flight || ready => checkpoint.position,
             _ => self.read_position.next,
         };
         self.slot.progress.set_cursor(next.seq, next.offset);
     }
 
-    /// Sends a part, unless nothing may be sent for now. `resync` is the number of the resync that it completes.
+    /// Sends a transaction, unless the checkpoint is unknown. `resync` is the request that the transaction belongs to,
+    /// and `resync_number` the number of the resync if this is its last transaction. Returns whether the transaction
+    /// was sent.
     pub(super) fn send(
         &mut self,
         mut transaction: RedisTransaction,
@@ -115,16 +120,16 @@ impl Replicator {
             resync_number: resync_number.unwrap_or(current.resync_number),
             ..current.clone()
         };
-        let resent = resync.is_some() || transaction.end.next <= self.furthest;
+        let resent = resync.is_some() || transaction.end.next <= self.furthest_sent;
         if resync.is_none() {
-            self.furthest = self.furthest.max(transaction.end.next);
+            self.furthest_sent = self.furthest_sent.max(transaction.end.next);
         }
-        self.tell_oversized(&transaction);
+        self.report_oversized(&transaction);
         failpoint("mirror-before-send");
         self.connection.run(transaction.pack(&self.keys, &checkpoint.to_string()));
         failpoint("mirror-sent");
         let since = Instant::now();
-        self.awaited = Some(Awaited::Transaction(Box::new(UnderWay {
+        self.awaited = Some(Awaited::Transaction(Box::new(InFlight {
             transaction,
             checkpoint,
             since,
@@ -135,8 +140,8 @@ impl Replicator {
         true
     }
 
-    /// Names the events that are left out because Redis takes none so large.
-    fn tell_oversized(&mut self, transaction: &RedisTransaction) {
+    /// Logs the events that are left out because they are too large for Redis.
+    fn report_oversized(&mut self, transaction: &RedisTransaction) {
         for Oversized { org, event_id, bytes, ms, seq } in &transaction.oversized {
             let message = format!(
                 "event {event_id} of org \"{org}\" is left out of its stream: it has {bytes} bytes as JSON, and Redis takes {}",
@@ -144,36 +149,38 @@ impl Replicator {
             );
             pgrx::log!("tailstream mirror: {message}");
             shared::note_error(self.slot, Role::Mirror, time::to_postgres_time(time::now()), &message);
-            self.left_out.insert(org.clone(), stream_id(*ms, *seq));
+            self.last_oversized.insert(org.clone(), stream_id(*ms, *seq));
         }
         self.slot.count(Counter::MirrorOversized, transaction.oversized.len() as u64);
     }
 
-    /// Redis has answered what a part came to.
-    pub(super) fn transaction_answered(&mut self, under_way: UnderWay, replies: &[Value]) -> Result<()> {
-        let UnderWay { transaction, checkpoint, since, resent, resync, resync_number } = under_way;
+    /// Handles the replies to a transaction.
+    pub(super) fn transaction_answered(&mut self, in_flight: InFlight, replies: &[Value]) -> Result<()> {
+        let InFlight { transaction, checkpoint, since, resent, resync, resync_number } = in_flight;
         failpoint("mirror-answered");
         self.slot.histogram(Timer::MirrorPipeline).observe(since.elapsed());
-        let settled = self.settle(&transaction, replies, checkpoint, resync.is_some());
-        if let (Err(_), Some(request)) = (&settled, &resync) {
-            // Its first part may go through each time.
+        let outcome = self.handle_outcome(&transaction, replies, checkpoint, resync.is_some());
+        if let (Err(_), Some(request)) = (&outcome, &resync) {
+            // The next attempt starts from the beginning. Its first transaction may succeed each time, so the
+            // interruptions are counted here.
             self.resyncs.interrupted(&request.org, Instant::now(), process::random());
         }
-        let failed = settled?;
-        self.count(&transaction, resent, resync.is_some());
+        let failed = outcome?;
+        self.count_sent(&transaction, resent, resync.is_some());
         match (&resync, resync_number) {
             (Some(request), Some(resync_number)) if failed.is_empty() && self.checkpoint.is_some() => {
-                self.finish(request, resync_number)
+                self.finish_resync(request, resync_number)
             }
-            _ => self.transaction_done(transaction, resync.is_some(), failed),
+            _ => self.transaction_written(transaction, resync.is_some(), failed),
         }
     }
 
-    /// The connection was lost, or timed out, while a part was on its way. Returns what to say of that.
-    pub(super) fn transaction_failed(&mut self, under_way: &UnderWay, message: String) -> Result<Error> {
-        let UnderWay { transaction, resync, .. } = under_way;
+    /// Handles the loss of the connection, or a timeout, while a transaction was in flight. Returns the error to
+    /// report.
+    pub(super) fn transaction_failed(&mut self, in_flight: &InFlight, message: String) -> Result<Error> {
+        let InFlight { transaction, resync, .. } = in_flight;
         if let Some(request) = resync {
-            // It may be the org's own events: its next attempt waits, and the others go on.
+            // The org's own events may be the cause. Its next attempt waits, while the other orgs continue.
             self.resyncs.interrupted(&request.org, Instant::now(), process::random());
             let org = &request.org;
             return Ok(Error::Redis(format!("{message}, while the stream of org \"{org}\" was made again")));
@@ -186,7 +193,7 @@ impl Replicator {
             None => self.suspect = Some(Suspect::new(start, end)),
             Some(suspect) => {
                 if suspect.failed(start, end, transaction.entries) {
-                    let blamed = transaction.sender().map(|org| (org.to_owned(), message.clone()));
+                    let blamed = transaction.last_org().map(|org| (org.to_owned(), message.clone()));
                     self.set_aside(blamed.into_iter().collect(), end)?;
                 }
             }
@@ -194,17 +201,18 @@ impl Replicator {
         Ok(Error::Redis(message))
     }
 
-    /// Redis holds this checkpoint.
-    pub(super) fn written(&mut self, checkpoint: Checkpoint) {
+    /// Takes over a checkpoint that Redis has confirmed.
+    pub(super) fn checkpoint_written(&mut self, checkpoint: Checkpoint) {
         self.suspect.take_if(|suspect| suspect.limit(checkpoint.position).is_none());
         self.checkpoint = Some(checkpoint);
-        (self.proven, self.settled) = (true, true);
+        (self.write_succeeded, self.succeeded) = (true, true);
         self.heartbeat_at = Instant::now() + HEARTBEAT;
-        self.publish();
+        self.publish_position();
     }
 
-    /// Takes over the checkpoint of a part that was written. Returns the orgs it was not written for.
-    pub(super) fn settle(
+    /// Evaluates the replies to a transaction. Returns the orgs whose commands were not executed, each with the message
+    /// of Redis.
+    pub(super) fn handle_outcome(
         &mut self,
         transaction: &RedisTransaction,
         replies: &[Value],
@@ -213,14 +221,14 @@ impl Replicator {
     ) -> Result<Vec<(String, String)>> {
         match transaction.outcome(replies, &checkpoint.to_string()) {
             Outcome::Done(failed) => {
-                self.written(checkpoint);
+                self.checkpoint_written(checkpoint);
                 Ok(failed)
             }
             Outcome::Aborted(failed) => {
                 if is_resync {
                     self.resyncs_failed(&failed);
                 } else {
-                    // Nothing of it was written: once these orgs are set aside it is read again without them.
+                    // Nothing was written. The transaction is read again without these orgs.
                     self.set_aside(failed, transaction.end.next)?;
                 }
                 self.forget_checkpoint();
@@ -231,7 +239,7 @@ impl Replicator {
         }
     }
 
-    pub(super) fn count(&self, transaction: &RedisTransaction, resent: bool, is_resync: bool) {
+    pub(super) fn count_sent(&self, transaction: &RedisTransaction, resent: bool, is_resync: bool) {
         if self.checkpoint.is_none() {
             return;
         }
@@ -246,7 +254,7 @@ impl Replicator {
         }
     }
 
-    pub(super) fn transaction_done(
+    pub(super) fn transaction_written(
         &mut self,
         transaction: RedisTransaction,
         is_resync: bool,
@@ -257,7 +265,7 @@ impl Replicator {
             return Ok(());
         }
         if !failed.is_empty() {
-            // What was made ready meanwhile may have more of them.
+            // The transaction that was read in the meantime may contain more events of these orgs.
             self.ready = None;
             self.read_position = transaction.end;
             self.more = true;
@@ -265,8 +273,8 @@ impl Replicator {
         self.set_aside(failed, EventPosition::default())
     }
 
-    /// These orgs go their own way until their streams were made again, and the others have come to the place behind what
-    /// they failed for.
+    /// Requests resyncs for these orgs, and skips the orgs until these are done. A resync cannot end before the backlog
+    /// has reached `behind`, the position after the events that failed.
     pub(super) fn set_aside(&mut self, failed: Vec<(String, String)>, behind: EventPosition) -> Result<()> {
         if failed.is_empty() {
             return Ok(());
@@ -286,7 +294,7 @@ impl Replicator {
         self.resyncs.update(requests);
         for (org, _) in &failed {
             self.resyncs.failed(org, Instant::now(), process::random());
-            self.resyncs.hold(org, behind);
+            self.resyncs.hold_until(org, behind);
         }
         Ok(())
     }
