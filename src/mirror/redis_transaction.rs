@@ -148,7 +148,7 @@ impl RedisTransaction {
     /// Interprets the replies to the commands of `pack`.
     pub fn outcome(&self, replies: &[Value], checkpoint: &str) -> Outcome {
         let [multi, queued @ .., set, exec, _watch, now] = replies else {
-            return Outcome::Refused("an answer that fits no question".into());
+            return Outcome::Refused("unexpected number of replies".into());
         };
         if let Value::ServerError(error) = multi {
             return Outcome::Refused(replies::error_text(error));
@@ -166,7 +166,7 @@ impl RedisTransaction {
                 Ok(failed) => Outcome::Done(failed),
             },
             (Value::ServerError(error), _) => Outcome::Refused(replies::error_text(error)),
-            _ => Outcome::Refused("an answer to EXEC that is no list".into()),
+            _ => Outcome::Refused("the reply to EXEC is not an array".into()),
         }
     }
 

@@ -56,20 +56,20 @@ thread_local! {
         "INSERT INTO tailstream.mirror (epoch, stream_key) VALUES (gen_random_uuid()::text, $1)
          ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, stream_key = excluded.stream_key", &[TEXTOID]) };
     static RESYNC_REQUESTS: Statement = const { Statement::new(
-        "reading streams to make again",
+        "reading the requests for resyncs",
         "SELECT r.org_id, array_agg(r.request ORDER BY r.request),
                 CASE WHEN bool_or(r.reason = 'erased') THEN 'erased' ELSE (array_agg(r.reason ORDER BY r.request DESC))[1] END
          FROM tailstream.mirror_rebuilds r GROUP BY r.org_id", &[]) };
     static REQUEST_RESYNC: Statement = const { Statement::new(
-        "asking for a stream to be made again", "SELECT tailstream.request_rebuild($1, $2)", &[TEXTOID, TEXTOID]) };
+        "requesting a resync", "SELECT tailstream.request_rebuild($1, $2)", &[TEXTOID, TEXTOID]) };
     static DELETE_REQUESTS: Statement = const { Statement::new(
-        "noting that a stream was made again",
+        "recording a finished resync",
         // A request that another transaction has locked and not committed must not block the mirror for all orgs.
         "DELETE FROM tailstream.mirror_rebuilds r
          USING (SELECT l.request FROM tailstream.mirror_rebuilds l WHERE l.org_id = $1 AND l.request = ANY ($2) FOR UPDATE SKIP LOCKED) l
          WHERE r.org_id = $1 AND r.request = l.request RETURNING r.request", &[TEXTOID, INT8ARRAYOID]) };
     static RESYNCS_DONE: Statement = const { Statement::new(
-        "noting that a stream was made again",
+        "recording a finished resync",
         "UPDATE tailstream.mirror SET resyncs_done = greatest(resyncs_done, $1)", &[INT8OID]) };
     static RESERVE_NUMBERS: Statement = const { Statement::new(
         "reserving numbers of resyncs",
@@ -78,7 +78,7 @@ thread_local! {
     static ASYNCHRONOUS_COMMIT: Statement = const { Statement::new(
         "setting a transaction up", "SELECT set_config('synchronous_commit', 'off', true)", &[]) };
     static OWN_KEYS: Statement = const { Statement::new(
-        "noting the mirror's own keys",
+        "recording the mirror's own keys",
         "UPDATE tailstream.mirror SET marker_key = $1,
                 former_marker_keys = CASE WHEN marker_key = '' THEN former_marker_keys ELSE array_append(former_marker_keys, marker_key) END
          WHERE marker_key <> $1", &[TEXTOID]) };
@@ -216,7 +216,7 @@ fn texts(statement: &'static LocalKey<Statement>, arguments: &[DatumWithOid<'_>]
 /// Requests a resync of every stream that should contain anything. The query contains the times as constants, so that
 /// the planner excludes other chunks.
 fn list_lost() -> Result<()> {
-    let listing = || spi("listing streams to make again");
+    let listing = || spi("listing streams to resync");
     let oldest = Spi::get_one::<String>(
         "SELECT to_char((clock_timestamp() - (SELECT max(stream_age) FROM tailstream.tiers)) AT TIME ZONE 'UTC',
                         'YYYY-MM-DD HH24:MI:SS BC') || ' UTC'",
@@ -242,7 +242,7 @@ pub fn timeline() -> u32 {
 }
 
 pub fn resync_requests() -> Result<Vec<ResyncRequest>> {
-    let reading = || spi("reading streams to make again");
+    let reading = || spi("reading the requests for resyncs");
     Spi::connect_mut(|client| {
         let rows = RESYNC_REQUESTS.with(|statement| statement.run(client, &[]))?;
         rows.map(|row| {

@@ -65,5 +65,5 @@ pub fn is_on() -> bool {
 /// The template of keys in the settings.
 pub fn template() -> Result<Template> {
     let template = Template::new(&settings::stream_key(), &metrics::database_name());
-    template.ok_or_else(|| Error::Worker("tailstream.stream_key has no {org} in it".to_owned()))
+    template.ok_or_else(|| Error::Worker("tailstream.stream_key does not contain {org}".to_owned()))
 }

@@ -48,13 +48,13 @@ impl Findings {
 
 fn explain(kind: &str) -> &'static str {
     match kind {
-        "matching" => "in the stream as in the table",
-        "missing" => "in the table and not in the stream",
-        "extra" => "in the stream and never in the table",
-        "different" => "in the stream with other contents than in the table",
-        "expired" => "in the stream, and purged or erased from the table since",
-        "pending" => "in the table and not sent yet",
-        _ => "the stream is being made again",
+        "matching" => "the same in the stream and in the table",
+        "missing" => "in the table, but not in the stream",
+        "extra" => "in the stream, but never in the table",
+        "different" => "different contents in the stream and in the table",
+        "expired" => "in the stream, but purged or erased from the table since",
+        "pending" => "in the table, but not sent yet",
+        _ => "the stream is being written again",
     }
 }
 
@@ -268,8 +268,13 @@ fn stream_from(redis: &mut Client, key: &str, after: Id, until: Id, most: usize)
     let mut commands = Commands::default();
     commands.command(&["XRANGE", key, &after, &until, "COUNT", &most.to_string()]);
     let reply = redis.query(commands)?;
-    let Value::Array(entries) = reply else { return Err(Error::Redis("an answer that is no list".into())) };
-    entries.iter().map(|entry| parse(entry).ok_or(Error::Redis("an entry that is none".into()))).collect()
+    let Value::Array(entries) = reply else {
+        return Err(Error::Redis("the reply to XRANGE is not an array".into()));
+    };
+    entries
+        .iter()
+        .map(|entry| parse(entry).ok_or(Error::Redis("an entry in the reply to XRANGE is malformed".into())))
+        .collect()
 }
 
 fn parse(entry: &Value) -> Option<Found> {

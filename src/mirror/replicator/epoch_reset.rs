@@ -125,19 +125,17 @@ impl Replicator {
         match replies::first_error(replies) {
             Err(error) if is_own => return Err(error),
             Err(error) => {
-                pgrx::log!(
-                    "tailstream mirror: \"{registry}\", from before this server, is not read: {error}"
-                );
+                pgrx::log!("tailstream mirror: the former registry \"{registry}\" cannot be read: {error}");
             }
             // This database is a copy, and the original still runs. Its streams must not be removed.
             Ok(()) if !is_own && is_ahead(replies, &reset.checkpoint) => {
                 pgrx::log!(
-                    "tailstream mirror: \"{checkpoint}\" is another server's, which goes on by itself"
+                    "tailstream mirror: checkpoint \"{checkpoint}\" belongs to another server that still runs"
                 );
             }
             Ok(()) => {
                 (next, streams) =
-                    page(replies).ok_or_else(|| Error::Redis("an answer to HSCAN that is none".into()))?;
+                    page(replies).ok_or_else(|| Error::Redis("the reply to HSCAN is malformed".into()))?;
             }
         }
         if next == "0" {

@@ -301,7 +301,7 @@ impl Replicator {
         let now = Instant::now();
         let before = self.overtaken_at.replace(now);
         if before.is_some_and(|before| now - before < OVERTAKEN_AGAIN) {
-            return Err(Error::Redis("somebody else writes to the mirror's own keys".into()));
+            return Err(Error::Redis("another client writes to the mirror's own keys".into()));
         }
         Ok(())
     }

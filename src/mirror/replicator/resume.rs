@@ -109,7 +109,7 @@ impl Replicator {
             };
             let expected = entry::stream_id(last.ms, last.seq);
             if found.as_ref() != Some(&expected) && self.last_oversized.get(&last.org) != Some(&expected) {
-                lost.push((last.org.clone(), "the last entry of its stream is not there".to_owned()));
+                lost.push((last.org.clone(), "the last entry of its stream is missing".to_owned()));
             }
         }
         self.start_sending();
@@ -137,7 +137,7 @@ impl Replicator {
                 })?;
                 failpoint("mirror-new-epoch");
                 pgrx::log!(
-                    "tailstream mirror: begins a new epoch, {} streams to be made again",
+                    "tailstream mirror: begins a new epoch, {} streams to be written again",
                     requests.len()
                 );
                 self.resyncs.update(requests);

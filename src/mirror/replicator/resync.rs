@@ -48,11 +48,11 @@ impl Replicator {
         match replies.first().and_then(replies::text).as_deref() {
             Some("stream" | "none") => self.send_resync(request, None).map(drop),
             Some(other) => {
-                self.resync_failed(&request.org, &format!("its key holds a {other} and no stream"));
+                self.resync_failed(&request.org, &format!("its key holds a {other}, not a stream"));
                 Ok(())
             }
             None => {
-                self.resync_failed(&request.org, "what its key holds cannot be seen");
+                self.resync_failed(&request.org, "the type of its key cannot be read");
                 Ok(())
             }
         }
@@ -172,7 +172,7 @@ impl Replicator {
     }
 
     pub(super) fn resync_failed(&mut self, org: &str, message: &str) {
-        let message = format!("the stream of org \"{org}\" cannot be made again: {message}");
+        let message = format!("the stream of org \"{org}\" cannot be written again: {message}");
         shared::note_error(self.slot, Role::Mirror, time::to_postgres_time(time::now()), &message);
         self.resyncs.failed(org, Instant::now(), process::random());
     }

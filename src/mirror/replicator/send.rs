@@ -144,7 +144,7 @@ impl Replicator {
     fn report_oversized(&mut self, transaction: &RedisTransaction) {
         for Oversized { org, event_id, bytes, ms, seq } in &transaction.oversized {
             let message = format!(
-                "event {event_id} of org \"{org}\" is left out of its stream: it has {bytes} bytes as JSON, and Redis takes {}",
+                "event {event_id} of org \"{org}\" is left out of its stream: it has {bytes} bytes as JSON, and Redis accepts at most {}",
                 self.limits.entry
             );
             pgrx::log!("tailstream mirror: {message}");
@@ -183,7 +183,9 @@ impl Replicator {
             // The org's own events may be the cause. Its next attempt waits, while the other orgs continue.
             self.resyncs.interrupted(&request.org, Instant::now(), process::random());
             let org = &request.org;
-            return Ok(Error::Redis(format!("{message}, while the stream of org \"{org}\" was made again")));
+            return Ok(Error::Redis(format!(
+                "{message}, while the stream of org \"{org}\" was being written again"
+            )));
         }
         let Some(checkpoint) = self.checkpoint.as_ref().filter(|_| transaction.entries > 0) else {
             return Ok(Error::Redis(message));
@@ -281,7 +283,7 @@ impl Replicator {
         }
         self.orgs.forget();
         for (org, message) in &failed {
-            pgrx::log!("tailstream mirror: the stream of org \"{org}\" has to be made again: {message}");
+            pgrx::log!("tailstream mirror: the stream of org \"{org}\" must be written again: {message}");
         }
         let requests = transaction::run(Isolation::ReadCommitted, || {
             snapshot::current(|| {
