@@ -1,7 +1,7 @@
--- Has the mirror make an org's stream again, or remove it if the org is gone.
+-- Requests a resync of an org's stream, or its removal if the org was erased.
 CREATE FUNCTION tailstream.request_rebuild(org text, reason text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
-    -- Each request is a row of its own: a transaction that does not end must hold up neither the mirror nor other requests.
+    -- Each request is a row of its own, so that a transaction that stays open blocks neither the mirror nor other requests.
     WITH earlier AS (
         DELETE FROM tailstream.mirror_rebuilds r
         USING (SELECT l.request FROM tailstream.mirror_rebuilds l WHERE l.org_id = org FOR UPDATE SKIP LOCKED) l
@@ -9,12 +9,12 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
         RETURNING r.reason
     )
     INSERT INTO tailstream.mirror_rebuilds (org_id, reason)
-    -- The stream of an org that is gone must go, whatever else is asked for meanwhile.
+    -- The stream of an erased org must be removed, whatever is requested later.
     SELECT org, CASE WHEN EXISTS (SELECT FROM earlier e WHERE e.reason = 'erased') THEN 'erased' ELSE request_rebuild.reason END
 $body$;
 
--- ts_set_mirror: whether an org's events go to its Redis Stream, from the next commit on. Switched on again the stream
--- is made anew with new events; with `backfill` it is made again with what was committed since so long ago.
+-- ts_set_mirror: switches an org's Redis Stream on or off, from the next commit on. When it is switched on again, the stream is
+-- written from nothing with new events. With "backfill", it is written again with the events committed during that interval.
 CREATE FUNCTION ts_set_mirror(org text, mirrored boolean, backfill interval DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
 DECLARE
@@ -45,25 +45,27 @@ BEGIN
         UPDATE tailstream.orgs o SET mirror_snapshot = NULL, mirror_from = least(clock_timestamp() - backfill, clock_timestamp())
         WHERE o.org_id = org;
     END IF;
-    -- Until this commits the mirror takes the org for switched off, and passes over what the snapshot does not show.
+    -- Until this commits, the mirror treats the org as switched off, and afterwards it skips the batches that are visible in the
+    -- snapshot.
     IF backfill IS NOT NULL OR mirrored AND changed THEN
         PERFORM tailstream.request_rebuild(org, 'backfill');
     END IF;
 END
 $body$;
 
--- What the mirror of this database is doing, from shared memory.
+-- The state of the mirror of this database, from shared memory.
 CREATE FUNCTION tailstream.mirror_progress()
 RETURNS TABLE (state text, connected_since timestamptz, next_seq bigint, next_offset integer, last_error text,
                last_error_at timestamptz, entries_sent bigint, entries_resent bigint, entries_expired bigint, retries bigint)
 LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'mirror_progress_wrapper';
 
--- Error unless tailstream is preloaded and this database is in tailstream.databases.
+-- Fails unless tailstream is preloaded and this database is listed in tailstream.databases.
 CREATE FUNCTION tailstream.require_workers() RETURNS void
 LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'require_workers_wrapper';
 
--- ts_mirror_status: one row on the mirror of this database. The backlog counts what is committed and neither sent
--- nor passed over yet.
+-- ts_mirror_status: one row about the mirror of this database. The backlog counts committed batches that the mirror has neither
+-- sent
+-- nor skipped yet.
 CREATE FUNCTION ts_mirror_status(
     OUT database text, OUT state text, OUT connected_since timestamptz, OUT backlog_batches bigint, OUT backlog_events bigint,
     OUT oldest_unmirrored interval, OUT orgs_to_rebuild bigint, OUT last_error text, OUT last_error_at timestamptz,
@@ -89,11 +91,11 @@ BEGIN
     orgs_to_rebuild := (SELECT count(DISTINCT r.org_id) FROM tailstream.mirror_rebuilds r);
 
     IF progress.next_seq IS NULL AND progress.state <> 'off' THEN
-        -- Redis was not asked yet how far it had come: at the worst it has nothing of the present.
+        -- The mirror has not read the checkpoint in Redis yet. In the worst case, Redis has no events of the present.
         oldest := clock_timestamp() - (SELECT max(t.stream_age) FROM tailstream.tiers t);
         progress.next_seq := (SELECT min(p.seq) FROM tailstream.positions p WHERE p.placed_at > oldest);
     END IF;
-    -- In one query: a batch that gets its place meanwhile is counted with those or with these.
+    -- One query, so that a batch that gets its position at this moment is counted exactly once.
     SELECT unplaced.batches + coalesce(head.seq - behind.seq + 1, 0) AS batches,
            unplaced.events + coalesce(head.events - behind.events, 0) AS events, least(behind.placed_at, unplaced.oldest) AS oldest
     INTO backlog
@@ -109,7 +111,7 @@ BEGIN
 END
 $body$;
 
--- ts_mirror_status(org): one row on the stream of an org.
+-- ts_mirror_status(org): one row about the stream of an org.
 CREATE FUNCTION ts_mirror_status(
     org text, OUT org_id text, OUT stream_key text, OUT mirrored boolean, OUT state text, OUT backlog_batches bigint,
     OUT backlog_events bigint, OUT oldest_unmirrored interval, OUT stream_entries bigint, OUT stream_age interval)
@@ -131,7 +133,7 @@ BEGIN
                   ELSE progress.state END;
     oldest := clock_timestamp() - ts_mirror_status.stream_age;
     IF rebuild.reason IS NULL AND progress.next_seq IS NOT NULL THEN
-        -- What it has not sent was placed no earlier than the last that it has.
+        -- Batches that were not sent have a position no earlier than the last batch that was sent.
         oldest := greatest(oldest, (SELECT p.placed_at FROM tailstream.last_position(progress.next_seq) p) - interval '1 millisecond');
     END IF;
     SELECT count(*) AS batches, coalesce(sum(p.event_count), 0) AS events, min(p.placed_at) AS oldest INTO behind
@@ -147,12 +149,12 @@ BEGIN
 END
 $body$;
 
--- The key of an org's stream, from tailstream.stream_key.
+-- The key of an org's stream, according to tailstream.stream_key.
 CREATE FUNCTION tailstream.stream_key(org text) RETURNS text
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'stream_key_wrapper';
 
--- ts_mirror_verify: compares an org's stream with the table, as far as the stream's limits go and the mirror has come.
--- One row for each finding; `matching` is always there.
+-- ts_mirror_verify: compares an org's stream with the table, within the limits of the stream and up to the mirror's position.
+-- One row for each finding; `matching` is always present.
 CREATE FUNCTION ts_mirror_verify(org text)
 RETURNS TABLE (finding text, entries bigint, first_stream_id text, last_stream_id text, detail text)
 LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto

@@ -1,10 +1,10 @@
-//! Commands as they go over the wire.
+//! Commands in the protocol of Redis.
 //!
-//! The client library packs commands one by one and then all together, and each payload is copied three times; for
-//! a hundred thousand entries a second that is most of the work. What it comes to is this much: a command is an
-//! array of strings, each with its length before it.
+//! The client library packs commands one by one and then all together, which copies each payload three times. At a
+//! hundred thousand entries a second, these copies are most of the work. The format is simple: a command is an array of
+//! strings, and each string is preceded by its length.
 
-/// Packed commands.
+/// Commands in the format in which they are sent.
 #[derive(Debug, Default, Clone)]
 pub struct Commands {
     bytes: Vec<u8>,
@@ -12,7 +12,7 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Begins a command of so many words, the name included; they have to follow.
+    /// Begins a command of `words` words, including its name. The caller adds the words.
     pub fn begin(&mut self, words: usize) -> &mut Self {
         self.count += 1;
         self.head(b'*', words)
@@ -29,7 +29,7 @@ impl Commands {
         self.word(itoa::Buffer::new().format(number))
     }
 
-    /// The id of a stream's entry.
+    /// Adds the id of a stream entry as one word.
     pub fn stream_id(&mut self, ms: i64, seq: i64) -> &mut Self {
         let (mut first, mut second) = (itoa::Buffer::new(), itoa::Buffer::new());
         let (first, second) = (first.format(ms), second.format(seq));
@@ -40,7 +40,7 @@ impl Commands {
         self
     }
 
-    /// A whole command.
+    /// Adds a complete command.
     pub fn command(&mut self, words: &[&str]) -> &mut Self {
         self.begin(words.len());
         words.iter().fold(self, |commands, word| commands.word(word))
@@ -53,7 +53,7 @@ impl Commands {
         self
     }
 
-    /// How many commands, and so how many replies.
+    /// The number of commands, which is also the number of replies.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -62,7 +62,7 @@ impl Commands {
         self.bytes.len()
     }
 
-    /// Adds other commands behind these, without a copy of theirs where there is room.
+    /// Adds `other` after these commands. The bytes of `other` are not copied if its buffer has room.
     pub fn append(&mut self, other: Self) {
         let mut bytes = other.bytes;
         bytes.splice(0..0, std::mem::take(&mut self.bytes));

@@ -1,8 +1,8 @@
-//! The events of a batch, as entries of a stream.
+//! Reads the events of batches as entries of a stream.
 
 use core::ops::ControlFlow;
 
-use super::part::Entry;
+use super::entry::Entry;
 use super::server::MAX_BYTES;
 use crate::batch_reader::{self, Position, Sink, together};
 use crate::error::Result;
@@ -12,11 +12,12 @@ use crate::pg::time::to_unix_time;
 use crate::storage::events::{inet, jsonb_text};
 use crate::storage::id;
 
-/// Bytes of entries that are read at once; one event may be larger.
+/// Limits how many bytes of JSON are read at once. A single event may be larger.
 const MAX_GATHERED: usize = 4 * MAX_BYTES;
 
-/// The entries for the events of a batch from `offset` on, in their order, up to `end`; moves `end` down where they would
-/// be too large together. Those that are gone are left out, and those whose JSON has more than `most` bytes.
+/// Reads the events of a batch with offsets from `offset` up to, not including, `end`, as entries in their order.
+/// Lowers `end` if the entries would be too large together. Events that no longer exist are left out, and so are events
+/// with more than `most` bytes of JSON.
 pub fn read(org: &str, position: &Position, offset: i32, end: &mut i32, most: usize) -> Result<Entries> {
     loop {
         let entries = Entries::default();
@@ -31,16 +32,16 @@ pub fn read(org: &str, position: &Position, offset: i32, end: &mut i32, most: us
     }
 }
 
-/// The entries of some events.
+/// Entries of events of one batch.
 #[derive(Default)]
 pub struct Entries {
     pub entries: Vec<Entry>,
-    /// Ids of events that are too large to be one, and how large.
+    /// The ids of events that are too large for an entry, and the lengths of their JSON in bytes.
     pub oversized: Vec<(i64, usize)>,
 }
 
-/// The entries of whole batches, read together where they are small. `None` for a batch that has to be read by itself, as one
-/// with an event whose JSON has more than `most` bytes.
+/// Reads the entries of whole small batches together. The result is `None` for a batch that has to be read separately,
+/// for example because an event has more than `most` bytes of JSON.
 pub fn read_together(positions: &[Position], most: usize) -> Result<Vec<Option<Vec<Entry>>>> {
     let mut entries: Vec<Vec<Entry>> =
         positions.iter().map(|position| Vec::with_capacity(position.events as usize)).collect();
@@ -63,13 +64,13 @@ pub fn read_together(positions: &[Position], most: usize) -> Result<Vec<Option<V
     Ok(entries.into_iter().zip(complete).map(sorted).collect())
 }
 
-/// Entries as they are read.
+/// Collects entries while they are read.
 struct Gathered<'a> {
     position: &'a Position,
     entries: Entries,
-    /// Bytes of an entry's JSON.
+    /// The largest permitted length of an entry's JSON in bytes.
     most: usize,
-    /// A single event is never too large.
+    /// Only one event is read. `MAX_GATHERED` does not apply to it.
     single: bool,
     bytes: usize,
 }
@@ -98,11 +99,11 @@ impl Sink for Gathered<'_> {
     }
 }
 
-/// The most bytes that a byte of text takes as JSON.
+/// The largest number of bytes that one byte of text needs in JSON.
 const LONGEST_ESCAPE: usize = 6;
 
-/// The entry for an event, or the event's id and how many bytes its JSON has at least, if those are more than `most`. Then
-/// it is not written at all: it may be larger than there is memory.
+/// Makes the entry of an event. If its JSON has more than `most` bytes, returns the event id and a lower bound of that
+/// length instead. Such JSON is not built if its length is known before, because it may not fit into memory.
 fn entry(row: &SlotRow<'_>, position: &Position, most: usize) -> core::result::Result<Entry, (i64, usize)> {
     let event_id = row.int8(0).unwrap_or_default();
     let created_at = to_unix_time(row.int8(1).unwrap_or_default());

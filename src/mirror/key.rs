@@ -1,9 +1,8 @@
-//! The keys in Redis.
+//! Keys in Redis.
 
-/// How an org's key is made: `tailstream.stream_key` with `{database}` filled in.
+/// The template of the keys of streams: `tailstream.stream_key` with `{database}` replaced.
 ///
-/// For Redis Cluster the hash tag goes around the place of the org id: `tailstream:stream:{{org}}` makes
-/// `tailstream:stream:{acme}`.
+/// For Redis Cluster, the hash tag encloses the org id: `tailstream:stream:{{org}}` makes `tailstream:stream:{acme}`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Template {
     setting: String,
@@ -11,14 +10,14 @@ pub struct Template {
 }
 
 impl Template {
-    /// `None` if two orgs would have the same key.
+    /// `None` if the setting has no `{org}`: all orgs would have the same key.
     pub fn new(setting: &str, database: &str) -> Option<Self> {
         setting
             .contains("{org}")
             .then(|| Self { setting: setting.to_owned(), text: setting.replace("{database}", database) })
     }
 
-    /// Whether it was made from this setting.
+    /// Whether the template was made from this value of the setting.
     pub fn is_of(&self, setting: &str) -> bool {
         self.setting == setting
     }
@@ -32,14 +31,15 @@ impl Template {
     }
 }
 
-/// The keys that the mirror of a database has for itself.
+/// Keys for the mirror's own state of one database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnKeys {
-    /// How far it has come.
-    pub marker: String,
-    /// A hash of all streams it has made: key of the stream → org id. It is written in the same transactions as the
-    /// streams, so whatever age of data Redis comes back with, it lists the streams of that age, those of orgs that were
-    /// erased since among them. The field without a name holds the epoch.
+    /// The key of the checkpoint.
+    pub checkpoint: String,
+    /// The key of the registry, a hash of all streams that the mirror has made: key of the stream → org id. It is
+    /// written in the same transactions as the streams. If Redis comes back with older data, the registry therefore
+    /// lists the streams in that data, including those of orgs that were erased since. The field with an empty name
+    /// holds the epoch.
     pub registry: String,
 }
 
@@ -48,10 +48,10 @@ impl OwnKeys {
         Self::beside(format!("tailstream:mirror:{system_identifier}:{database}"))
     }
 
-    /// Those that go with a marker's key.
-    pub fn beside(marker: String) -> Self {
-        let registry = format!("{marker}:streams");
-        Self { marker, registry }
+    /// The keys of a mirror whose checkpoint has this key.
+    pub fn beside(checkpoint: String) -> Self {
+        let registry = format!("{checkpoint}:streams");
+        Self { checkpoint, registry }
     }
 }
 

@@ -1,21 +1,38 @@
-//! The mirror: what the sequencer has placed goes to Redis Streams, exactly once.
+//! The mirror: a background worker that writes the events of all batches with a position to Redis Streams, each event
+//! exactly once.
+//!
+//! Its modules import each other in one direction, in this order (`make lint` checks it, see dev/devkit/src/layers.rs):
+//!
+//! - [`commands`], [`replies`]: commands in the protocol of Redis, and what its replies contain
+//! - [`position`], [`checkpoint`], [`key`]: positions in commit order, the checkpoint in Redis, and the keys in Redis
+//! - [`entry`], [`server`], [`connection`]: entries of a stream, the limits of the Redis server, and the thread that talks
+//!   to it
+//! - [`stream_contents`], [`orgs`]: which positions an org's stream should contain, and how each org is mirrored
+//! - [`events`], [`read_ahead`]: the events of batches, read as entries
+//! - [`redis_transaction`], [`reader`]: one MULTI/EXEC, and how it is filled with the next batches
+//! - [`state`], [`resync`]: the mirror's tables, and the streams that are to be written again
+//! - [`status`], [`verify`]: `ts_mirror_status()` and `ts_mirror_verify()`
+//! - [`replicator`]: the loop that connects, reads and sends
 
-mod ahead;
+mod checkpoint;
 mod commands;
+mod connection;
+mod entry;
 mod events;
-mod feed;
 mod key;
-mod link;
-mod marker;
 mod orgs;
-mod part;
-mod rebuild;
+mod position;
+mod read_ahead;
+mod reader;
+mod redis_transaction;
 mod replicator;
+mod replies;
+mod resync;
 mod server;
 mod state;
 mod status;
+mod stream_contents;
 mod verify;
-mod window;
 
 use std::time::Duration;
 
@@ -29,7 +46,7 @@ use replicator::Replicator;
 
 pub use status::{is_on, stream_key_of};
 
-/// How often it looks without being woken.
+/// The mirror looks for work at this interval if nothing wakes it.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The mirror's main function.
@@ -38,7 +55,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub extern "C-unwind" fn tailstream_mirror_main(argument: pg_sys::Datum) {
     let slot = process::begin(argument);
     process::report_activity(c"mirroring to Redis");
-    // The plans for chunks are made once, when a chunk may still be small.
+    // A chunk may be small when its plan is made, and the plan is kept. An index scan remains right when the chunk
+    // grows.
     process::set(c"enable_seqscan", c"off");
     let mut reporter = Reporter::new(slot, Role::Mirror);
     let mut replicator = match Replicator::new(slot) {
@@ -50,16 +68,16 @@ pub extern "C-unwind" fn tailstream_mirror_main(argument: pg_sys::Datum) {
     };
     loop {
         let pause = match replicator.step() {
-            Ok(turn) => {
-                if turn.recovered {
+            Ok(step) => {
+                if step.recovered {
                     reporter.recovered();
                 }
-                if turn.settled {
-                    reporter.succeeded(turn.state);
+                if step.succeeded {
+                    reporter.succeeded(step.state);
                 } else if slot.worker(Role::Mirror).state() != State::Failing {
-                    slot.worker(Role::Mirror).set_state(turn.state);
+                    slot.worker(Role::Mirror).set_state(step.state);
                 }
-                turn.pause.unwrap_or(INTERVAL)
+                step.pause.unwrap_or(INTERVAL)
             }
             Err(Error::StorageMissing) => {
                 replicator.forget();

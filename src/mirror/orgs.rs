@@ -1,23 +1,24 @@
-//! What the mirror has to know of an org: whether it is mirrored, since when, and how much of its stream is kept.
+//! How each org is mirrored: whether it is, from which time on, and the limits of its stream.
 
 use std::collections::{HashMap, HashSet};
 
 use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
 
-use super::window;
+use super::stream_contents;
 use crate::error::{Result, spi};
 use crate::pg::statement::{Statement, arg};
 use crate::sequencer::Snapshot;
 use crate::tier::cache;
 
-/// Beyond it the memory is cleared.
+/// The cache is cleared when it has more orgs than this.
 const MAX_ORGS: usize = 100_000;
 
 thread_local! {
     static FIND: Statement = const { Statement::new(
         "reading an org's mirror",
-        // Infinities stand for all and for nothing: one org's row must not be an error for everybody.
+        // Infinite times are mapped to the ends of the range, so that they do not cause an error, which would stop the
+        // mirror for all orgs.
         "SELECT o.mirrored, o.mirror_snapshot::text,
                 CASE o.mirror_from WHEN '-infinity' THEN NULL WHEN 'infinity' THEN 9223372036854775807
                      ELSE (extract(epoch FROM o.mirror_from) * 1000)::bigint END,
@@ -26,21 +27,21 @@ thread_local! {
         &[TEXTOID]) };
 }
 
-/// One org.
+/// How one org is mirrored.
 #[derive(Debug, Clone)]
 pub struct Mirrored {
     on: bool,
-    /// What was committed in it is left out.
+    /// Batches that are visible in this snapshot are skipped.
     snapshot: Option<Snapshot>,
-    /// What was placed before is left out: milliseconds since the Unix epoch.
+    /// Batches with a position from before this time are skipped. In milliseconds since the Unix epoch.
     from_ms: i64,
     pub stream_entries: i64,
-    /// Milliseconds.
+    /// In milliseconds.
     pub stream_age: i64,
 }
 
 impl Mirrored {
-    /// Whether a batch belongs in the stream, whatever its age.
+    /// Whether a batch belongs in the stream, regardless of its age.
     pub fn includes(&self, xid: u64, placed_ms: i64) -> bool {
         self.on
             && placed_ms >= self.from_ms
@@ -52,21 +53,22 @@ impl Mirrored {
     }
 }
 
-/// Remembers orgs until something about any of them changes.
+/// A cache of orgs. It is cleared when the tiers or any org change.
 #[derive(Default)]
 pub struct Orgs {
     generation: u64,
     known: HashMap<String, Option<Mirrored>>,
-    /// Orgs in whose streams there is no hole: nothing from before the mirror was switched off and on again.
-    whole: HashSet<String>,
-    /// Orgs whose streams are in the registry, or will be with what was made ready.
+    /// Orgs whose streams were checked for entries from before the mirror was last switched off. Such entries would
+    /// precede a hole.
+    checked: HashSet<String>,
+    /// Orgs whose streams are in the registry, or are added to it by the transaction that was read last.
     registered: HashSet<String>,
 }
 
 impl Orgs {
-    /// Forgets all if anything has changed; returns whether it has. In a transaction.
+    /// Clears the cache if tiers or orgs have changed, and returns whether they have. Requires a database transaction.
     pub fn refresh(&mut self) -> Result<bool> {
-        // Asking for a tier has the cache watch the tables.
+        // A lookup of a tier makes the tier cache watch the tables.
         cache::default_tier()?;
         let generation = cache::generation();
         let changed = generation != self.generation;
@@ -79,37 +81,42 @@ impl Orgs {
 
     pub fn forget(&mut self) {
         self.known.clear();
-        self.whole.clear();
+        self.checked.clear();
         self.registered.clear();
     }
 
-    /// Whether the registry has yet to be told of the org's stream; from now on it is.
+    /// Whether the caller must add the org's stream to the registry. From now on it counts as added.
     pub fn register(&mut self, org: &str) -> bool {
         !self.registered.contains(org) && self.registered.insert(org.to_owned())
     }
 
-    /// The registry loses the org's stream.
+    /// Notes that the org's stream is being removed from the registry.
     pub fn unregister(&mut self, org: &str) {
         self.registered.remove(org);
     }
 
-    /// Where the org's stream has to begin now: there may be entries before what was left out while the mirror was
-    /// off. Milliseconds and number; `None` if that was seen to before, or there is nothing to see to.
-    pub fn begins(&mut self, org: &str, mirrored: &Mirrored, after_seq: i64) -> Result<Option<(i64, i64)>> {
-        if mirrored.snapshot.is_none() && after_seq == 0 || !self.whole.insert(org.to_owned()) {
+    /// Returns the stream id before which the org's stream has to be trimmed: entries before it precede the events that
+    /// were skipped while the mirror was off. `None` if the stream was trimmed before, or nothing was skipped.
+    pub fn trim_before(
+        &mut self,
+        org: &str,
+        mirrored: &Mirrored,
+        after_seq: i64,
+    ) -> Result<Option<(i64, i64)>> {
+        if mirrored.snapshot.is_none() && after_seq == 0 || !self.checked.insert(org.to_owned()) {
             return Ok(None);
         }
-        let first = window::positions(org, 0, i64::MAX, 1)?.pop();
+        let first = stream_contents::positions(org, 0, i64::MAX, 1)?.pop();
         Ok(first.map(|position| (position.ms, position.stream_seq)))
     }
 
-    /// `None` if there is no such org. In a transaction.
+    /// How an org is mirrored; `None` if it is not registered. Requires a database transaction.
     pub fn get(&mut self, org: &str) -> Result<Option<Mirrored>> {
         if let Some(known) = self.known.get(org) {
             return Ok(known.clone());
         }
         let found = find(org)?;
-        // An org that registers itself tells nobody.
+        // Registration of an org does not invalidate the cache, so its absence is not cached.
         if found.is_some() {
             self.known.insert(org.to_owned(), found.clone());
         }

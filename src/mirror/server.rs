@@ -1,29 +1,30 @@
-//! What the Redis server is, and how much it takes at once.
+//! The version of the Redis server, and the sizes that it accepts.
 
 use redis::Value;
 
 use super::commands::Commands;
-use super::part::text;
+use super::replies::text;
 use crate::error::Error;
 
-/// XTRIM by id is younger than that.
+/// The first version with XTRIM … MINID.
 const OLDEST: (u32, u32) = (6, 2);
-/// Redis's own defaults, for a server that does not tell.
+/// Redis's defaults, for a server that does not report its configuration.
 const BULK: u64 = 512 << 20;
 const QUERY_BUFFER: u64 = 1 << 30;
-/// Events in one transaction: Redis serves nobody else while it runs.
+/// The number of events in one transaction. Redis serves no other client while it runs a transaction.
 pub const MAX_EVENTS: usize = 1_000;
-/// Bytes after which a transaction is full; one event may be larger.
+/// A transaction is full when it has this many bytes. One event may be larger.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// What may be sent.
+/// The limits of what is sent to Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of an entry's JSON. Redis closes the connection on a longer one, without a word.
+    /// The largest length of an entry's JSON in bytes. Redis closes the connection without an error if it receives
+    /// more.
     pub entry: usize,
-    /// Bytes after which a transaction is full.
+    /// A transaction is full when it has this many bytes.
     pub bytes: usize,
-    /// Events in one transaction.
+    /// The largest number of events in one transaction.
     pub events: usize,
 }
 
@@ -34,12 +35,12 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// `bulk` is the longest string that the server takes, `query_buffer` the most that it keeps of a client's commands:
-    /// proto-max-bulk-len and client-query-buffer-limit, in bytes.
+    /// `bulk` is the length of the longest string that the server accepts (proto-max-bulk-len), and `query_buffer` the
+    /// limit of what it buffers of the commands of one client (client-query-buffer-limit). Both are in bytes.
     fn new(bulk: u64, query_buffer: u64) -> Self {
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
-            // What was queued by MULTI counts as well.
+            // Commands that MULTI has queued count too.
             entry: size(bulk.min(query_buffer / 2)),
             bytes: MAX_BYTES.min(size(query_buffer / 4)),
             events: MAX_EVENTS,
@@ -47,8 +48,8 @@ impl Limits {
     }
 }
 
-/// Asks for all that `read` wants to know.
-pub fn questions() -> Commands {
+/// The commands whose replies `read_limits` reads.
+pub fn limit_queries() -> Commands {
     let mut commands = Commands::default();
     commands.command(&["INFO", "server"]).command(&["CONFIG", "GET", "proto-max-bulk-len"]).command(&[
         "CONFIG",
@@ -58,8 +59,9 @@ pub fn questions() -> Commands {
     commands
 }
 
-/// What the replies to the questions say. Whatever the server does not tell is as Redis has it by default.
-pub fn read(replies: &[Value]) -> Result<Limits, Error> {
+/// Reads the replies to `limit_queries`. Where the server does not report a value, Redis's default is assumed. Fails if
+/// the server is too old.
+pub fn read_limits(replies: &[Value]) -> Result<Limits, Error> {
     let info = replies.first().and_then(text).unwrap_or_default();
     if let Some(version) = info.lines().find_map(|line| line.strip_prefix("redis_version:"))
         && is_too_old(version)
@@ -79,7 +81,7 @@ fn is_too_old(version: &str) -> bool {
     }
 }
 
-/// The value in the reply to CONFIG GET of one name.
+/// The value in the reply to CONFIG GET with one name.
 fn config_value(reply: &Value) -> Option<String> {
     match reply {
         Value::Array(pair) => pair.get(1).and_then(text),
@@ -102,36 +104,37 @@ mod tests {
 
     #[test]
     fn a_server_without_minid_is_refused_by_its_version() {
-        let said = |version: &str| read(&[bulk(&format!("# Server\r\nredis_version:{version}\r\nx:1\r\n"))]);
+        let limits_of =
+            |version: &str| read_limits(&[bulk(&format!("# Server\r\nredis_version:{version}\r\nx:1\r\n"))]);
         for version in ["6.2.0", "7.2.4", "8.0.2", "10.0.0", "unstable", "255.255.255"] {
-            assert_eq!(said(version).unwrap(), Limits::default(), "{version}");
+            assert_eq!(limits_of(version).unwrap(), Limits::default(), "{version}");
         }
         for version in ["5.0.14", "6.0.16", "2.8"] {
-            let message = said(version).unwrap_err().to_string();
+            let message = limits_of(version).unwrap_err().to_string();
             assert!(message.contains("needs Redis 6.2 or later") && message.contains(version), "{message}");
         }
     }
 
     #[test]
     fn limits_are_what_the_server_says() {
-        let asked = |bulk_limit, query| {
-            read(&[
+        let limits_of = |bulk_limit, query| {
+            read_limits(&[
                 bulk(""),
                 config("proto-max-bulk-len", bulk_limit),
                 config("client-query-buffer-limit", query),
             ])
             .unwrap()
         };
-        assert_eq!(asked("536870912", "1073741824"), Limits::default());
-        assert_eq!(asked("1048576", "1073741824").entry, 1 << 20);
-        let small = asked("536870912", "1048576");
+        assert_eq!(limits_of("536870912", "1073741824"), Limits::default());
+        assert_eq!(limits_of("1048576", "1073741824").entry, 1 << 20);
+        let small = limits_of("536870912", "1048576");
         assert_eq!((small.entry, small.bytes), (512 << 10, 256 << 10));
-        assert_eq!(asked("nonsense", "0"), Limits::default());
+        assert_eq!(limits_of("nonsense", "0"), Limits::default());
     }
 
     #[test]
     fn a_server_that_does_not_tell_has_the_defaults() {
-        assert_eq!(read(&[Value::Nil, Value::Nil, Value::Nil]).unwrap(), Limits::default());
-        assert_eq!(read(&[]).unwrap(), Limits::default());
+        assert_eq!(read_limits(&[Value::Nil, Value::Nil, Value::Nil]).unwrap(), Limits::default());
+        assert_eq!(read_limits(&[]).unwrap(), Limits::default());
     }
 }

@@ -1,5 +1,5 @@
-//! What the mirror keeps in tables: the epoch, the resyncs in it, where it was switched off, and which streams are to be
-//! made again.
+//! The mirror's tables: the epoch, the numbers of resyncs, the position up to which events were skipped, and the
+//! requests for resyncs.
 
 use std::collections::{HashMap, HashSet};
 use std::thread::LocalKey;
@@ -9,15 +9,15 @@ use pgrx::pg_sys::BuiltinOid::{INT4OID, INT8ARRAYOID, INT8OID, TEXTARRAYOID, TEX
 use pgrx::prelude::*;
 use pgrx::{PgBuiltInOids, pg_sys};
 
-use super::marker::{Cursor, Marker};
-use super::window;
+use super::checkpoint::Checkpoint;
+use super::position::EventPosition;
 use crate::batch_reader::order;
 use crate::error::{Error, Result, spi};
 use crate::pg::snapshot;
 use crate::pg::statement::{Statement, arg};
 use crate::pg::streaming::{PlanCache, PlanCacheMode, StreamingPlan, Visibility};
 
-/// Positions looked at for what was sent last.
+/// The number of positions before the checkpoint that are checked for their last entries.
 const TAIL: i64 = 1_099;
 const TAIL_TYPES: [PgBuiltInOids; 4] = [INT8OID, INT8OID, INT4OID, TIMESTAMPTZOID];
 const TAIL_SQL: &str = "SELECT p.org_id, p.xid::text::bigint, (extract(epoch FROM p.placed_at) * 1000)::bigint,
@@ -45,7 +45,8 @@ thread_local! {
     static RESUME: Statement = const { Statement::new(
         "switching the mirror on",
         "UPDATE tailstream.mirror SET paused = false, after_seq = $1 WHERE paused", &[INT8OID]) };
-    /// What was said of an org before is past: from now on `mirror_from` means that it was said later.
+    /// Deletes the backfill times of all orgs. From now on, `mirror_from` is set only for backfills that were requested
+    /// later.
     static FORGET_BACKFILLS: Statement = const { Statement::new(
         "switching the mirror on",
         "UPDATE tailstream.orgs SET mirror_from = NULL
@@ -54,30 +55,30 @@ thread_local! {
         "beginning a new epoch",
         "INSERT INTO tailstream.mirror (epoch, stream_key) VALUES (gen_random_uuid()::text, $1)
          ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, stream_key = excluded.stream_key", &[TEXTOID]) };
-    static REBUILDS: Statement = const { Statement::new(
-        "reading streams to make again",
+    static RESYNC_REQUESTS: Statement = const { Statement::new(
+        "reading the requests for resyncs",
         "SELECT r.org_id, array_agg(r.request ORDER BY r.request),
                 CASE WHEN bool_or(r.reason = 'erased') THEN 'erased' ELSE (array_agg(r.reason ORDER BY r.request DESC))[1] END
          FROM tailstream.mirror_rebuilds r GROUP BY r.org_id", &[]) };
-    static REQUEST: Statement = const { Statement::new(
-        "asking for a stream to be made again", "SELECT tailstream.request_rebuild($1, $2)", &[TEXTOID, TEXTOID]) };
-    static REBUILT: Statement = const { Statement::new(
-        "noting that a stream was made again",
-        // Somebody who asks again and has not committed yet must not hold up all other orgs.
+    static REQUEST_RESYNC: Statement = const { Statement::new(
+        "requesting a resync", "SELECT tailstream.request_rebuild($1, $2)", &[TEXTOID, TEXTOID]) };
+    static DELETE_REQUESTS: Statement = const { Statement::new(
+        "recording a finished resync",
+        // A request that another transaction has locked and not committed must not block the mirror for all orgs.
         "DELETE FROM tailstream.mirror_rebuilds r
          USING (SELECT l.request FROM tailstream.mirror_rebuilds l WHERE l.org_id = $1 AND l.request = ANY ($2) FOR UPDATE SKIP LOCKED) l
          WHERE r.org_id = $1 AND r.request = l.request RETURNING r.request", &[TEXTOID, INT8ARRAYOID]) };
-    static DONE: Statement = const { Statement::new(
-        "noting that a stream was made again",
+    static RESYNCS_DONE: Statement = const { Statement::new(
+        "recording a finished resync",
         "UPDATE tailstream.mirror SET resyncs_done = greatest(resyncs_done, $1)", &[INT8OID]) };
-    static RESERVE: Statement = const { Statement::new(
+    static RESERVE_NUMBERS: Statement = const { Statement::new(
         "reserving numbers of resyncs",
         "UPDATE tailstream.mirror SET resyncs_reserved = resyncs_reserved + $1 RETURNING resyncs_reserved", &[INT8OID]) };
-    /// Nothing is lost with such a commit but the knowledge that something need not be done again.
-    static NO_HURRY: Statement = const { Statement::new(
+    /// If the server crashes and loses such a commit, the only consequence is that a resync is repeated.
+    static ASYNCHRONOUS_COMMIT: Statement = const { Statement::new(
         "setting a transaction up", "SELECT set_config('synchronous_commit', 'off', true)", &[]) };
     static OWN_KEYS: Statement = const { Statement::new(
-        "noting the mirror's own keys",
+        "recording the mirror's own keys",
         "UPDATE tailstream.mirror SET marker_key = $1,
                 former_marker_keys = CASE WHEN marker_key = '' THEN former_marker_keys ELSE array_append(former_marker_keys, marker_key) END
          WHERE marker_key <> $1", &[TEXTOID]) };
@@ -85,13 +86,13 @@ thread_local! {
         "reading the mirror's former keys", "SELECT unnest(former_marker_keys) FROM tailstream.mirror", &[]) };
     static KNOWN: Statement = const { Statement::new(
         "looking for orgs", "SELECT o.org_id FROM tailstream.orgs o WHERE o.org_id = ANY ($1)", &[TEXTARRAYOID]) };
-    static WITHOUT_REBUILD: Statement = const { Statement::new(
+    static ORGS_WITHOUT_RESYNC: Statement = const { Statement::new(
         "listing orgs",
         "SELECT o.org_id FROM tailstream.orgs o
          WHERE o.mirrored AND o.org_id > $1
            AND NOT EXISTS (SELECT FROM tailstream.mirror_rebuilds r WHERE r.org_id = o.org_id)
          ORDER BY o.org_id LIMIT 500", &[TEXTOID]) };
-    static SWEEP: Statement = const { Statement::new(
+    static STREAM_LIMITS: Statement = const { Statement::new(
         "listing streams to trim",
         "SELECT o.org_id, t.stream_entries, (extract(epoch FROM clock_timestamp() - t.stream_age) * 1000)::bigint
          FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier
@@ -101,27 +102,27 @@ thread_local! {
 /// The row of `tailstream.mirror`, and the last position.
 #[derive(Debug, Clone, Default)]
 pub struct Durable {
-    /// `None` before the first connection.
+    /// `None` before the first connection to Redis.
     pub epoch: Option<String>,
     pub stream_key: String,
     pub after_seq: i64,
     pub last_seq: i64,
-    /// Redis has at least the resyncs up to this number.
+    /// Redis has all resyncs up to this number.
     pub resyncs_done: i64,
-    /// No number beyond was ever given to Redis.
+    /// Redis was never given a larger number.
     pub resyncs_reserved: i64,
 }
 
-/// A stream to be made again: all that was asked for it and is not done.
+/// The open requests to resync one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct ResyncRequest {
     pub org: String,
     pub numbers: Vec<i64>,
-    /// The last one's, but `erased` before any other.
+    /// The reason of the last request; `erased` has precedence.
     pub reason: String,
 }
 
-/// The last entry of an org's stream, as it should be.
+/// The entry that an org's stream should end with.
 #[derive(Debug, Clone)]
 pub struct LastEntry {
     pub org: String,
@@ -130,11 +131,11 @@ pub struct LastEntry {
     pub seq: i64,
 }
 
-/// A stream and how much of it is kept.
+/// A stream, and the limits of its tier.
 pub struct Limits {
     pub org: String,
     pub entries: i64,
-    /// Older ids go: milliseconds since the Unix epoch.
+    /// Entries with smaller ids are removed. In milliseconds since the Unix epoch.
     pub oldest_ms: i64,
 }
 
@@ -153,17 +154,17 @@ pub fn load() -> Result<Durable> {
     })
 }
 
-/// The last position; 0 if there is none.
+/// The sequence number of the last position; 0 if there is none.
 fn last_seq() -> Result<i64> {
     Ok(snapshot::current(order::head)?.map_or(0, |head| head.seq))
 }
 
-/// Notes that the mirror is switched off for all orgs.
+/// Records that the mirror is switched off for all orgs.
 pub fn pause() -> Result<()> {
     Spi::connect_mut(|client| PAUSE.with(|pause| pause.run(client, &[]).map(drop)))
 }
 
-/// Notes that it is on again, from the present position on.
+/// Records that the mirror is switched on. It continues after the present last position.
 pub fn resume() -> Result<()> {
     Spi::connect_mut(|client| {
         FORGET_BACKFILLS.with(|forget| forget.run(client, &[]).map(drop))?;
@@ -171,36 +172,36 @@ pub fn resume() -> Result<()> {
     })
 }
 
-/// Begins a new epoch: all streams of the present are made again.
-pub fn begin_epoch(stream_key: &str, marker_key: &str) -> Result<Marker> {
-    // First: what is placed from here on comes by the flow, whether its org is listed or not.
+/// Begins a new epoch: requests a resync of every stream that should contain anything. Returns the new checkpoint.
+pub fn begin_epoch(stream_key: &str, checkpoint_key: &str) -> Result<Checkpoint> {
+    // This is read first. Later positions are sent with the backlog, whether their org is listed for a resync or not.
     let last_seq = load()?.last_seq;
     Spi::connect_mut(|client| {
         ADOPT.with(|adopt| adopt.run(client, &[arg(stream_key.to_owned())]).map(drop))?;
-        OWN_KEYS.with(|own_keys| own_keys.run(client, &[arg(marker_key.to_owned())]).map(drop))
+        OWN_KEYS.with(|own_keys| own_keys.run(client, &[arg(checkpoint_key.to_owned())]).map(drop))
     })?;
     list_lost()?;
     let durable = load()?;
     let epoch = durable.epoch.ok_or(Error::Internal("an epoch that was just begun is not there"))?;
-    let (timeline, resyncs) = (timeline(), durable.resyncs_done);
-    Ok(Marker { epoch, timeline, resyncs, cursor: Cursor::before(last_seq + 1) })
+    let (timeline, resync_number) = (timeline(), durable.resyncs_done);
+    Ok(Checkpoint { epoch, timeline, resync_number, position: EventPosition::before(last_seq + 1) })
 }
 
-/// Reserves so many numbers of resyncs; returns the last of them.
+/// Reserves `count` numbers of resyncs and returns the last one.
 pub fn reserve_resyncs(count: i64) -> Result<i64> {
     Spi::connect_mut(|client| {
-        let row = RESERVE.with(|reserve| reserve.run(client, &[arg(count)]))?.first();
+        let row = RESERVE_NUMBERS.with(|reserve| reserve.run(client, &[arg(count)]))?.first();
         let last = row.get::<i64>(1).map_err(spi("reserving numbers of resyncs"))?;
         last.ok_or(Error::Internal("no row in tailstream.mirror"))
     })
 }
 
-/// The keys of markers that this database's mirror had on other servers, or before it was restored.
-pub fn former_marker_keys() -> Result<Vec<String>> {
+/// The keys of checkpoints that this database's mirror used on other servers, or before the database was restored.
+pub fn former_checkpoint_keys() -> Result<Vec<String>> {
     texts(&FORMER_KEYS, &[])
 }
 
-/// Those of these orgs that there are.
+/// Returns those of these orgs that are registered.
 pub fn known_orgs(orgs: Vec<String>) -> Result<HashSet<String>> {
     texts(&KNOWN, &[arg(orgs)]).map(|found| found.into_iter().collect())
 }
@@ -212,9 +213,10 @@ fn texts(statement: &'static LocalKey<Statement>, arguments: &[DatumWithOid<'_>]
     })
 }
 
-/// Lists the streams that should hold something. Planned with the times in it, so it opens the chunks that they lead to.
+/// Requests a resync of every stream that should contain anything. The query contains the times as constants, so that
+/// the planner excludes other chunks.
 fn list_lost() -> Result<()> {
-    let listing = || spi("listing streams to make again");
+    let listing = || spi("listing streams to resync");
     let oldest = Spi::get_one::<String>(
         "SELECT to_char((clock_timestamp() - (SELECT max(stream_age) FROM tailstream.tiers)) AT TIME ZONE 'UTC',
                         'YYYY-MM-DD HH24:MI:SS BC') || ' UTC'",
@@ -235,16 +237,16 @@ fn list_lost() -> Result<()> {
 
 /// The server's timeline.
 pub fn timeline() -> u32 {
-    // SAFETY: reads shared memory; the server is no standby where workers run.
+    // SAFETY: reads shared memory. The server is no standby, because workers do not run there.
     unsafe { pg_sys::GetWALInsertionTimeLine() }
 }
 
-pub fn rebuilds() -> Result<Vec<Request>> {
-    let reading = || spi("reading streams to make again");
+pub fn resync_requests() -> Result<Vec<ResyncRequest>> {
+    let reading = || spi("reading the requests for resyncs");
     Spi::connect_mut(|client| {
-        let rows = REBUILDS.with(|statement| statement.run(client, &[]))?;
+        let rows = RESYNC_REQUESTS.with(|statement| statement.run(client, &[]))?;
         rows.map(|row| {
-            Ok(Request {
+            Ok(ResyncRequest {
                 org: row.get(1).map_err(reading())?.unwrap_or_default(),
                 numbers: row.get(2).map_err(reading())?.unwrap_or_default(),
                 reason: row.get(3).map_err(reading())?.unwrap_or_default(),
@@ -254,42 +256,37 @@ pub fn rebuilds() -> Result<Vec<Request>> {
     })
 }
 
-pub fn request_rebuild(org: &str, reason: &str) -> Result<()> {
+pub fn request_resync(org: &str, reason: &str) -> Result<()> {
     let arguments = [arg(org.to_owned()), arg(reason.to_owned())];
-    Spi::connect_mut(|client| REQUEST.with(|request| request.run(client, &arguments).map(drop)))
+    Spi::connect_mut(|client| REQUEST_RESYNC.with(|request| request.run(client, &arguments).map(drop)))
 }
 
-/// The stream follows the others again, unless it was asked for once more: then false. Redis has it, and says so by the
-/// number of the resync.
-pub fn rebuilt(request: &Request, resync: i64) -> Result<bool> {
+/// Records that Redis has the resync, with this number, and deletes its requests. Returns false if another transaction
+/// has locked some of them, or has replaced them.
+pub fn finish_resync(request: &ResyncRequest, resync_number: i64) -> Result<bool> {
     let arguments = [arg(request.org.clone()), arg(request.numbers.clone())];
     Spi::connect_mut(|client| {
-        NO_HURRY.with(|no_hurry| no_hurry.run(client, &[]).map(drop))?;
-        let deleted = REBUILT.with(|rebuilt| rebuilt.run(client, &arguments)).map(|deleted| deleted.len())?;
+        ASYNCHRONOUS_COMMIT.with(|statement| statement.run(client, &[]).map(drop))?;
+        let deleted =
+            DELETE_REQUESTS.with(|delete| delete.run(client, &arguments)).map(|deleted| deleted.len())?;
         let all = deleted == request.numbers.len();
         if all {
-            DONE.with(|done| done.run(client, &[arg(resync)]).map(drop))?;
+            RESYNCS_DONE.with(|done| done.run(client, &[arg(resync_number)]).map(drop))?;
         }
         Ok(all)
     })
 }
 
-/// Where an org's stream begins, seen from a position: with the oldest event that trimming by count leaves. `None` if
-/// it has nothing in it.
-pub fn stream_start(org: &str, before: i64) -> Result<Option<Cursor>> {
-    window::start(org, before)
-}
-
-/// The last entries of the orgs that were sent last before the cursor.
-pub fn tail(cursor: Cursor) -> Result<Vec<LastEntry>> {
-    let first = cursor.seq.saturating_sub(TAIL);
+/// The last entries, before `end`, of the orgs whose events were sent last.
+pub fn tail(end: EventPosition) -> Result<Vec<LastEntry>> {
+    let first = end.seq.saturating_sub(TAIL);
     let mut found: HashMap<String, LastEntry> = HashMap::new();
     let mut failed = false;
-    // What is older is in no stream.
+    // Older entries are in no stream.
     let oldest = OLDEST.with(|oldest| oldest.first_numbers::<1>(&[]))?.map_or(i64::MIN, |[oldest]| oldest);
     snapshot::current(|| {
         let since = order::since_or(first, oldest)?;
-        let values = [first, cursor.seq, i64::from(cursor.offset), since].map(|value| Some(value.into()));
+        let values = [first, end.seq, i64::from(end.offset), since].map(|value| Some(value.into()));
         Spi::connect_mut(|_| {
             let plan = TAIL_PLAN.with(|plans| {
                 plans.get(TAIL_SQL, |sql| StreamingPlan::new(sql, &TAIL_TYPES, PlanCacheMode::Custom))
@@ -309,12 +306,12 @@ pub fn tail(cursor: Cursor) -> Result<Vec<LastEntry>> {
     if failed { Err(Error::Internal("a NULL in a position")) } else { Ok(found.into_values().collect()) }
 }
 
-/// The next mirrored orgs behind this one, in the order of their ids, whose streams are not to be made again.
-pub fn orgs_without_rebuild(after: &str) -> Result<Vec<String>> {
-    texts(&WITHOUT_REBUILD, &[arg(after.to_owned())])
+/// The next mirrored orgs after this one, in the order of their ids, for whose streams no resync is requested.
+pub fn orgs_without_resync(after: &str) -> Result<Vec<String>> {
+    texts(&ORGS_WITHOUT_RESYNC, &[arg(after.to_owned())])
 }
 
-/// How long an org's stream keeps entries, in milliseconds; 0 if there is no such org.
+/// How long an org's stream keeps entries, in milliseconds; 0 if the org is not registered.
 pub fn stream_age(org: &str) -> Result<i64> {
     let age = Spi::get_one_with_args::<i64>(
         "SELECT (SELECT (extract(epoch FROM t.stream_age) * 1000)::bigint
@@ -324,17 +321,17 @@ pub fn stream_age(org: &str) -> Result<i64> {
     age.map_err(spi("reading an org's tier")).map(Option::unwrap_or_default)
 }
 
-/// The org whose batch has this position.
+/// The org of the batch with this sequence number.
 pub fn org_at(seq: i64) -> Result<Option<String>> {
     let found = snapshot::current(|| order::last_before(seq.saturating_add(1)))?;
     Ok(found.filter(|found| found.seq == seq).map(|found| found.org))
 }
 
-/// The limits of the next orgs behind this one, in the order of their ids.
+/// The limits of the streams of the next orgs after this one, in the order of their ids.
 pub fn limits(after: &str) -> Result<Vec<Limits>> {
     let reading = || spi("listing streams to trim");
     Spi::connect_mut(|client| {
-        let rows = SWEEP.with(|sweep| sweep.run(client, &[arg(after.to_owned())]))?;
+        let rows = STREAM_LIMITS.with(|statement| statement.run(client, &[arg(after.to_owned())]))?;
         rows.map(|row| {
             Ok(Limits {
                 org: row.get(1).map_err(reading())?.unwrap_or_default(),

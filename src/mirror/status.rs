@@ -1,4 +1,4 @@
-//! What the mirror is doing, for `ts_mirror_status()`.
+//! The state of the mirror, for `ts_mirror_status()`.
 
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
@@ -57,13 +57,13 @@ pub fn stream_key_of(org: &str) -> Result<String> {
     Ok(template()?.key(org))
 }
 
-/// Whether there is a mirror at all.
+/// Whether the settings switch the mirror on.
 pub fn is_on() -> bool {
     settings::mirror_enabled() && !settings::redis_url().is_empty()
 }
 
-/// The template that the settings give.
+/// The template of keys in the settings.
 pub fn template() -> Result<Template> {
     let template = Template::new(&settings::stream_key(), &metrics::database_name());
-    template.ok_or_else(|| Error::Worker("tailstream.stream_key has no {org} in it".to_owned()))
+    template.ok_or_else(|| Error::Worker("tailstream.stream_key does not contain {org}".to_owned()))
 }

@@ -1,7 +1,7 @@
-//! `ts_mirror_verify()`: a stream against the table, event by event.
+//! `ts_mirror_verify()`: compares a stream with the table, event by event.
 //!
-//! What should be in the stream: the org's newest events in the order of the sequencer, as many as its tier's limits
-//! leave, up to where the mirror has come. What is older may still be there, trimming is lazy, and is not judged.
+//! The stream should contain the org's newest events in commit order, up to the mirror's position, as many as the
+//! limits of its tier permit. It may still contain older entries, because Redis trims lazily. Those are not checked.
 
 use std::collections::BTreeMap;
 
@@ -10,31 +10,32 @@ use pgrx::prelude::*;
 use redis::Value;
 
 use super::commands::Commands;
-use super::feed;
-use super::link::{Link, Target};
-use super::marker::Cursor;
-use super::part::{self, Entry, text};
+use super::connection::{Connection, Target};
+use super::entry::Entry;
+use super::position::EventPosition;
+use super::reader;
+use super::replies::{self, text};
 use super::server::{self, Limits};
-use super::{state, status, window};
+use super::{state, status, stream_contents};
 use crate::error::{Error, Result, report};
 use crate::metrics::shared;
 use crate::pg::time;
 use crate::session::org_scope;
 use crate::worker::process;
 
-/// Entries asked for at a time.
+/// The number of entries that are requested at a time.
 const PAGE: usize = 1_000;
 
-/// Milliseconds between entries that are looked for together.
+/// Stream ids whose times differ by less than this, in milliseconds, are looked up together.
 const NEAR: i64 = 60_000;
 
 type Id = (i64, i64);
 
-/// What was found, and where: how many entries, the first and the last of them.
+/// For each kind of finding: the number of entries, and the first and the last stream id.
 #[derive(Default)]
 struct Findings {
     by_kind: BTreeMap<&'static str, (i64, Id, Id)>,
-    /// What may have been trimmed.
+    /// Entries that are not in the stream. They may have been trimmed.
     missing: Vec<Id>,
 }
 
@@ -47,13 +48,13 @@ impl Findings {
 
 fn explain(kind: &str) -> &'static str {
     match kind {
-        "matching" => "in the stream as in the table",
-        "missing" => "in the table and not in the stream",
-        "extra" => "in the stream and never in the table",
-        "different" => "in the stream with other contents than in the table",
-        "expired" => "in the stream, and purged or erased from the table since",
-        "pending" => "in the table and not sent yet",
-        _ => "the stream is being made again",
+        "matching" => "the same in the stream and in the table",
+        "missing" => "in the table, but not in the stream",
+        "extra" => "in the stream, but never in the table",
+        "different" => "different contents in the stream and in the table",
+        "expired" => "in the stream, but purged or erased from the table since",
+        "pending" => "in the table, but not sent yet",
+        _ => "the stream is being written again",
     }
 }
 
@@ -89,21 +90,21 @@ fn verify(org: Option<&str>) -> Result<Findings> {
     let slot = shared::own().ok_or(Error::NotPreloaded)?;
     let target = Target::from_settings().ok_or(Error::NoRedis)?;
     let key = status::template()?.key(org);
-    let mut redis = Conversation::begin(target)?;
+    let mut redis = Client::begin(target)?;
     let limits = redis.limits()?;
     let mut findings = Findings::default();
     let (seq, offset) = slot.progress.cursor();
-    let sent = Cursor { seq, offset };
-    if state::rebuilds()?.iter().any(|request| request.org == org) {
+    let sent = EventPosition { seq, offset };
+    if state::resync_requests()?.iter().any(|request| request.org == org) {
         findings.by_kind.insert("rebuilding", (1, (0, 0), (0, 0)));
     }
-    // A batch that is being sent counts up to where it came.
+    // Of a batch that is being sent, the events before `offset` are expected in the stream.
     let before = if offset > 0 { seq + 1 } else { seq };
     let (mut last, mut hole) = (None, Id::default());
-    if let Some(mut cursor) = state::stream_start(org, before)? {
+    if let Some(mut next) = stream_contents::start(org, before)? {
         loop {
             pgrx::check_for_interrupts!();
-            let expected = feed::expected(org, &mut cursor, before, sent, (&mut hole, &limits))?;
+            let expected = reader::expected_entries(org, &mut next, before, sent, (&mut hole, &limits))?;
             let Some(until) = expected.last().map(id_of) else { break };
             let from = last.or_else(|| expected.first().map(|entry| before_id(id_of(entry))));
             let found = stream(&mut redis, &key, from.unwrap_or_default(), until)?;
@@ -111,7 +112,7 @@ fn verify(org: Option<&str>) -> Result<Findings> {
             last = Some(until);
         }
     }
-    // Behind that may be what was sent meanwhile, and what nobody should have added.
+    // After these entries come those that were sent meanwhile, and those of other writers.
     let oldest = (time::now() / 1_000 - state::stream_age(org)?, 0);
     let behind = stream(&mut redis, &key, last.unwrap_or(oldest), (i64::MAX, i64::MAX))?;
     for (id, known) in were_placed(org, behind.iter().map(|entry| entry.id).collect())? {
@@ -119,8 +120,8 @@ fn verify(org: Option<&str>) -> Result<Findings> {
             findings.add("extra", id);
         }
     }
-    forgive_trimmed(org, &mut redis, &key, hole, &mut findings)?;
-    let pending = feed::pending(org, sent)?;
+    discard_trimmed(org, &mut redis, &key, hole, &mut findings)?;
+    let pending = stream_contents::count(org, sent)?;
     if pending > 0 {
         findings.by_kind.insert("pending", (pending, (0, 0), (0, 0)));
     }
@@ -131,7 +132,7 @@ fn id_of(entry: &Entry) -> Id {
     (entry.ms, entry.seq)
 }
 
-/// The largest id that is smaller.
+/// The largest id before this one.
 fn before_id((ms, seq): Id) -> Id {
     if seq > 0 { (ms, seq - 1) } else { (ms - 1, i64::MAX) }
 }
@@ -152,13 +153,14 @@ fn compare(org: &str, expected: Vec<Entry>, found: Vec<Found>, findings: &mut Fi
     Ok(())
 }
 
-/// Whether events of the org were ever given these stream ids, which ascend.
+/// For each of these stream ids, whether an event of the org was ever given it. The ids must ascend.
 fn were_placed(org: &str, ids: Vec<Id>) -> Result<Vec<(Id, bool)>> {
     let mut known = Vec::with_capacity(ids.len());
-    // Neighbours together: between entries of long ago and of today lie many positions.
+    // Only ids close to each other share a query: there may be many positions between the time of an old entry and
+    // today.
     for ids in ids.chunk_by(|(before, _), (behind, _)| behind - before < NEAR) {
         let ([(first, _), ..], [.., (last, _)]) = (ids, ids) else { continue };
-        let mut placed = window::placed(org, (*first, *last))?;
+        let mut placed = stream_contents::placed(org, (*first, *last))?;
         placed.sort_unstable_by_key(|(ms, numbers)| (*ms, numbers.start));
         for id in ids {
             let behind = placed.partition_point(|(ms, numbers)| (*ms, numbers.start) <= *id);
@@ -172,19 +174,19 @@ fn were_placed(org: &str, ids: Vec<Id>) -> Result<Vec<(Id, bool)>> {
     Ok(known)
 }
 
-/// An entry that was trimmed while this looked is not missing; nor is one from before an event that was gone before it
-/// could be sent, for a stream has no holes.
-fn forgive_trimmed(
+/// Discards missing entries that were trimmed during this call. Entries before `hole`, the last event that was purged
+/// before it could be sent, are not missing either: the mirror has removed them, because a stream has no holes.
+fn discard_trimmed(
     org: &str,
-    redis: &mut Conversation,
+    redis: &mut Client,
     key: &str,
     hole: Id,
     findings: &mut Findings,
 ) -> Result<()> {
     let oldest = stream_from(redis, key, (0, 0), (i64::MAX, i64::MAX), 1)?.first().map(|entry| entry.id);
     let slot = shared::own().ok_or(Error::NotPreloaded)?;
-    let start = state::stream_start(org, slot.progress.cursor().0)?;
-    let start = start.map(|start| feed::stream_id(org, start)).transpose()?.flatten();
+    let start = stream_contents::start(org, slot.progress.cursor().0)?;
+    let start = start.map(|start| reader::stream_id(org, start)).transpose()?.flatten();
     let trimmed_before = start.unwrap_or_default().max(hole);
     let is_trimmed = |id: Id| id < trimmed_before && oldest.is_none_or(|oldest| id < oldest);
     for id in std::mem::take(&mut findings.missing) {
@@ -195,45 +197,46 @@ fn forgive_trimmed(
     Ok(())
 }
 
-/// Questions to Redis, one after the other. The link's thread waits for the answers and this process for that, so a cancel
-/// or a shutdown is heard, and no signal cuts an answer short.
-struct Conversation {
-    link: Link,
+/// A client of Redis with one request at a time. The connection's thread waits for the response, and this process waits
+/// for the thread. It can therefore be cancelled, and no signal interrupts a response.
+struct Client {
+    connection: Connection,
 }
 
-impl Conversation {
+impl Client {
     fn begin(target: Target) -> Result<Self> {
-        let link = Link::start().map_err(|error| Error::Redis(format!("cannot start a thread: {error}")))?;
-        let mut redis = Self { link };
-        redis.link.connect(target);
+        let connection =
+            Connection::start().map_err(|error| Error::Redis(format!("cannot start a thread: {error}")))?;
+        let mut redis = Self { connection };
+        redis.connection.connect(target);
         redis.wait().map(|_| redis)
     }
 
-    /// What the server takes at once: the mirror leaves larger events out.
+    /// The sizes that the server accepts. The mirror leaves larger events out.
     fn limits(&mut self) -> Result<Limits> {
-        self.link.run(server::questions());
-        server::read(&self.wait()?)
+        self.connection.run(server::limit_queries());
+        server::read_limits(&self.wait()?)
     }
 
-    /// The reply to one command.
-    fn ask(&mut self, command: Commands) -> Result<Value> {
-        self.link.run(command);
+    /// Returns the reply to one command.
+    fn query(&mut self, command: Commands) -> Result<Value> {
+        self.connection.run(command);
         let mut replies = self.wait()?;
-        part::first_error(&replies)?;
+        replies::first_error(&replies)?;
         replies.pop().ok_or(Error::Internal("no reply to a command"))
     }
 
     fn wait(&mut self) -> Result<Vec<Value>> {
         loop {
-            if let Some(answer) = self.link.answer() {
-                return answer.map_err(Error::Redis);
+            if let Some(response) = self.connection.response() {
+                return response.map_err(Error::Redis);
             }
             process::wait_for_answer();
         }
     }
 }
 
-/// An entry as Redis has it.
+/// An entry in Redis.
 struct Found {
     id: Id,
     fields: Vec<String>,
@@ -246,8 +249,8 @@ impl Found {
     }
 }
 
-/// The entries behind one id up to another.
-fn stream(redis: &mut Conversation, key: &str, after: Id, until: Id) -> Result<Vec<Found>> {
+/// The entries after one id up to another, including the latter.
+fn stream(redis: &mut Client, key: &str, after: Id, until: Id) -> Result<Vec<Found>> {
     let mut found: Vec<Found> = Vec::new();
     loop {
         let after = found.last().map_or(after, |entry| entry.id);
@@ -260,13 +263,18 @@ fn stream(redis: &mut Conversation, key: &str, after: Id, until: Id) -> Result<V
     }
 }
 
-fn stream_from(redis: &mut Conversation, key: &str, after: Id, until: Id, most: usize) -> Result<Vec<Found>> {
+fn stream_from(redis: &mut Client, key: &str, after: Id, until: Id, most: usize) -> Result<Vec<Found>> {
     let (after, until) = (format!("({}-{}", after.0, after.1), format!("{}-{}", until.0, until.1));
     let mut commands = Commands::default();
     commands.command(&["XRANGE", key, &after, &until, "COUNT", &most.to_string()]);
-    let reply = redis.ask(commands)?;
-    let Value::Array(entries) = reply else { return Err(Error::Redis("an answer that is no list".into())) };
-    entries.iter().map(|entry| parse(entry).ok_or(Error::Redis("an entry that is none".into()))).collect()
+    let reply = redis.query(commands)?;
+    let Value::Array(entries) = reply else {
+        return Err(Error::Redis("the reply to XRANGE is not an array".into()));
+    };
+    entries
+        .iter()
+        .map(|entry| parse(entry).ok_or(Error::Redis("an entry in the reply to XRANGE is malformed".into())))
+        .collect()
 }
 
 fn parse(entry: &Value) -> Option<Found> {

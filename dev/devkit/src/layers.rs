@@ -1,22 +1,25 @@
-//! Checks that the modules of a crate import each other in one direction only.
+//! Checks that modules import each other in one direction only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// A crate whose modules have an order: each may import those before it, and no others.
+/// Modules with an order: each may import those before it, and no others.
 struct Layers {
     sources: &'static str,
+    /// How a path to one of these modules begins.
+    prefixes: &'static [&'static str],
     order: &'static [&'static str],
 }
 
-/// `lib` and `main` wire the others, and tests may use everything.
-const UNCHECKED: [&str; 3] = ["lib", "main", "pg_tests"];
+/// `lib`, `main` and `mod` connect the others, and tests may use everything.
+const UNCHECKED: [&str; 4] = ["lib", "main", "mod", "pg_tests"];
 
-const ALL: [Layers; 2] = [
+const ALL: [Layers; 3] = [
     Layers {
         sources: "src",
+        prefixes: &["crate::"],
         order: &[
             "error",
             "settings",
@@ -37,7 +40,34 @@ const ALL: [Layers; 2] = [
         ],
     },
     Layers {
+        sources: "src/mirror",
+        // No two modules at different depths have the same name, except `resync`.
+        prefixes: &["super::", "crate::mirror::"],
+        order: &[
+            "commands",
+            "replies",
+            "position",
+            "checkpoint",
+            "key",
+            "entry",
+            "server",
+            "connection",
+            "stream_contents",
+            "orgs",
+            "events",
+            "read_ahead",
+            "redis_transaction",
+            "reader",
+            "state",
+            "resync",
+            "status",
+            "verify",
+            "replicator",
+        ],
+    },
+    Layers {
         sources: "bench/src",
+        prefixes: &["crate::"],
         order: &[
             "machine",
             "statistics",
@@ -75,9 +105,7 @@ pub fn check(root: &Path) -> Result<()> {
             let text =
                 fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             wrong.extend(
-                violations(layers.order, path, &text)
-                    .into_iter()
-                    .map(|what| format!("{}/{what}", layers.sources)),
+                violations(layers, path, &text).into_iter().map(|what| format!("{}/{what}", layers.sources)),
             );
         }
     }
@@ -103,25 +131,27 @@ fn rust_files(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// What a file imports and must not.
-fn violations(order: &[&str], path: &Path, text: &str) -> Vec<String> {
+fn violations(layers: &Layers, path: &Path, text: &str) -> Vec<String> {
     let Some(module) = path.iter().next().and_then(|first| Path::new(first).file_stem()?.to_str()) else {
         return Vec::new();
     };
     if UNCHECKED.contains(&module) {
         return Vec::new();
     }
-    let place = |name: &str| order.iter().position(|known| *known == name);
+    let place = |name: &str| layers.order.iter().position(|known| *known == name);
     let Some(here) = place(module) else {
         return vec![format!("{}: module \"{module}\" has no place in the order", path.display())];
     };
-    let against = imports(text).into_iter().filter(|name| place(name).is_some_and(|there| there > here));
+    let against = imports(layers.prefixes, text)
+        .into_iter()
+        .filter(|name| place(name).is_some_and(|there| there > here));
     against.map(|name| format!("{}: \"{module}\" imports \"{name}\"", path.display())).collect()
 }
 
-/// The top-level modules that `crate::…` paths of a source file name. Comments and strings count, too.
-fn imports(text: &str) -> Vec<&str> {
+/// The names that follow these prefixes in a source file. Comments and strings count, too.
+fn imports<'t>(prefixes: &[&str], text: &'t str) -> Vec<&'t str> {
     let mut names = Vec::new();
-    for (at, prefix) in text.match_indices("crate::") {
+    for (at, prefix) in prefixes.iter().flat_map(|prefix| text.match_indices(prefix)) {
         let rest = &text[at + prefix.len()..];
         match rest.strip_prefix('{') {
             None => names.push(identifier(rest)),
@@ -160,10 +190,12 @@ fn identifier(text: &str) -> &str {
 mod tests {
     use super::*;
 
-    const ORDER: [&str; 3] = ["low", "middle", "high"];
+    const ORDER: &[&str] = &["low", "middle", "high"];
+    const CRATE: Layers = Layers { sources: "", prefixes: &["crate::"], order: ORDER };
+    const FOLDER: Layers = Layers { sources: "", prefixes: &["super::"], order: ORDER };
 
     fn found(path: &str, text: &str) -> usize {
-        violations(&ORDER, Path::new(path), text).len()
+        violations(&CRATE, Path::new(path), text).len()
     }
 
     #[test]
@@ -172,6 +204,14 @@ mod tests {
         assert_eq!(found("middle/deep/file.rs", "use crate::{low, error::{self, high}, middle::B};"), 0);
         assert_eq!(found("middle/deep/file.rs", "use crate::{low, high::{a, b}};"), 1);
         assert_eq!(found("low/mod.rs", "fn f() { crate::middle::f(crate::high::X) }"), 2);
+    }
+
+    #[test]
+    fn modules_of_a_folder_import_each_other_by_super() {
+        let found = |path: &str, text: &str| violations(&FOLDER, Path::new(path), text).len();
+        assert_eq!(found("middle.rs", "use super::low; use crate::high; mod tests { use super::*; }"), 0);
+        assert_eq!(found("middle.rs", "use super::{low, high::A};"), 1);
+        assert_eq!(found("middle/deep.rs", "use super::super::high;"), 1);
     }
 
     #[test]

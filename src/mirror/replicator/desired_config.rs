@@ -1,7 +1,7 @@
-//! What the settings ask of the mirror.
+//! The configuration that the settings ask for.
 
+use super::super::connection::Target;
 use super::super::key::Template;
-use super::super::link::Target;
 use super::super::{state, status};
 use super::Replicator;
 use crate::error::Result;
@@ -9,7 +9,7 @@ use crate::pg::snapshot;
 use crate::worker::transaction::{self, Isolation};
 use crate::{settings, tier};
 
-/// What the settings ask for.
+/// The configuration of a mirror that is switched on.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DesiredConfig {
     pub target: Target,
@@ -17,8 +17,8 @@ pub struct DesiredConfig {
 }
 
 impl Replicator {
-    /// What is wanted now. Also notes in the table when the mirror is switched off and on.
-    pub(super) fn heed_settings(&mut self) -> Result<Option<DesiredConfig>> {
+    /// Reads the settings; `None` if the mirror is off. Records in the table when the mirror is switched off and on.
+    pub(super) fn read_settings(&mut self) -> Result<Option<DesiredConfig>> {
         let enabled = settings::mirror_enabled();
         let target = Target::from_settings();
         let known = self.desired.is_some()

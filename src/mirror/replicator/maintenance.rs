@@ -1,12 +1,12 @@
-//! What is done now and then: trimming, and seeing whether Redis is still what it was.
+//! Periodic work: trimming streams, and checking that Redis still holds the expected checkpoint.
 
 use std::time::{Duration, Instant};
 
 use redis::Value;
 
+use super::super::checkpoint::Checkpoint;
 use super::super::commands::Commands;
-use super::super::marker::Marker;
-use super::super::part::{Outcome, Part};
+use super::super::redis_transaction::{Outcome, RedisTransaction};
 use super::super::state;
 use super::{Awaited, HEARTBEAT, Replicator};
 use crate::error::{Error, Result};
@@ -14,50 +14,57 @@ use crate::pg::snapshot;
 use crate::tier;
 use crate::worker::transaction::{self, Isolation};
 
-/// How often every stream is trimmed, besides what each new entry does.
-const SWEEP: Duration = Duration::from_secs(60);
+/// All streams are trimmed at this interval, in addition to the trimming when entries are added.
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Replicator {
-    /// Trims the next streams; begins anew after the last. Returns whether that gave an order.
-    pub(super) fn order_sweep(&mut self) -> Result<bool> {
+    /// Trims the next streams. Returns whether a request was sent: none is at the end of the list, and the next call
+    /// starts at its beginning.
+    pub(super) fn trim_streams(&mut self) -> Result<bool> {
         let Some(desired) = &self.desired else { return Ok(false) };
-        let after = self.sweep.take().unwrap_or_default();
+        let after = self.trim_after.take().unwrap_or_default();
         let limits = transaction::run(Isolation::ReadCommitted, || {
             tier::lookup::in_use()?;
             snapshot::current(|| state::limits(&after))
         })?;
         let Some(last) = limits.last() else {
-            self.sweep_at = Instant::now() + SWEEP;
+            self.trim_at = Instant::now() + TRIM_INTERVAL;
             return Ok(false);
         };
-        let Some(marker) = self.marker.clone() else { return Ok(false) };
-        self.sweep = Some(last.org.clone());
-        let mut part = Part::default();
-        for stream in limits.iter().filter(|stream| !self.untrimmed.contains(&stream.org)) {
-            part.limit(&stream.org, &desired.template.key(&stream.org), stream.entries, stream.oldest_ms);
+        let Some(checkpoint) = self.checkpoint.clone() else { return Ok(false) };
+        self.trim_after = Some(last.org.clone());
+        let mut transaction = RedisTransaction::default();
+        for stream in limits.iter().filter(|stream| !self.untrimmable.contains(&stream.org)) {
+            transaction.trim_to_limits(
+                &stream.org,
+                &desired.template.key(&stream.org),
+                stream.entries,
+                stream.oldest_ms,
+            );
         }
-        self.link.run(part.pack(&self.keys, &marker.to_string()));
-        self.awaited = Some(Awaited::Sweep(part, marker, after));
+        self.connection.run(transaction.pack(&self.keys, &checkpoint.to_string()));
+        self.awaited = Some(Awaited::Trim(transaction, checkpoint, after));
         Ok(true)
     }
 
-    /// Streams were trimmed. If the keys of some are out of reach none was: it is tried again without those.
-    pub(super) fn swept(
+    /// Handles the replies to a trim. If Redis refused access to some keys, no stream was trimmed, and the trim is
+    /// repeated without these keys.
+    pub(super) fn streams_trimmed(
         &mut self,
-        part: &Part,
+        transaction: &RedisTransaction,
         replies: &[Value],
-        marker: Marker,
+        checkpoint: Checkpoint,
         after: String,
     ) -> Result<()> {
-        match part.outcome(replies, &marker.to_string()) {
-            Outcome::Done(_) => self.written(marker),
+        match transaction.outcome(replies, &checkpoint.to_string()) {
+            Outcome::Done(_) => self.checkpoint_written(checkpoint),
             Outcome::Aborted(failed) => {
                 for (org, message) in failed {
                     pgrx::log!("tailstream mirror: the stream of org \"{org}\" cannot be trimmed: {message}");
-                    self.untrimmed.insert(org);
+                    self.untrimmable.insert(org);
                 }
-                self.sweep = Some(after);
-                self.forget_marker();
+                self.trim_after = Some(after);
+                self.forget_checkpoint();
             }
             Outcome::Overtaken => self.overtaken()?,
             Outcome::Refused(message) => return Err(Error::Redis(message)),
@@ -65,17 +72,18 @@ impl Replicator {
         Ok(())
     }
 
-    /// Asks whether Redis is what it was. Where positions without entries were passed it moves the marker on, and
-    /// after a failure it writes it in any case, to see whether that works.
-    pub(super) fn order_heartbeat(&mut self, now: Instant) {
+    /// Checks that Redis holds the expected checkpoint. If positions without entries were passed, writes a new
+    /// checkpoint instead. After a failure, writes it in any case, to find out whether writes work again.
+    pub(super) fn send_heartbeat(&mut self, now: Instant) {
         self.heartbeat_at = now + HEARTBEAT;
-        let behind = self.marker.as_ref().is_some_and(|marker| marker.cursor != self.reading.cursor);
-        if !self.proven || behind {
-            self.send(Part::ending_at(self.reading.clone()), None, None);
+        let behind =
+            self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.position != self.read_position.next);
+        if !self.write_succeeded || behind {
+            self.send(RedisTransaction::ending_at(self.read_position.clone()), None, None);
             return;
         }
         let mut commands = Commands::default();
-        commands.command(&["GET", &self.keys.marker]);
-        self.ask(Awaited::Heartbeat, commands);
+        commands.command(&["GET", &self.keys.checkpoint]);
+        self.query(Awaited::Heartbeat, commands);
     }
 }

@@ -1,13 +1,13 @@
-//! The mirror's course: connect, see where Redis stands, send, and see again.
+//! The main loop of the mirror: connects, compares the checkpoint, sends, and checks the checkpoint again.
 //!
-//! One order is under way at a time. While Redis works on a part the next one is read and made ready.
+//! One request is in flight at a time. While Redis works on a transaction, the next one is read.
 
 mod desired_config;
 mod epoch_reset;
 mod maintenance;
-mod rebuilding;
 mod resume;
-mod sending;
+mod resync;
+mod send;
 mod suspect;
 
 use std::collections::{HashMap, HashSet};
@@ -21,230 +21,234 @@ use redis::Value;
 use self::desired_config::DesiredConfig;
 use self::epoch_reset::EpochReset;
 use self::suspect::Suspect;
+use super::checkpoint::Checkpoint;
 use super::commands::Commands;
-use super::feed::Reading;
+use super::connection::{Connection, Response};
 use super::key::OwnKeys;
-use super::link::{Answer, Link};
-use super::marker::{Cursor, Marker};
 use super::orgs::Orgs;
-use super::part::{self, Part};
-use super::rebuild::Rebuilds;
+use super::position::{EventPosition, ReadPosition};
+use super::redis_transaction::RedisTransaction;
+use super::replies;
+use super::resync::Resyncs;
 use super::server::{self, Limits};
-use super::state::{LastEntry, Request};
+use super::state::{LastEntry, ResyncRequest};
 use crate::error::{Error, Result};
 use crate::metrics::counter::Counter;
 use crate::metrics::shared::{Slot, State};
 use crate::pg::time;
 
-/// How often Redis is asked whether it is what it was while there is nothing to send.
+/// While there is nothing to send, the checkpoint in Redis is checked at this interval.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// How soon it is suspicious that somebody touches the mirror's own keys again.
+/// If another client changes the mirror's own keys twice within this time, the mirror reports an error and pauses.
 const OVERTAKEN_AGAIN: Duration = Duration::from_secs(5);
 
-/// What a step came to.
+/// The result of one step.
 pub struct StepResult {
     pub state: State,
-    /// Something was achieved since the last failure.
-    pub settled: bool,
-    /// What failed last has worked.
+    /// A request has succeeded since the last failure.
+    pub succeeded: bool,
+    /// The step that failed last has succeeded.
     pub recovered: bool,
-    /// How long to wait unless woken; `None` for as long as usual.
+    /// The pause before the next step, unless the mirror is woken; `None` for the usual interval.
     pub pause: Option<Duration>,
 }
 
-/// What the next answer is the answer to.
+/// The request that the next response belongs to.
 enum Awaited {
     Connection,
-    /// What the server is, and how much it takes.
+    /// The version and the limits of the server.
     Server,
-    /// Whether the marker is what it should be.
-    Marker,
-    /// Whether the last entries sent are there.
+    /// The checkpoint and the epoch in the registry.
+    Checkpoint,
+    /// The last entries of the streams that were written last.
     Tail(Vec<LastEntry>),
-    /// A transaction of a reset.
-    Reset(EpochReset, Part),
-    /// Some of the streams that a registry lists.
+    /// A transaction of an epoch reset.
+    Reset(EpochReset, RedisTransaction),
+    /// A page of a registry.
     Registered(EpochReset),
-    /// What is under the keys of streams that are to go.
-    Kinds(EpochReset),
-    Part(Box<UnderWay>),
-    /// What is under the key of a stream to be made again.
-    Kind(Request),
-    /// Trimming of streams: those behind this org.
-    Sweep(Part, Marker, String),
+    /// The types of the keys that an epoch reset is to remove.
+    KeyTypes(EpochReset),
+    Transaction(Box<InFlight>),
+    /// The type of the key of a stream to be resynced.
+    KeyType(ResyncRequest),
+    /// A transaction that trims the streams of the orgs after this one.
+    Trim(RedisTransaction, Checkpoint, String),
     Heartbeat,
 }
 
 impl Awaited {
-    /// Tells steps apart that may fail by themselves.
+    /// Distinguishes the steps whose failures are independent of each other.
     fn kind(&self) -> (Discriminant<Self>, bool) {
-        let of_rebuild = matches!(self, Self::Part(under_way) if under_way.rebuild.is_some());
-        (discriminant(self), of_rebuild)
+        let is_resync = matches!(self, Self::Transaction(in_flight) if in_flight.resync.is_some());
+        (discriminant(self), is_resync)
     }
 }
 
-/// A part that Redis was given.
-struct UnderWay {
-    part: Part,
-    marker: Marker,
+/// A transaction that was sent to Redis.
+struct InFlight {
+    transaction: RedisTransaction,
+    checkpoint: Checkpoint,
     since: Instant,
     resent: bool,
-    rebuild: Option<Request>,
-    /// It is the last part of its resync, which has this number.
-    resync: Option<i64>,
+    resync: Option<ResyncRequest>,
+    /// The number of the resync, if this is its last transaction.
+    resync_number: Option<i64>,
 }
 
 pub struct Replicator {
     slot: &'static Slot,
-    link: Link,
+    connection: Connection,
     desired: Option<DesiredConfig>,
     connected: bool,
     awaited: Option<Awaited>,
-    /// No attempt before.
+    /// No attempt is made before this time.
     retry_at: Option<Instant>,
     keys: OwnKeys,
     limits: Limits,
-    /// What Redis holds; `None` until that is known.
-    marker: Option<Marker>,
+    /// The checkpoint that Redis holds; `None` while it is not known.
+    checkpoint: Option<Checkpoint>,
     after_seq: i64,
     /// The table that positions are read from.
     positions: pg_sys::Oid,
     orgs: Orgs,
-    rebuilds: Rebuilds,
-    reading: Reading,
-    ready: Option<Part>,
-    /// There may be something to read.
+    resyncs: Resyncs,
+    read_position: ReadPosition,
+    ready: Option<RedisTransaction>,
+    /// There may be more to read.
     more: bool,
-    /// Everything before was made ready once: what is sent again is before it.
-    furthest: Cursor,
-    orders: u32,
-    sweep: Option<String>,
-    /// Orgs whose streams cannot be trimmed: Redis refuses that for their keys' own reason.
-    untrimmed: HashSet<String>,
-    sweep_at: Instant,
+    /// Everything before this position was sent once; if it is sent again, it counts as resent.
+    furthest_sent: EventPosition,
+    rounds: u32,
+    trim_after: Option<String>,
+    /// Orgs whose streams cannot be trimmed, because Redis refuses access to the key.
+    untrimmable: HashSet<String>,
+    trim_at: Instant,
     heartbeat_at: Instant,
-    /// Requests that were read from the tables.
-    requests: u32,
-    /// Redis has taken something since the last failure.
-    proven: bool,
-    settled: bool,
+    /// The counter of requests for resyncs when they were last read from the table.
+    requests_seen: u32,
+    /// Redis has executed a write since the last failure.
+    write_succeeded: bool,
+    succeeded: bool,
     recovered: bool,
-    /// The step that failed last, until it has worked.
+    /// The step that failed last, until it succeeds.
     failed: Option<(Discriminant<Awaited>, bool)>,
-    /// An epoch that was begun here and not in Redis yet.
-    new_epoch: Option<Marker>,
-    /// Numbers for the next resyncs. They are reserved anew with each connection: what was given to Redis on another one
-    /// may come back from there, and must not be taken for what has the number now.
+    /// An epoch that was begun in the table and is not in Redis yet.
+    new_epoch: Option<Checkpoint>,
+    /// Reserved numbers for the next resyncs. New numbers are reserved for each connection: a number that was sent on
+    /// an earlier connection may still arrive in Redis, and must not be mistaken for that of another resync.
     resync_numbers: Range<i64>,
     suspect: Option<Suspect>,
-    /// Of each org the id of the last event that was left out because it is too large.
-    left_out: HashMap<String, String>,
-    /// When somebody else last touched what is this mirror's own.
+    /// For each org, the stream id of the last event that was left out because it is too large.
+    last_oversized: HashMap<String, String>,
+    /// The last time at which another client changed the mirror's own keys.
     overtaken_at: Option<Instant>,
-    /// It is noted in the table that the mirror is switched off.
+    /// The table records that the mirror is switched off.
     pause_noted: bool,
 }
 
 impl Replicator {
     pub fn new(slot: &'static Slot) -> std::io::Result<Self> {
         let now = Instant::now();
-        // SAFETY: reads the control file's copy in shared memory, and one variable.
+        // SAFETY: reads shared memory (the copy of the control file) and a variable.
         let (system, database) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId) };
         Ok(Self {
             slot,
-            link: Link::start()?,
+            connection: Connection::start()?,
             desired: None,
             connected: false,
             awaited: None,
             retry_at: None,
             keys: OwnKeys::new(system, database.to_u32()),
             limits: Limits::default(),
-            marker: None,
+            checkpoint: None,
             after_seq: 0,
             positions: pg_sys::InvalidOid,
             orgs: Orgs::default(),
-            rebuilds: Rebuilds::default(),
-            reading: Reading::default(),
+            resyncs: Resyncs::default(),
+            read_position: ReadPosition::default(),
             ready: None,
             more: true,
-            furthest: Cursor::default(),
-            orders: 0,
-            sweep: None,
-            untrimmed: HashSet::new(),
-            sweep_at: now,
+            furthest_sent: EventPosition::default(),
+            rounds: 0,
+            trim_after: None,
+            untrimmable: HashSet::new(),
+            trim_at: now,
             heartbeat_at: now,
-            requests: 0,
-            proven: false,
-            settled: false,
+            requests_seen: 0,
+            write_succeeded: false,
+            succeeded: false,
             recovered: false,
             failed: None,
             new_epoch: None,
             resync_numbers: 0..0,
             suspect: None,
-            left_out: HashMap::new(),
+            last_oversized: HashMap::new(),
             overtaken_at: None,
             pause_noted: false,
         })
     }
 
-    /// Does what there is to do now, short of waiting.
+    /// Does the work that is possible now, without waiting.
     pub fn step(&mut self) -> Result<StepResult> {
-        (self.settled, self.recovered) = (false, false);
+        (self.succeeded, self.recovered) = (false, false);
         let waiting = self.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
         if let Some(pause) = waiting.filter(|pause| !pause.is_zero()) {
             return Ok(self.step_result(Some(pause)));
         }
         self.retry_at = None;
-        let desired = self.heed_settings()?;
-        if self.link.is_busy() {
-            let Some(answer) = self.link.answer() else {
-                self.make_ready()?;
+        let desired = self.read_settings()?;
+        if self.connection.is_busy() {
+            let Some(response) = self.connection.response() else {
+                self.read_next()?;
                 return Ok(self.step_result(None));
             };
             let awaited = self.awaited.take();
             if desired.is_none() || desired != self.desired {
-                // An answer to what nobody wants to know any more.
+                // The configuration has changed, so the response is of no use.
                 self.disconnect();
                 return Ok(self.step_result(Some(Duration::ZERO)));
             }
-            self.heard(awaited, answer)?;
+            self.handle_response(awaited, response)?;
         } else if desired != self.desired {
             self.disconnect();
             self.desired = desired;
             self.new_epoch = None;
         }
         if self.desired.is_none() {
-            return Ok(StepResult { state: State::Off, settled: true, recovered: true, pause: None });
+            return Ok(StepResult { state: State::Off, succeeded: true, recovered: true, pause: None });
         }
-        if self.link.is_busy() {
+        if self.connection.is_busy() {
             return Ok(self.step_result(Some(Duration::ZERO)));
         }
         let now = Instant::now();
-        let pause = self.next_order(now)?;
+        let pause = self.send_next_request(now)?;
         Ok(self.step_result(pause))
     }
 
     fn step_result(&self, pause: Option<Duration>) -> StepResult {
-        let state = if self.marker.is_some() { State::Running } else { State::Connecting };
-        StepResult { state, settled: self.settled, recovered: self.recovered, pause }
+        let state = if self.checkpoint.is_some() { State::Running } else { State::Connecting };
+        StepResult { state, succeeded: self.succeeded, recovered: self.recovered, pause }
     }
 
-    /// Takes an answer to what was awaited, if that still is.
-    fn heard(&mut self, awaited: Option<Awaited>, answer: Answer) -> Result<()> {
+    /// Handles the response to the awaited request. The response is ignored if nothing is awaited any more.
+    fn handle_response(&mut self, awaited: Option<Awaited>, response: Response) -> Result<()> {
         let Some(awaited) = awaited else { return Ok(()) };
         let kind = awaited.kind();
-        let is_empty = matches!(&awaited, Awaited::Part(under_way) if under_way.part.entries == 0);
-        let result = match (answer, awaited) {
-            (Ok(replies), awaited) => self.answered(awaited, replies),
-            (Err(message), Awaited::Part(under_way)) => Err(self.part_failed(&under_way, message)?),
+        let is_empty =
+            matches!(&awaited, Awaited::Transaction(in_flight) if in_flight.transaction.entries == 0);
+        let result = match (response, awaited) {
+            (Ok(replies), awaited) => self.handle_replies(awaited, replies),
+            (Err(message), Awaited::Transaction(in_flight)) => {
+                Err(self.transaction_failed(&in_flight, message)?)
+            }
             (Err(message), _) => Err(Error::Redis(message)),
         };
         if result.is_err() {
             self.failed = Some(kind);
         } else if is_empty && self.suspect.is_some() {
-            // A marker alone says nothing of the events that failed.
-            self.settled = false;
+            // A transaction without entries does not show that the events that failed can be written.
+            self.succeeded = false;
         } else if self.failed == Some(kind) {
             self.failed = None;
             self.recovered = true;
@@ -252,143 +256,145 @@ impl Replicator {
         result
     }
 
-    /// Waits that long before the next attempt, and then asks Redis again where it stands.
+    /// Disconnects, and waits for `pause` before the next attempt.
     pub fn failed(&mut self, pause: Duration) {
         self.slot.count(Counter::MirrorRetries, 1);
         self.retry_at = Some(Instant::now() + pause);
-        self.proven = false;
-        // Whoever refused may be the wrong one by now: a name in the URL is looked up again.
+        self.write_succeeded = false;
+        // The server that refused may no longer be the right one. A new connection resolves the host name again.
         self.disconnect();
     }
 
-    /// The configuration was read again: what failed before may work now.
+    /// Retries at once, because the configuration was read again and may have fixed the cause of a failure.
     pub fn reloaded(&mut self) {
         self.retry_at = None;
     }
 
-    /// The extension is gone.
+    /// Disconnects, because the extension was dropped.
     pub fn forget(&mut self) {
         self.disconnect();
         self.desired = None;
     }
 
-    /// From here on Redis has to be asked where it stands. An answer that is still to come is an answer to nothing: what
-    /// it says was true of another connection, and what was made ready behind it is gone.
+    /// Marks the state of Redis as unknown. A response that is still outstanding will be ignored, because it belongs to
+    /// the old connection. The transaction that was read in the meantime is discarded too.
     fn disconnect(&mut self) {
         self.connected = false;
         self.awaited = None;
-        self.untrimmed.clear();
+        self.untrimmable.clear();
         self.slot.progress.set_connected_since(0);
-        self.forget_marker();
+        self.forget_checkpoint();
     }
 
-    fn forget_marker(&mut self) {
-        self.marker = None;
+    fn forget_checkpoint(&mut self) {
+        self.checkpoint = None;
         self.ready = None;
         self.orgs.forget();
-        self.rebuilds.restart();
+        self.resyncs.restart();
         self.resync_numbers = 0..0;
     }
 
-    /// Redis does not hold the marker that this mirror wrote, or somebody touched it or the registry: it has to be asked
-    /// where it stands. If that happens again and again, not without pauses.
+    /// Reads the checkpoint again, because another client has changed it or the registry. Fails, and so causes a pause,
+    /// if this happens repeatedly.
     fn overtaken(&mut self) -> Result<()> {
-        self.forget_marker();
+        self.forget_checkpoint();
         let now = Instant::now();
         let before = self.overtaken_at.replace(now);
         if before.is_some_and(|before| now - before < OVERTAKEN_AGAIN) {
-            return Err(Error::Redis("somebody else writes to the mirror's own keys".into()));
+            return Err(Error::Redis("another client writes to the mirror's own keys".into()));
         }
         Ok(())
     }
 
-    /// Gives the next order, if there is anything to do. Returns how long to wait if not.
-    fn next_order(&mut self, now: Instant) -> Result<Option<Duration>> {
+    /// Sends the next request, if there is anything to do. Returns the time to wait otherwise.
+    fn send_next_request(&mut self, now: Instant) -> Result<Option<Duration>> {
         let Some(desired) = &self.desired else { return Ok(None) };
         if !self.connected {
-            self.link.connect(desired.target.clone());
+            self.connection.connect(desired.target.clone());
             self.awaited = Some(Awaited::Connection);
             return Ok(None);
         }
-        let Some(marker) = &self.marker else {
+        let Some(checkpoint) = &self.checkpoint else {
             let mut commands = Commands::default();
-            // A watch that was touched stays so until it is taken back.
+            // If a watched key was changed, EXEC fails until the watch is removed.
             commands
                 .command(&["UNWATCH"])
-                .command(&["WATCH", &self.keys.marker, &self.keys.registry])
-                .command(&["GET", &self.keys.marker])
+                .command(&["WATCH", &self.keys.checkpoint, &self.keys.registry])
+                .command(&["GET", &self.keys.checkpoint])
                 .command(&["HGET", &self.keys.registry, ""]);
-            self.ask(Awaited::Marker, commands);
+            self.query(Awaited::Checkpoint, commands);
             return Ok(None);
         };
-        if self.suspect.is_some() && !self.proven {
-            // Nobody's events are to blame where nothing can be written at all.
-            let here = Reading { cursor: marker.cursor, ..Reading::default() };
-            self.send(Part::ending_at(here), None, None);
+        if self.suspect.is_some() && !self.write_succeeded {
+            // First checks that anything can be written at all. If not, the events are not the cause of the failure.
+            let here = ReadPosition { next: checkpoint.position, ..ReadPosition::default() };
+            self.send(RedisTransaction::ending_at(here), None, None);
             return Ok(None);
         }
-        // However much there is to send, streams to be made again and streams to be trimmed have their turn.
-        self.orders = self.orders.wrapping_add(1);
-        let rebuild_first = self.orders.is_multiple_of(2);
-        if rebuild_first && self.order_rebuild(now)? {
+        // Resyncs and trimming get a share of the requests even if there is always something to send.
+        self.rounds = self.rounds.wrapping_add(1);
+        let resync_first = self.rounds.is_multiple_of(2);
+        if resync_first && self.continue_resync(now)? {
             return Ok(None);
         }
-        if self.orders.is_multiple_of(32) && self.sweep_at <= now && self.order_sweep()? {
+        if self.rounds.is_multiple_of(32) && self.trim_at <= now && self.trim_streams()? {
             return Ok(None);
         }
-        self.make_ready()?;
-        if let Some(part) = self.ready.take_if(|part| !part.is_empty()) {
-            self.send(part, None, None);
-            // The next one is made ready while this one is on its way.
+        self.read_next()?;
+        if let Some(transaction) = self.ready.take_if(|transaction| !transaction.is_empty()) {
+            self.send(transaction, None, None);
+            // The next transaction is read while this one is in flight.
             return Ok(Some(Duration::ZERO));
         }
-        if !rebuild_first && self.order_rebuild(now)? {
+        if !resync_first && self.continue_resync(now)? {
             return Ok(None);
         }
-        if self.sweep_at <= now && self.order_sweep()? {
+        if self.trim_at <= now && self.trim_streams()? {
             return Ok(None);
         }
         if self.heartbeat_at <= now {
-            self.order_heartbeat(now);
+            self.send_heartbeat(now);
             return Ok(None);
         }
         if self.more {
             return Ok(Some(Duration::ZERO));
         }
-        let next = self.heartbeat_at.min(self.sweep_at).saturating_duration_since(now);
-        Ok(Some(self.rebuilds.next_due(now).map_or(next, |due| due.min(next)).max(Duration::from_millis(1))))
+        let next = self.heartbeat_at.min(self.trim_at).saturating_duration_since(now);
+        Ok(Some(self.resyncs.next_due(now).map_or(next, |due| due.min(next)).max(Duration::from_millis(1))))
     }
 
-    /// Sends commands that write nothing, or that may be lost.
-    fn ask(&mut self, awaited: Awaited, commands: Commands) {
-        self.link.run(commands);
+    /// Sends commands that change nothing, so that it does no harm if they are lost.
+    fn query(&mut self, awaited: Awaited, commands: Commands) {
+        self.connection.run(commands);
         self.awaited = Some(awaited);
     }
 
-    fn answered(&mut self, awaited: Awaited, replies: Vec<Value>) -> Result<()> {
+    fn handle_replies(&mut self, awaited: Awaited, replies: Vec<Value>) -> Result<()> {
         match awaited {
             Awaited::Connection => {
-                self.ask(Awaited::Server, server::questions());
+                self.query(Awaited::Server, server::limit_queries());
                 Ok(())
             }
             Awaited::Server => {
-                self.limits = server::read(&replies)?;
+                self.limits = server::read_limits(&replies)?;
                 self.connected = true;
                 self.slot.progress.set_connected_since(time::to_postgres_time(time::now()));
                 Ok(())
             }
-            Awaited::Marker => self.compare(&replies),
+            Awaited::Checkpoint => self.compare_checkpoint(&replies),
             Awaited::Tail(expected) => self.check_tail(&expected, &replies),
-            Awaited::Part(under_way) => self.part_answered(*under_way, &replies),
-            Awaited::Kind(request) => self.rebuild(request, &replies),
-            Awaited::Reset(reset, part) => self.reset_written(reset, &part, &replies),
-            Awaited::Registered(reset) => self.streams_registered(reset, &replies),
-            Awaited::Kinds(reset) => self.clear_streams(reset, &replies),
-            Awaited::Sweep(part, marker, after) => self.swept(&part, &replies, marker, after),
+            Awaited::Transaction(in_flight) => self.transaction_answered(*in_flight, &replies),
+            Awaited::KeyType(request) => self.start_resync(request, &replies),
+            Awaited::Reset(reset, transaction) => self.reset_written(reset, &transaction, &replies),
+            Awaited::Registered(reset) => self.registry_page_read(reset, &replies),
+            Awaited::KeyTypes(reset) => self.remove_streams(reset, &replies),
+            Awaited::Trim(transaction, checkpoint, after) => {
+                self.streams_trimmed(&transaction, &replies, checkpoint, after)
+            }
             Awaited::Heartbeat => {
-                let held = replies.first().and_then(part::text);
-                if held == self.marker.as_ref().map(Marker::to_string) {
-                    self.settled = true;
+                let held = replies.first().and_then(replies::text);
+                if held == self.checkpoint.as_ref().map(Checkpoint::to_string) {
+                    self.succeeded = true;
                     return Ok(());
                 }
                 self.overtaken()

@@ -1,30 +1,31 @@
-//! A part that Redis does not survive, or does not answer, again and again: narrowed down to one event, whose org is set
-//! aside. The others must not wait for it.
+//! Finds the event that makes a transaction fail again and again, because Redis crashes or does not answer. The org of
+//! that event is set aside, so that the other orgs do not wait for it.
 
-use super::super::marker::Cursor;
+use super::super::position::EventPosition;
 
-/// Of a part that fails, the next attempt has this share of the events.
-const NARROWER: usize = 8;
+/// After a failure, the next transaction has the number of events divided by this.
+const NARROWING: usize = 8;
 
-/// Where sending fails.
+/// The range in which transactions fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspect {
-    /// Where the part that failed began, and how often it did.
-    start: Cursor,
+    /// The position at which the failed transaction began, and how often it failed.
+    start: EventPosition,
     failures: u32,
-    /// What was tried last is before this place, and parts have no more events than so up to there.
-    end: Cursor,
+    /// The end of the range that was tried. Before it, transactions have at most `events` events.
+    end: EventPosition,
     events: usize,
 }
 
 impl Suspect {
-    /// A part failed for the first time. That may have been any outage: the next attempt is the same.
-    pub fn new(start: Cursor, end: Cursor) -> Self {
+    /// The first failure of a transaction. The cause may be any outage, so the next attempt is the same.
+    pub fn new(start: EventPosition, end: EventPosition) -> Self {
         Self { start, failures: 1, end, events: usize::MAX }
     }
 
-    /// Another part failed, with so many events; returns whether it is to blame for that.
-    pub fn failed(&mut self, start: Cursor, end: Cursor, events: usize) -> bool {
+    /// Records another failure, of a transaction with this number of events. Returns whether its only event is the
+    /// cause.
+    pub fn failed(&mut self, start: EventPosition, end: EventPosition, events: usize) -> bool {
         let is_same = start == self.start;
         if !is_same && start >= self.end {
             *self = Self::new(start, end);
@@ -36,12 +37,12 @@ impl Suspect {
         if events <= 1 && self.failures > 1 {
             return true;
         }
-        self.events = (events / NARROWER).max(1);
+        self.events = (events / NARROWING).max(1);
         false
     }
 
-    /// How many events a part may have that begins here; `None` where there is no suspicion any more.
-    pub fn limit(&self, start: Cursor) -> Option<usize> {
+    /// The largest number of events of a transaction that begins at `start`; `None` if there is no limit any more.
+    pub fn limit(&self, start: EventPosition) -> Option<usize> {
         (start < self.end).then_some(self.events)
     }
 }
@@ -50,20 +51,22 @@ impl Suspect {
 mod tests {
     use super::*;
 
-    fn at(seq: i64) -> Cursor {
-        Cursor::before(seq)
+    fn at(seq: i64) -> EventPosition {
+        EventPosition::before(seq)
     }
 
-    /// Events with these numbers do not get through; returns which were blamed, and how many attempts failed.
+    /// Sends events with numbers below `all`. Transactions with one of the numbers `poison` fail. Returns the events
+    /// that were set aside, and the number of failures.
     fn send(all: i64, poison: &[i64]) -> (Vec<i64>, usize) {
         let (mut next, mut suspect, mut blamed, mut failed) = (0, None::<Suspect>, Vec::new(), 0);
         while next < all {
             let limit =
                 suspect.as_ref().and_then(|suspect| suspect.limit(at(next))).unwrap_or(1_000).min(1_000);
-            let part: Vec<i64> = (next..all).filter(|event| !blamed.contains(event)).take(limit).collect();
-            let Some(last) = part.last() else { break };
+            let transaction: Vec<i64> =
+                (next..all).filter(|event| !blamed.contains(event)).take(limit).collect();
+            let Some(last) = transaction.last() else { break };
             let end = last + 1;
-            if !part.iter().any(|event| poison.contains(event)) {
+            if !transaction.iter().any(|event| poison.contains(event)) {
                 next = end;
                 continue;
             }
@@ -71,8 +74,8 @@ mod tests {
             match &mut suspect {
                 None => suspect = Some(Suspect::new(at(next), at(end))),
                 Some(suspect) => {
-                    if suspect.failed(at(next), at(end), part.len()) {
-                        blamed.push(part[0]);
+                    if suspect.failed(at(next), at(end), transaction.len()) {
+                        blamed.push(transaction[0]);
                     }
                 }
             }

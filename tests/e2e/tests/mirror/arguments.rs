@@ -1,17 +1,17 @@
-//! Intervals and times that no caller should give, to every function that takes one: each has a meaning or is refused,
-//! and none of them stops a worker.
+//! Passes unusual intervals and times to every function that takes one. Each is accepted with a documented meaning or
+//! is refused, and none stops a worker.
 
 use tailstream_e2e::database::one;
 use tailstream_e2e::{Sides, refused, sqlstate};
 
 use crate::database;
 
-/// Accepted with a meaning that is documented.
+/// Accepted, with a documented meaning.
 const FINE: &[&str] = &[];
 const VALUE: &[&str] = &["22023"];
 const TIME: &[&str] = &["22008"];
 
-/// Calls with a place for one interval, and how each kind of interval ends.
+/// Calls with a placeholder for one interval, and the permitted results of each kind of interval.
 struct Lengths {
     call: &'static str,
     null: &'static [&'static str],
@@ -64,7 +64,7 @@ const LENGTHS: &[Lengths] = &[
         endless: VALUE,
         long: VALUE,
     },
-    // The events there are: a fetch with a timeout does not wait for them, however long that is.
+    // Enough events exist, so a fetch returns without waiting for its timeout, however long that is.
     Lengths {
         call: "ts_cursor_fetch('c', 1, $)",
         null: FINE,
@@ -90,7 +90,7 @@ const LONG: &[&str] =
     &["36501 days", "178000000 years", "106751991 days", "2147483647 days 2562047788 hours"];
 const NEGATIVE: &[&str] =
     &["-1 microsecond", "-1 month", "-36500 days", "-178000000 years", "-infinity", "1 day -25 hours"];
-/// Together they are a few hours, but no time can be moved by the parts one after the other.
+/// The parts add up to a few hours, but adding the parts one after the other to a time would overflow.
 const TORN: &[&str] = &[
     "106751991 days -2562047782 hours",
     "-106751991 days +2562047786 hours",
@@ -107,9 +107,9 @@ const TIMES: &[&str] = &[
     "NULL",
 ];
 
-/// Calls with a place for one time, and what may come of each of `TIMES`.
+/// Calls with a placeholder for one time, and the permitted results for each of `TIMES`.
 const TIME_CALLS: &[(&str, [&[&str]; 6])] = &[
-    // Inlined, so TimescaleDB sees the times as they are, and refuses the last 30 years of the range.
+    // This function is inlined, so TimescaleDB sees the times, and refuses the last 30 years of the range.
     ("SELECT * FROM ts_replay('acme', $::timestamptz, now())", [TIME, TIME, TIME, TIME, FINE, FINE]),
     (
         "SELECT * FROM ts_replay('acme', now() - interval '1 hour', $::timestamptz)",
@@ -155,11 +155,11 @@ const TIME_CALLS: &[(&str, [&[&str]; 6])] = &[
     ),
 ];
 
-/// Settings that are lengths of time.
+/// Settings whose values are lengths of time.
 const LENGTHS_SET: &[&str] =
     &["max_future_skew", "idempotency_window", "rejected_retention", "purge_lock_timeout", "cursor_ttl"];
 
-/// Runs it in a transaction that commits: what is accepted must not do harm later either.
+/// Runs the statement in a transaction that commits, because an accepted value must not do harm later either.
 fn check(sides: &mut Sides, sql: &str, expected: &[&str], wrong: &mut Vec<String>) {
     let ended = sides.client.simple_query(sql);
     let said = match ended {
@@ -173,25 +173,25 @@ fn check(sides: &mut Sides, sql: &str, expected: &[&str], wrong: &mut Vec<String
         Err(error) => Some(format!("{} {error:?}", sqlstate(&error))),
     };
     wrong.extend(said.map(|said| format!("{sql}: {said}, expected {expected:?}")));
-    // What it may have made.
+    // Drops the cursor that the statement may have created.
     let _ = sides.client.simple_query("SELECT ts_cursor_drop('new')");
     let _ = sides.client.simple_query("SELECT ts_drop_tier('new')");
 }
 
-/// "argument is NULL", "not an event", and what TimescaleDB says of a time in any query.
+/// Whether the error is "argument is NULL", "not an event", or an error of TimescaleDB about a time in any query.
 fn says_all(error: &postgres::error::DbError) -> bool {
     ["22004", "42804"].contains(&error.code().code())
         || error.routine() == Some("ts_pg_timestamp_to_unix_microseconds")
 }
 
 #[test]
-fn every_interval_and_time_has_a_meaning_or_is_refused_and_workers_go_on() {
+fn every_interval_and_time_is_accepted_or_refused_and_workers_continue() {
     let (_database, mut sides) = database("arguments");
     sides.ingest("acme", 3);
     sides.ingest("other", 3);
     sides.settle(&["acme", "other"]);
     sides.client.batch_execute("SELECT ts_cursor_create('c', 'acme')").expect("a cursor");
-    // Infinite intervals came with PostgreSQL 17.
+    // PostgreSQL 17 introduced infinite intervals.
     let has_infinity =
         one::<i32>(&mut sides.client, "SELECT current_setting('server_version_num')::int") >= 170_000;
     let mut wrong = Vec::new();
@@ -229,7 +229,7 @@ fn every_interval_and_time_has_a_meaning_or_is_refused_and_workers_go_on() {
             ["infinity", "-infinity", "-2s", "1 month", "1e400", "100000d", "NaN", "", "9223372036854775807d"]
         {
             let sql = format!("SET tailstream.{setting} = '{value}'");
-            // Or it cannot be set by a session at all.
+            // Or a session cannot set it at all.
             refused(&sql, sides.client.simple_query(&sql), &["22023", "55P02"]);
         }
     }
@@ -244,7 +244,7 @@ fn every_interval_and_time_has_a_meaning_or_is_refused_and_workers_go_on() {
 }
 
 #[test]
-fn the_longest_lengths_work_everywhere() {
+fn the_longest_intervals_work_everywhere() {
     let (_database, mut sides) = database("longest");
     sides
         .client
@@ -270,9 +270,9 @@ fn the_longest_lengths_work_everywhere() {
     assert_eq!(one::<i64>(&mut sides.client, due), 0);
 }
 
-/// Whatever is in the row of one org, others' streams go on.
+/// Unusual values in the row of one org do not stop the streams of other orgs.
 #[test]
-fn an_org_with_an_endless_mirror_from_stops_nobody() {
+fn an_infinite_mirror_from_of_one_org_affects_no_other_org() {
     let (_database, mut sides) = database("endless");
     for org in ["always", "never", "far", "other"] {
         sides.ingest(org, 2);

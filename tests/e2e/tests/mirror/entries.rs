@@ -1,4 +1,4 @@
-//! What an entry is, and in which order entries come.
+//! The contents of an entry, and the order of entries.
 
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tailstream_e2e::{Random, document};
 
 use crate::{database, sides};
 
-/// An entry as Redis gives it: its id, and names and values of its fields.
+/// An entry as Redis returns it: its id, and the names and values of its fields.
 type Raw = (String, Vec<String>);
 
 #[test]
@@ -27,7 +27,7 @@ fn an_entry_is_the_event_as_ts_event_gives_it() {
             })
             .collect();
         let json = format!("[{}]", events.join(","));
-        // Some of what is generated is refused; what is not is mirrored.
+        // Some generated events are refused. The others are mirrored.
         let _ =
             sides.client.execute("SELECT ts_ingest('acme', $1::text::json, NULL, 'quarantine')", &[&json]);
     }
@@ -60,7 +60,7 @@ fn an_entry_is_the_event_as_ts_event_gives_it() {
 }
 
 #[test]
-fn each_org_has_its_own_stream_in_the_order_of_the_sequencer() {
+fn each_org_has_its_own_stream_in_commit_order() {
     let (database, mut sides) = database("orgs");
     let orgs = ["acme", "o'brien", "{curly}", "a:b c", "ünïcödé", "{database}"];
     thread::scope(|scope| {
@@ -92,7 +92,7 @@ fn each_org_has_its_own_stream_in_the_order_of_the_sequencer() {
 }
 
 #[test]
-fn two_databases_do_not_meet() {
+fn two_databases_have_separate_streams() {
     let ((_a, mut first), (_b, mut second)) = (database("twin_a"), database("twin_b"));
     first.ingest("acme", 3);
     second.ingest("acme", 5);
@@ -103,7 +103,7 @@ fn two_databases_do_not_meet() {
 }
 
 #[test]
-fn a_call_with_seventy_thousand_events_comes_whole() {
+fn a_call_with_seventy_thousand_events_is_mirrored_completely() {
     let (_database, mut sides) = database("large");
     sides
         .client
@@ -127,7 +127,7 @@ fn a_call_with_seventy_thousand_events_comes_whole() {
 }
 
 #[test]
-fn a_viewer_that_blocks_is_given_the_events_after_their_commit() {
+fn a_blocked_viewer_receives_events_after_their_commit() {
     let (database, mut view) = database("blocked");
     let mut writer = database.connect();
     let mut sides = sides(&database);
@@ -153,7 +153,7 @@ fn a_viewer_that_blocks_is_given_the_events_after_their_commit() {
         });
         let mut open = writer.transaction().expect("a transaction");
         let undone = ingest(&mut open, "acme", &some_events(2), None).expect("ingest").batch_id;
-        // Something else goes all the way meanwhile.
+        // Other events are sent in the meantime.
         sides.ingest("other", 1);
         sides.settle(&["other", "acme"]);
         assert_eq!(sides.length("acme"), 1, "what is not committed is not there");
@@ -168,10 +168,10 @@ fn a_viewer_that_blocks_is_given_the_events_after_their_commit() {
 }
 
 #[test]
-fn events_come_in_the_order_of_commits_and_not_of_ids() {
+fn entries_are_in_commit_order_and_not_in_the_order_of_event_ids() {
     let (database, mut sides) = database("commits");
     let mut late = database.connect();
-    // Registered, so that nobody waits for its registration.
+    // The org is registered first, so that no transaction waits for its registration.
     let zeroth = sides.ingest("acme", 1);
     let mut open = late.transaction().expect("a transaction");
     let first = ingest(&mut open, "acme", &some_events(2), None).expect("ingest").batch_id;

@@ -1,5 +1,5 @@
-//! A long history is nobody's business but that of who asks for it: its chunks are locked here, so whoever opens one of
-//! them waits for ever.
+//! The mirror reads a long history only where a backfill asks for it. Old chunks are locked here, so a query that opens
+//! one of them waits until it times out.
 
 use postgres::Client;
 use tailstream_e2e::Sides;
@@ -9,7 +9,8 @@ use tailstream_e2e::mirror::PATIENCE;
 
 use crate::database;
 
-/// Ledger and positions of ten days, a batch in every six hours, of an org that keeps a year.
+/// Creates the ledger and the positions of ten days, with a batch every six hours, for an org with a retention of a
+/// year.
 fn make_history(client: &mut Client) {
     client
         .batch_execute(
@@ -26,7 +27,7 @@ fn make_history(client: &mut Client) {
         .expect("a history");
 }
 
-/// Has nobody open what is older than seven hours.
+/// Locks all chunks older than seven hours. Returns how many there are.
 fn lock_history(client: &mut Client) -> usize {
     let old = "SELECT c.chunk::text
                FROM (VALUES ('tailstream.positions', 'placed_at'), ('tailstream.batches', 'received_at')) AS t (name, of)
@@ -61,7 +62,7 @@ const NOW: &[&str] = &[
     "SELECT * FROM ts_metrics()",
 ];
 
-/// Waits until nothing is left to be sent and the stream has so many entries.
+/// Waits until the backlog is empty and the stream has this number of entries.
 fn wait_for_entries(sides: &mut Sides, entries: usize) {
     eventually(&format!("{entries} entries"), PATIENCE, || {
         let status = sides.status();
@@ -71,7 +72,7 @@ fn wait_for_entries(sides: &mut Sides, entries: usize) {
 }
 
 #[test]
-fn what_is_of_the_present_opens_no_chunk_of_the_past() {
+fn mirroring_new_events_opens_no_old_chunk() {
     let (database, mut sides) = database("history");
     let [mut client, mut lock, mut reader] = [(); 3].map(|()| database.connect());
     make_history(&mut client);
@@ -80,7 +81,7 @@ fn what_is_of_the_present_opens_no_chunk_of_the_past() {
     assert!(lock_history(&mut lock) > 60);
     reader.batch_execute("SET statement_timeout = '15s'").expect("a limit");
     let mut entries = 3;
-    // Plans may become others when they have been used for a while.
+    // PostgreSQL may choose other plans after several executions.
     for n in 0..8 {
         sides.ingest("acme", 2);
         entries += 2;
@@ -96,8 +97,8 @@ fn what_is_of_the_present_opens_no_chunk_of_the_past() {
     end_worker(&mut client, "mirror");
     sides.ingest("acme", 2);
     wait_for_entries(&mut sides, entries + 2);
-    // A sequencer that begins looks at all of the ledger, and for what transactions that are open then may write yet. What it
-    // writes down of its looks keeps others from that.
+    // A sequencer that starts reads the whole ledger, and looks for batches of transactions that are still open. It
+    // records what it has read, so that later sequencers need not read it again.
     lock.batch_execute("COMMIT").expect("commit");
     reader.batch_execute("BEGIN; SELECT pg_current_xact_id()").expect("an open transaction");
     end_worker(&mut client, "sequencer");
@@ -116,7 +117,7 @@ fn what_is_of_the_present_opens_no_chunk_of_the_past() {
     sides.ingest("acme", 2);
     wait_for_entries(&mut sides, entries + 8);
     lock.batch_execute("COMMIT").expect("commit");
-    // Transactions of other databases write nothing here, whenever they began.
+    // Transactions of other databases write nothing here, regardless of when they began.
     let mut elsewhere = database.cluster.connect("postgres").expect("a connection");
     elsewhere.batch_execute("BEGIN; SELECT pg_current_xact_id()").expect("an open transaction");
     let mut prepared = database.cluster.connect("postgres").expect("a connection");

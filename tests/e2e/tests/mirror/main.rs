@@ -1,4 +1,5 @@
-//! What commits is in the org's stream: contents, order, limits, switches, and what the product says of it.
+//! Committed events appear in the stream of their org: contents, order, limits, switches, and what the functions
+//! report.
 
 mod arguments;
 mod entries;
@@ -16,7 +17,7 @@ use tailstream_e2e::mirror::make_chunks;
 use tailstream_e2e::server::PRELOAD;
 use tailstream_e2e::{Database, Server, Sides};
 
-/// The databases of tests that share a server and a Redis.
+/// The databases of the tests that share a server and a Redis.
 const NAMES: &str = "documents, orgs, commits, large, blocked, by_count, by_age, limits, retiered, upgraded, requests, switched, \
                      backfilled, open, reported, found, erased, tidy, twin_a, twin_b, undecided, prepared, for_ever, history, \
                      arguments, longest, endless";
@@ -32,7 +33,7 @@ fn database(name: &str) -> (Database, Sides) {
     let server = Server::shared_with("mirror", |builder| {
         builder
             .preload(&PRELOAD)
-            // What waits for ever shall fail; it is not meant for workers.
+            // A statement that waits without end fails. The timeout must not affect workers.
             .setting("statement_timeout", "60s")
             .setting("max_prepared_transactions", "5")
             .setting("tailstream.databases", NAMES)
@@ -45,7 +46,7 @@ fn database(name: &str) -> (Database, Sides) {
     (database, sides)
 }
 
-/// Another pair of connections to a mirrored database.
+/// A second pair of connections to a mirrored database.
 fn sides(database: &Database) -> Sides {
     Sides::new(database.connect(), &redis(), &format!("m:{}:{{{{org}}}}", database.name))
 }

@@ -1,4 +1,4 @@
-//! Events that are gone before, or after, they were mirrored.
+//! Events that are purged before or after they were mirrored.
 
 use tailstream_devkit::event::{now_micros, rfc3339};
 use tailstream_e2e::database::{ingest, one};
@@ -8,7 +8,7 @@ use tailstream_e2e::{Mirror, Sides};
 
 use crate::database;
 
-/// A batch of two events of now and between them one of two and a half hours ago.
+/// Ingests one batch with two current events, and between them one from two and a half hours ago.
 fn old_among_new(sides: &mut Sides, org: &str) {
     let (old, new) = (rfc3339(now_micros() - 9_000_000_000), rfc3339(now_micros()));
     let json = format!(r#"[{{"created_at":"{new}"}},{{"created_at":"{old}"}},{{"created_at":"{new}"}}]"#);
@@ -16,7 +16,7 @@ fn old_among_new(sides: &mut Sides, org: &str) {
 }
 
 #[test]
-fn a_stream_begins_behind_events_that_were_purged_before_they_were_mirrored() {
+fn a_stream_begins_after_events_that_were_purged_before_they_were_mirrored() {
     let mirror = Mirror::new("mirror-purged");
     let mut sides = mirror.sides();
     mirror.set("tailstream.redis_url", "redis://127.0.0.1:1");
@@ -39,7 +39,7 @@ fn a_stream_begins_behind_events_that_were_purged_before_they_were_mirrored() {
 }
 
 #[test]
-fn an_event_purged_from_the_table_stays_in_the_stream_and_is_not_missed() {
+fn an_event_purged_from_the_table_stays_in_the_stream_as_expired() {
     let mirror = Mirror::new("mirror-outlived");
     let mut sides = mirror.sides();
     old_among_new(&mut sides, "acme");
@@ -52,7 +52,7 @@ fn an_event_purged_from_the_table_stays_in_the_stream_and_is_not_missed() {
 }
 
 #[test]
-fn an_erased_org_has_no_stream_and_may_begin_anew() {
+fn an_erased_org_has_no_stream_and_can_be_registered_again() {
     let (_database, mut sides) = database("erased");
     sides.ingest("gone", 5);
     sides.ingest("stays", 5);
@@ -67,7 +67,7 @@ fn an_erased_org_has_no_stream_and_may_begin_anew() {
     let batch = sides.ingest("gone", 2);
     sides.settle(&["gone", "stays"]);
     assert!(sides.stream("gone").iter().all(|entry| entry.event_id >> 16 == batch));
-    // With batches of it in the same breath.
+    // The org is erased directly after batches of it.
     for _ in 0..5 {
         sides.ingest("gone", 3);
         sides.client.batch_execute("SELECT ts_erase_org('gone')").expect("ts_erase_org");
@@ -78,7 +78,7 @@ fn an_erased_org_has_no_stream_and_may_begin_anew() {
 }
 
 #[test]
-fn an_erasure_in_two_phases_removes_the_stream_at_its_second() {
+fn an_erasure_in_a_prepared_transaction_removes_the_stream_at_commit_prepared() {
     let (_database, mut sides) = database("prepared");
     for round in 0..5 {
         let org = format!("gone-{round}");
@@ -88,7 +88,7 @@ fn an_erasure_in_two_phases_removes_the_stream_at_its_second() {
         sides.client.batch_execute(&erase).expect("the first phase");
         assert_eq!(sides.length(&org), 5);
         sides.client.batch_execute("COMMIT PREPARED 'erasure'").expect("the second phase");
-        // Nothing else happens that would wake the mirror.
+        // No other event wakes the mirror.
         eventually("the stream to be removed", PATIENCE, || (sides.length(&org) == 0).then_some(()));
     }
 }

@@ -1,4 +1,4 @@
-//! What is said of the mirror while all is well, and where there is none.
+//! The status functions while the mirror works, and in a database without a mirror.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ fn metric(sides: &mut Sides, name: &str) -> f64 {
 }
 
 #[test]
-fn status_metrics_and_health_say_what_is() {
+fn status_metrics_and_health_agree() {
     let (database, mut sides) = database("reported");
     sides.settle(&[]);
     let before = sides.status();
@@ -78,7 +78,7 @@ fn status_metrics_and_health_say_what_is() {
 }
 
 #[test]
-fn a_backlog_is_counted_and_its_age_told() {
+fn the_size_and_the_age_of_the_backlog_are_reported() {
     let mirror = Mirror::new("mirror-backlog");
     let mut sides = mirror.sides();
     sides.settle(&[]);
@@ -104,7 +104,7 @@ fn a_backlog_is_counted_and_its_age_told() {
 }
 
 #[test]
-fn where_there_is_no_mirror_the_functions_say_what_to_do() {
+fn without_a_mirror_the_functions_report_how_to_configure_one() {
     let server = Server::shared_with("mirror-none", |builder| builder.preload(&PRELOAD));
     let database = Database::new(&server, "unlisted");
     let mut client = database.connect();

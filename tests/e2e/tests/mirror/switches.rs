@@ -1,4 +1,4 @@
-//! What is switched off is not in the stream, what is switched on again is: exactly.
+//! Switching orgs and the mirror off and on: exactly the events of the time in between are not in the stream.
 
 use tailstream_e2e::database::ingest;
 use tailstream_e2e::mirror::some_events;
@@ -10,20 +10,20 @@ fn switch(sides: &mut Sides, org: &str, on: bool) {
     sides.client.execute("SELECT ts_set_mirror($1, $2)", &[&org, &on]).expect("ts_set_mirror");
 }
 
-/// The batches that an org's stream holds.
+/// The batches whose events are in an org's stream.
 fn batches(sides: &mut Sides, org: &str) -> Vec<i64> {
     let mut batches: Vec<i64> = sides.stream(org).iter().map(|entry| entry.event_id >> 16).collect();
     batches.dedup();
     batches
 }
 
-/// Waits until nothing is to be sent any more.
+/// Waits until the backlog is empty.
 fn drain(sides: &mut Sides) {
     sides.settle(&[]);
 }
 
 #[test]
-fn an_org_that_is_switched_off_and_on_begins_anew_with_new_events() {
+fn an_org_that_is_switched_off_and_on_gets_a_stream_of_new_events_only() {
     let (_database, mut sides) = database("switched");
     let before = sides.ingest("acme", 3);
     drain(&mut sides);
@@ -41,7 +41,7 @@ fn an_org_that_is_switched_off_and_on_begins_anew_with_new_events() {
     let last = sides.ingest("acme", 3);
     drain(&mut sides);
     assert_eq!(batches(&mut sides, "acme"), [after, last], "switching on twice changes nothing");
-    // Off and on in one transaction, and undone.
+    // Switches off and on in one transaction, which is rolled back.
     sides
         .client
         .batch_execute(
@@ -57,7 +57,7 @@ fn an_org_that_is_switched_off_and_on_begins_anew_with_new_events() {
 }
 
 #[test]
-fn what_counts_is_whether_the_commit_was_before_the_call() {
+fn events_committed_before_the_call_are_skipped() {
     let (database, mut sides) = database("open");
     let (mut first, mut second) = (database.connect(), database.connect());
     sides.ingest("acme", 1);
@@ -77,7 +77,7 @@ fn what_counts_is_whether_the_commit_was_before_the_call() {
 }
 
 #[test]
-fn what_commits_between_the_call_and_its_commit_is_in_the_stream() {
+fn events_committed_between_the_call_and_its_commit_are_mirrored() {
     let (database, mut sides) = database("undecided");
     let mut admin = database.connect();
     sides.ingest("acme", 1);
@@ -86,7 +86,7 @@ fn what_commits_between_the_call_and_its_commit_is_in_the_stream() {
     drain(&mut sides);
     admin.batch_execute("BEGIN; SELECT ts_set_mirror('acme', true)").expect("a switch");
     let between = sides.ingest("acme", 2);
-    // The mirror passes it over, for it is still switched off.
+    // The mirror skips the batch, because the org is still switched off.
     drain(&mut sides);
     admin.batch_execute("COMMIT").expect("commit");
     let after = sides.ingest("acme", 3);
@@ -96,7 +96,7 @@ fn what_commits_between_the_call_and_its_commit_is_in_the_stream() {
 }
 
 #[test]
-fn a_backfill_brings_back_what_is_younger_than_its_interval() {
+fn a_backfill_writes_the_events_of_its_interval() {
     let (_database, mut sides) = database("backfilled");
     let mut all = Vec::new();
     for _ in 0..2 {
@@ -107,7 +107,7 @@ fn a_backfill_brings_back_what_is_younger_than_its_interval() {
     switch(&mut sides, "acme", false);
     all.push(sides.ingest("acme", 3));
     drain(&mut sides);
-    // The first one was placed ten minutes earlier than it was.
+    // Moves the position of the first batch back by ten minutes.
     sides
         .client
         .batch_execute(
@@ -129,7 +129,7 @@ fn a_backfill_brings_back_what_is_younger_than_its_interval() {
     sides.settle(&["acme"]);
     all.push(sides.ingest("acme", 2));
     sides.settle(&["acme"]);
-    // Never further than the tier keeps entries.
+    // A backfill never goes back further than `stream_age` of the tier.
     sides
         .client
         .batch_execute("SELECT ts_alter_tier('standard', stream_age => '5 minutes', stream_entries => 4)")
@@ -147,7 +147,7 @@ fn a_backfill_brings_back_what_is_younger_than_its_interval() {
 }
 
 #[test]
-fn the_switch_for_all_and_the_key_work_at_a_reload() {
+fn mirror_enabled_and_stream_key_take_effect_at_a_reload() {
     let mirror = Mirror::new("mirror-switch");
     let mut sides = mirror.sides();
     let before = sides.ingest("acme", 3);
@@ -168,7 +168,7 @@ fn the_switch_for_all_and_the_key_work_at_a_reload() {
         [("matching".to_owned(), 2)],
         "the stream is judged from where it was switched on"
     );
-    // A backfill reaches behind the switch only where that was not off.
+    // A backfill goes back beyond the switch only where the mirror was on.
     assert!(off > before);
 
     mirror.set("tailstream.stream_key", "live:{database}:{{org}}");
@@ -190,14 +190,14 @@ fn the_switch_for_all_and_the_key_work_at_a_reload() {
 }
 
 #[test]
-fn several_requests_in_a_row_are_all_heard() {
+fn several_requests_in_a_row_are_all_executed() {
     let (_database, mut sides) = database("requests");
     let orgs = ["a", "b", "c", "d", "e"];
     for org in orgs {
         sides.ingest(org, 1_500);
     }
     sides.settle(&orgs);
-    // While one stream is made again the next request comes.
+    // The next request arrives during the resync.
     for _ in 0..5 {
         for org in orgs {
             sides.client.execute("SELECT ts_set_mirror($1, true, '1 hour')", &[&org]).expect("a backfill");

@@ -1,4 +1,4 @@
-//! Streams are trimmed by count and by age, as their tier says.
+//! Streams are trimmed by count and by age, to the limits of their tier.
 
 use tailstream_e2e::database::one;
 use tailstream_e2e::eventually;
@@ -6,11 +6,11 @@ use tailstream_e2e::mirror::PATIENCE;
 
 use crate::database;
 
-/// Redis trims whole nodes, of a hundred entries unless configured otherwise.
+/// Redis trims whole nodes, which have a hundred entries by default.
 const NODE: usize = 100;
 
 #[test]
-fn a_stream_keeps_as_many_entries_as_its_tier_says() {
+fn a_stream_keeps_the_number_of_entries_of_its_tier() {
     let (_database, mut sides) = database("by_count");
     sides
         .client
@@ -37,14 +37,14 @@ fn a_stream_keeps_as_many_entries_as_its_tier_says() {
     for _ in 0..4 {
         sides.ingest("acme", 600);
     }
-    // What was trimmed does not come back, so how much there is says nothing but for what is new.
+    // Trimmed entries do not come back, so only the new entries can be checked.
     sides.settle_ends(&[("acme", 10)]);
     let length = sides.length("acme");
     assert!((2_000..=2_000 + NODE).contains(&length), "{length} entries");
 }
 
 #[test]
-fn a_stream_keeps_entries_as_long_as_its_tier_says() {
+fn a_stream_keeps_entries_for_the_stream_age_of_its_tier() {
     let (_database, mut sides) = database("by_age");
     sides
         .client
@@ -53,7 +53,7 @@ fn a_stream_keeps_entries_as_long_as_its_tier_says() {
     sides.ingest("acme", 500);
     sides.ingest("other", 500);
     sides.settle(&["acme", "other"]);
-    // A change of tiers has every stream trimmed at once; as the entries grow old the limit meets them.
+    // A change of a tier trims every stream at once. The entries grow older until they exceed the limit.
     eventually("the old entries to go", PATIENCE, || {
         let sql = "SELECT ts_alter_tier('brief', stream_age => '1 second')";
         sides.client.batch_execute(sql).expect("a lower limit");
@@ -70,7 +70,7 @@ fn a_stream_keeps_entries_as_long_as_its_tier_says() {
 }
 
 #[test]
-fn each_tier_has_the_limits_of_the_plan_until_they_are_changed() {
+fn each_tier_has_its_default_limits_until_they_are_changed() {
     let (_database, mut sides) = database("limits");
     let limits =
         |org: &str| format!("SELECT stream_entries || ' ' || stream_age FROM ts_mirror_status('{org}')");
@@ -97,7 +97,7 @@ fn each_tier_has_the_limits_of_the_plan_until_they_are_changed() {
 }
 
 #[test]
-fn an_org_that_changes_its_tier_goes_on_in_the_same_stream() {
+fn an_org_that_changes_its_tier_keeps_its_stream() {
     let (_database, mut sides) = database("retiered");
     for tier in ["premium", "standard", "premium"] {
         sides.ingest("acme", 30);
@@ -111,7 +111,7 @@ fn an_org_that_changes_its_tier_goes_on_in_the_same_stream() {
 }
 
 #[test]
-fn the_stream_of_an_upgraded_org_misses_nothing() {
+fn the_stream_of_an_upgraded_org_is_complete() {
     let (_database, mut sides) = database("upgraded");
     for _ in 0..7 {
         sides.ingest("acme", 1_000);
@@ -123,7 +123,7 @@ fn the_stream_of_an_upgraded_org_misses_nothing() {
 }
 
 #[test]
-fn a_stream_may_be_kept_for_longer_than_there_are_ids() {
+fn a_stream_age_may_reach_back_beyond_the_unix_epoch() {
     let (_database, mut sides) = database("for_ever");
     sides
         .client
@@ -133,7 +133,7 @@ fn a_stream_may_be_kept_for_longer_than_there_are_ids() {
         .expect("a tier");
     sides.ingest("acme", 500);
     sides.settle(&["acme"]);
-    // Made again, and trimmed with all others.
+    // The stream is resynced, and trimmed with all others.
     sides
         .client
         .batch_execute("SELECT ts_set_mirror('acme', true, '1 hour'), ts_set_org_tier('other', 'premium')")

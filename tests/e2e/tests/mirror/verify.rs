@@ -1,4 +1,4 @@
-//! `ts_mirror_verify` finds what is wrong with a stream, and says so when nothing is.
+//! `ts_mirror_verify` finds every kind of difference, and reports none if there is none.
 
 use redis::Value;
 use tailstream_e2e::stream::Entry;
@@ -16,7 +16,7 @@ fn id_of(entry: &Entry) -> String {
     format!("{}-{}", entry.id.0, entry.id.1)
 }
 
-/// Puts an entry into Redis by hand.
+/// Adds an entry to Redis by hand.
 fn add(sides: &mut Sides, key: &str, id: &str, entry: &Entry, data: &str) {
     let event_id = entry.event_id.to_string();
     redis(sides, "XADD", &[key, id, "id", &event_id, "ts", &entry.time, "data", data]);
@@ -39,14 +39,15 @@ fn every_kind_of_difference_is_found() {
     let (first, last) = (id_of(&stream[0]), id_of(&stream[2_999]));
     assert_eq!(all, [("matching".to_owned(), 3_000, Some(first), Some(last))]);
 
-    // Two are missing, at a place where the product looks page by page.
+    // Two entries are missing, at the boundary of two pages of the comparison.
     let gone = [id_of(&stream[999]), id_of(&stream[1_000])];
     redis(&mut sides, "XDEL", &[&key, &gone[0], &gone[1]]);
     let found = findings(&mut sides, "acme");
     assert_eq!(found[0].1, 2_998);
     assert_eq!(found[1..], [("missing".to_owned(), 2, Some(gone[0].clone()), Some(gone[1].clone()))]);
 
-    // The whole stream by hand: with others' data, one entry of no event, one without fields.
+    // The whole stream is written by hand: with data of other events, with an entry that belongs to no event, and with
+    // one without fields.
     redis(&mut sides, "DEL", &[&key]);
     for (index, entry) in stream.iter().enumerate() {
         let id = id_of(entry);
@@ -78,13 +79,13 @@ fn every_kind_of_difference_is_found() {
     let found: Vec<_> = sides.verify("acme");
     assert_eq!(found, [("matching".to_owned(), 0), ("missing".to_owned(), 3_000)]);
 
-    // The way to put it right.
+    // A backfill repairs the stream.
     sides.client.batch_execute("SELECT ts_set_mirror('acme', true, '1 hour')").expect("a backfill");
     sides.settle(&["acme"]);
 }
 
 #[test]
-fn an_entry_behind_all_that_was_sent_is_found() {
+fn an_extra_entry_after_the_last_one_is_found() {
     let (_database, mut sides) = database("tidy");
     sides.ingest("acme", 5);
     sides.settle(&["acme"]);

@@ -1,4 +1,4 @@
-//! What goes wrong.
+//! The faults that the test causes.
 
 use std::thread;
 use std::time::Duration;
@@ -20,13 +20,13 @@ const FAILPOINTS: [&str; 10] = [
     "mirror-compared",
     "mirror-new-epoch",
     "mirror-reserved",
-    "mirror-rebuilt",
+    "mirror-resynced",
 ];
 
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
     Nothing,
-    /// A worker dies at one of its steps, at the pass of this number.
+    /// A worker is killed at this failpoint, when it passes it for this number of times.
     Failpoint(&'static str, usize),
     KillWorker,
     KillPostgres,
@@ -69,7 +69,7 @@ impl Fault {
 
     pub fn happen(self, mirror: &mut Mirror, random: &mut Random, history: &mut History) {
         let config = scene::config(mirror);
-        // Not a synchronisation, here and below: what happens next shall come at any moment.
+        // This pause, and those below, do not synchronise: the next step is to happen at a random moment.
         let wait = |random: &mut Random, most: i64| {
             thread::sleep(Duration::from_millis(random.between(0, most) as u64));
         };
@@ -151,7 +151,8 @@ impl Fault {
                 by_hand(mirror, &["RPUSH", "tailstream:stream:busy", "strange"]);
                 wait(random, 300);
                 by_hand(mirror, &["DEL", "tailstream:stream:busy"]);
-                // What a viewer's hand broke is made again on request; without one, with the next failure.
+                // A stream that was damaged by hand is resynced on request. Without a request, this happens at the next
+                // failure.
                 insist(&config, "SELECT ts_set_mirror('busy', true, '1 hour')");
             }
         }
@@ -162,6 +163,6 @@ fn by_hand(mirror: &Mirror, command: &[&str]) {
     let mut redis = redis::cmd(command[0]);
     redis.arg(&command[1..]);
     let mut connection = mirror.redis.connect().expect("a connection to Redis");
-    // A stream that came back in between is no list.
+    // The command fails if the key holds a stream again, because a stream is no list.
     let _: redis::RedisResult<redis::Value> = redis.query(&mut connection);
 }

@@ -1,4 +1,4 @@
-//! The extension's library with places at which a worker dies when told to.
+//! The extension's library with failpoints, at which a worker can be killed.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -7,8 +7,8 @@ use tailstream_devkit::extension::cargo;
 use tailstream_devkit::server_user::ServerUser;
 use tailstream_devkit::{postgres_install, repository};
 
-/// Builds it, in a place of its own beside the other builds, and puts it where the server's user can read it.
-/// Returns the directory.
+/// Builds the library in its own directory beside the other builds, and copies it to where the server's user can read
+/// it. Returns that directory.
 pub fn with_failpoints() -> String {
     let root = repository::root().expect("the repository");
     let major = postgres_install::major().expect("the major version");
@@ -33,7 +33,7 @@ pub fn with_failpoints() -> String {
     let dir = clusters.join("failpoints-library");
     fs::create_dir_all(&dir).expect("a directory");
     fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("its mode");
-    // A new file: a server that still runs keeps the old one.
+    // The file is replaced, not overwritten: a server that still runs keeps the old one.
     let library = dir.join("tailstream.so");
     let _ = fs::remove_file(&library);
     fs::copy(target.join("debug/libtailstream.so"), &library).expect("a copy");

@@ -1,5 +1,5 @@
-//! Everything goes wrong at once, at random: writers, crashes on all sides, switches, tiers and purges. When it
-//! is over every stream is what the table holds.
+//! Random faults at the same time: writers, crashes on all sides, switches, changes of tiers, and purges. In the end,
+//! every stream must match the table.
 
 mod faults;
 mod library;
@@ -16,12 +16,12 @@ use tailstream_e2e::{Mirror, Random, budget};
 use faults::Fault;
 use scene::{History, ORGS};
 
-/// How long things go wrong before they are let run and looked at.
+/// The time during which faults occur, before they stop and the streams are checked.
 const ROUND: Duration = Duration::from_secs(6);
 const WRITERS: u64 = 3;
 
 #[test]
-fn whatever_happens_the_streams_are_what_the_table_holds() {
+fn streams_match_the_table_after_random_faults() {
     let mut random = Random::new("mirror chaos");
     let path = library::with_failpoints();
     let mut mirror = Mirror::with(
@@ -61,7 +61,8 @@ fn whatever_happens_the_streams_are_what_the_table_holds() {
         check_positions(&mut sides.client);
         scene::drain(&mut sides);
         scene::check(&mut sides, &history);
-        // From here on everything is to be there again that the last switch for all has left.
+        // From here on, every stream must contain everything that came after the mirror was last switched on for all
+        // orgs.
         for org in ORGS {
             let backfill = "SELECT ts_set_mirror($1, true, '1 hour')";
             sides.client.execute(backfill, &[&org]).expect("a backfill");

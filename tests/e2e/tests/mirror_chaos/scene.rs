@@ -1,4 +1,4 @@
-//! The orgs of the test, and what must be true of their streams when all is calm.
+//! The orgs of the test, and the conditions that their streams must meet when no faults occur any more.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,25 +10,26 @@ use tailstream_e2e::database;
 use tailstream_e2e::stream::{Entry, difference};
 use tailstream_e2e::{Mirror, Sides, eventually};
 
-/// `switched` is switched off and on, `moved` changes its tier, `aged` has events that are purged; the others do not.
+/// `switched` is switched off and on, `moved` changes its tier, and `aged` has events that are purged. The others stay
+/// as they are.
 pub const ORGS: [&str; 5] = ["steady", "busy", "switched", "moved", "aged"];
-/// Entries of a stream that its tier keeps, and to how few the limit is lowered for a while.
+/// The limit of entries of the tier, and the value to which it is lowered for a while.
 pub const LIMIT: usize = 4_000;
 pub const LOW_LIMIT: usize = 150;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What happened since all streams were whole.
+/// The faults since all streams were last complete.
 #[derive(Debug, Default)]
 pub struct History {
-    /// Something was switched off, so only the end of a stream can be foreseen.
+    /// The mirror or an org was switched off, so only the end of a stream can be predicted.
     pub switched_all: bool,
     pub switched: BTreeSet<&'static str>,
     pub limit_lowered: bool,
 }
 
 impl History {
-    /// How many entries an org's stream must hold at least, if so many were made.
+    /// The smallest permitted number of entries of an org's stream, if that many events were ingested.
     fn at_least(&self, org: &str) -> usize {
         match org {
             _ if self.switched_all => 0,
@@ -38,7 +39,7 @@ impl History {
         }
     }
 
-    /// Whether entries may be missing amid a stream.
+    /// Whether entries may be missing inside a stream.
     fn has_gaps(&self, org: &str) -> bool {
         self.switched_all || self.switched.contains(org)
     }
@@ -55,12 +56,12 @@ pub fn prepare(client: &mut Client) {
     }
 }
 
-/// How writers connect, while the server comes and goes.
+/// How writers connect while the server crashes and restarts.
 pub fn config(mirror: &Mirror) -> Config {
     database::config(&mirror.cluster, mirror.database, SUPERUSER)
 }
 
-/// Executes a statement in its own session, again and again while the server is down or crashes under it.
+/// Executes a statement in its own session, and repeats it while the server is down or crashes during the statement.
 pub fn insist(config: &Config, sql: &str) {
     eventually(&format!("{sql:.60} to be executed"), PATIENCE, || {
         let mut client = config.connect(postgres::NoTls).ok()?;
@@ -72,12 +73,12 @@ pub fn insist(config: &Config, sql: &str) {
     });
 }
 
-/// Whether the server crashed, or was about to.
+/// Whether the server has crashed or is shutting down.
 pub fn is_gone(error: &postgres::Error) -> bool {
     error.code().is_none_or(|code| ["57P01", "57P02", "57P03", "XX000"].contains(&code.code()))
 }
 
-/// Puts an end to everything that goes wrong.
+/// Ends all faults.
 pub fn calm(mirror: &mut Mirror) {
     mirror.redis.start().expect("Redis");
     mirror.cluster.start().expect("the server");
@@ -93,7 +94,7 @@ pub fn calm(mirror: &mut Mirror) {
     insist(&config, &format!("SELECT ts_alter_tier('standard', '3 hours', {LIMIT})"));
 }
 
-/// Waits until nothing is to be done.
+/// Waits until there is no work left.
 pub fn drain(sides: &mut Sides) {
     let began = Instant::now();
     loop {
@@ -106,9 +107,9 @@ pub fn drain(sides: &mut Sides) {
     }
 }
 
-/// Fails unless every stream is what it must be after what happened.
+/// Fails unless every stream meets its conditions after these faults.
 pub fn check(sides: &mut Sides, history: &History) {
-    // New events have to come in any case: they are the end that is foreseen.
+    // New events must arrive in any case. They are the predictable end of the stream.
     let tail: Vec<i64> = ORGS.iter().map(|org| sides.ingest(org, 3)).collect();
     let began = Instant::now();
     loop {
@@ -124,7 +125,7 @@ pub fn check(sides: &mut Sides, history: &History) {
     }
     for org in ORGS {
         let findings = sides.verify(org);
-        // What a lower limit had trimmed is not there under a higher one, as long as nothing is made again.
+        // Entries that were trimmed under a lower limit are missing under a higher one, until the stream is resynced.
         let missing = if history.limit_lowered { "missing" } else { "matching" };
         let known = ["matching", "expired", missing];
         let bad = findings.iter().any(|(kind, _)| !known.contains(&kind.as_str()));
@@ -137,12 +138,13 @@ fn wrong_with(sides: &mut Sides, org: &str, tail: i64, history: &History) -> Opt
     let mut expected = sides.expected(org);
     let ids: BTreeSet<(i64, i64)> = expected.iter().map(|entry| entry.id).collect();
     if org == "aged" {
-        // What was purged from the table may still be in the stream.
+        // Events that were purged from the table may still be in the stream.
         let purged = rfc3339(now_micros() - 3_600_000_000);
         found.retain(|entry| ids.contains(&entry.id) || entry.time >= purged);
     }
     let at_least = if history.has_gaps(org) { 3 } else { history.at_least(org) };
-    // A stream that was made again begins behind the last event that was purged before: it has no hole.
+    // A stream that was resynced begins after the last event that was purged before the resync, because it has no
+    // holes.
     let behind_purged = behind_purged(sides, org, &ids);
     let start = window(sides, org, at_least).map(|start| start.max(behind_purged));
     let at_least = expected.iter().filter(|entry| start.is_some_and(|start| entry.id >= start)).count();
@@ -157,8 +159,8 @@ fn wrong_with(sides: &mut Sides, org: &str, tail: i64, history: &History) -> Opt
     difference(&found, &expected, at_least).map(|difference| format!("{org}: {difference}"))
 }
 
-/// The id at which the last so many events begin, of those that came when the mirror was not switched off for all.
-/// Events that were purged since count as well, for Redis did count them.
+/// The id at which the last `events` events begin that came while the mirror was switched on. Events that were purged
+/// since count too, because Redis counted them.
 fn window(sides: &mut Sides, org: &str, events: usize) -> Option<(i64, i64)> {
     let sql = "SELECT (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq + greatest(newer + event_count - $2, 0)::bigint
          FROM (SELECT p.placed_at, p.stream_seq, p.event_count,
@@ -170,7 +172,7 @@ fn window(sides: &mut Sides, org: &str, events: usize) -> Option<(i64, i64)> {
     row.map(|row| (row.get(0), row.get(1)))
 }
 
-/// The id behind the last event that was placed and is not among these any more; 0-0 if all are there.
+/// The id after the last event that has a position and is not in `present`; 0-0 if all are present.
 fn behind_purged(sides: &mut Sides, org: &str, present: &BTreeSet<(i64, i64)>) -> (i64, i64) {
     let sql = "SELECT (extract(epoch FROM placed_at) * 1000)::bigint, stream_seq, event_count
          FROM tailstream.positions WHERE org_id = $1 ORDER BY seq DESC";

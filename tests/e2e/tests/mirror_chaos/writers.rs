@@ -1,4 +1,4 @@
-//! Writers that go on whatever happens to the server.
+//! Writers that continue whatever happens to the server.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,7 +17,7 @@ pub fn write(config: &Config, mut random: Random, writing: &AtomicBool) {
     while writing.load(Ordering::Relaxed) {
         let Some(connected) = &mut client else {
             client = config.connect(NoTls).ok();
-            // Not a synchronisation: a server that is down is not asked without pause.
+            // This pause does not synchronise: it limits the attempts to connect to a server that is down.
             thread::sleep(Duration::from_millis(20));
             continue;
         };
@@ -31,13 +31,13 @@ pub fn write(config: &Config, mut random: Random, writing: &AtomicBool) {
     }
 }
 
-/// One transaction of some batches, committed, rolled back or in parts.
+/// One transaction with some batches, which is committed, rolled back, or rolled back in part.
 fn transaction(client: &mut Client, random: &mut Random) -> Result<(), postgres::Error> {
     let mut transaction = client.transaction()?;
     for _ in 0..=random.below(3) {
         let org = random.pick(&ORGS);
         let size = [1, 1, 2, 10, 40, 300][random.below(6)];
-        // The old ones of this org are purged when its tier's retention is lowered.
+        // The old events of this org are purged when the retention of its tier is lowered.
         let old = if org == "aged" { 9_000_000_000 } else { 0 };
         let ages: Vec<i64> =
             (0..size).map(|event| if random.chance(30) { old + event } else { event }).collect();

@@ -1,4 +1,4 @@
-//! The password is told to nobody.
+//! The password never appears in messages, views or logs.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::wait_for_failure;
 
 const SECRETS: [&str; 4] = ["first-secret", "second-secret", "third-secret", "fourth-secret"];
 
-/// Everything that a statement answers, be it rows, an error or a notice.
+/// Everything that a statement returns: rows, an error or notices.
 fn answer(client: &mut Client, sql: &str) -> String {
     match client.simple_query(sql) {
         Err(error) => format!("{error:?}"),
@@ -77,7 +77,7 @@ fn check_hidden(mirror: &Mirror) {
 }
 
 #[test]
-fn no_password_is_shown_or_logged_whatever_becomes_of_the_url() {
+fn no_password_is_shown_or_logged_with_any_url() {
     let mirror = Mirror::with("redis-secret", |cluster| cluster, |redis| redis.password(SECRETS[0]));
     let mut sides = mirror.sides();
     sides.ingest("acme", 3);

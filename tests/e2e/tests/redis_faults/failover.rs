@@ -13,7 +13,7 @@ fn replica(mirror: &Mirror, name: &str) -> Redis {
     Redis::builder(&format!("e2e-{name}")).replica_of(&mirror.redis).create().expect("a replica")
 }
 
-/// Waits until the replica has what its primary has.
+/// Waits until the replica has its primary's entries of the org.
 fn wait_for_replica(primary: &mut Sides, replica: &mut Sides, org: &str) {
     eventually("the replica to have everything", PATIENCE, || {
         (primary.length(org) == replica.length(org)).then_some(())
@@ -21,7 +21,7 @@ fn wait_for_replica(primary: &mut Sides, replica: &mut Sides, org: &str) {
 }
 
 #[test]
-fn a_replica_is_written_to_as_soon_as_it_is_promoted() {
+fn a_replica_is_written_to_after_its_promotion() {
     let mirror = Mirror::new("replica-promoted");
     let replica = replica(&mirror, "replica-promoted-2");
     let mut sides = mirror.sides();
@@ -49,7 +49,7 @@ fn a_replica_that_lacks_the_last_entries_gets_them() {
     sides.settle(&["acme", "quiet"]);
     let mut second = Sides::new(mirror.connect(), &replica, KEYS);
     wait_for_replica(&mut sides, &mut second, "acme");
-    // From here on it is cut off.
+    // From here on, the replica is disconnected.
     command(&mut second, &["REPLICAOF", "NO", "ONE"]);
     for _ in 0..5 {
         sides.ingest("acme", 700);
@@ -66,7 +66,7 @@ fn a_replica_that_lacks_the_last_entries_gets_them() {
 }
 
 #[test]
-fn a_mirror_that_goes_back_and_forth_between_two_servers_leaves_both_right() {
+fn a_mirror_that_alternates_between_two_servers_leaves_both_correct() {
     let mirror = Mirror::new("replica-swapped");
     let other = Redis::builder("e2e-replica-swapped-2").create().expect("a Redis server");
     let mut first = mirror.sides();

@@ -1,13 +1,13 @@
-//! One org's key is broken: that concerns this org alone.
+//! The key of one org is unusable. Only this org is affected.
 
 use tailstream_e2e::mirror::PATIENCE;
 use tailstream_e2e::{Mirror, Sides, eventually};
 
 use crate::{command, wait_for};
 
-/// Ingests for the broken org and others; the others' events have to come.
+/// Ingests for the broken org and for others. The events of the others must arrive.
 #[track_caller]
-fn others_go_on(sides: &mut Sides, broken: &str) {
+fn check_others_continue(sides: &mut Sides, broken: &str) {
     for _ in 0..3 {
         sides.ingest_promptly(broken, 5);
         sides.ingest_promptly("globex", 5);
@@ -17,14 +17,14 @@ fn others_go_on(sides: &mut Sides, broken: &str) {
 }
 
 #[test]
-fn a_key_of_another_type_holds_up_its_own_org_alone() {
+fn a_key_of_another_type_affects_only_its_own_org() {
     let mirror = Mirror::new("key-type");
     let mut sides = mirror.sides();
     sides.ingest("globex", 1);
     sides.settle(&["globex"]);
     let key = sides.key("acme");
     command(&mut sides, &["SET", &key, "somebody's"]);
-    others_go_on(&mut sides, "acme");
+    check_others_continue(&mut sides, "acme");
     let value: String = redis::cmd("GET").arg(&key).query(&mut sides.redis).expect("GET");
     assert_eq!(value, "somebody's", "what is no stream is not ours to remove");
     assert_eq!(sides.status().orgs_to_rebuild, 1);
@@ -33,18 +33,18 @@ fn a_key_of_another_type_holds_up_its_own_org_alone() {
     assert_eq!(state, "rebuilding: failed");
     command(&mut sides, &["DEL", &key]);
     sides.settle(&["acme", "globex", "initech"]);
-    let lines = mirror.log_lines("the stream of org \"acme\" has to be made again");
+    let lines = mirror.log_lines("the stream of org \"acme\" must be written again");
     assert_eq!(lines.len(), 1, "{lines:#?}");
-    // A stream that turns into something else, and stays it for a moment only.
+    // The stream is replaced by a key of another type, for a moment only.
     command(&mut sides, &["DEL", &key]);
     command(&mut sides, &["RPUSH", &key, "x"]);
-    others_go_on(&mut sides, "acme");
+    check_others_continue(&mut sides, "acme");
     command(&mut sides, &["DEL", &key]);
     sides.settle(&["acme", "globex", "initech"]);
 }
 
 #[test]
-fn a_foreign_entry_with_a_huge_id_does_not_last() {
+fn an_entry_of_another_writer_with_a_huge_id_is_removed() {
     let mirror = Mirror::new("key-huge");
     let mut sides = mirror.sides();
     sides.ingest("acme", 20);
@@ -52,7 +52,7 @@ fn a_foreign_entry_with_a_huge_id_does_not_last() {
     let key = sides.key("acme");
     for id in ["9999999999999-5", "18446744073709551615-18446744073709551615"] {
         command(&mut sides, &["XADD", &key, id, "who", "somebody"]);
-        // Entries of others have other fields, so the stream is not read before it is ours again.
+        // Entries of other writers have other fields, so the stream is not read before the mirror has replaced it.
         sides.ingest_promptly("globex", 5);
         sides.ingest_promptly("acme", 5);
         eventually("the foreign entry to be gone", PATIENCE, || {
@@ -65,20 +65,20 @@ fn a_foreign_entry_with_a_huge_id_does_not_last() {
 }
 
 #[test]
-fn a_key_that_may_not_be_written_holds_up_its_own_org_alone() {
+fn a_key_without_write_permission_affects_only_its_own_org() {
     let mirror = Mirror::new("key-forbidden");
     let mut sides = mirror.sides();
     sides.ingest("globex", 1);
     sides.settle(&["globex"]);
     let keys = ["~tailstream:mirror:*", "~*globex", "~*initech"];
     command(&mut sides, &[&["ACL", "SETUSER", "default", "resetkeys"][..], &keys].concat());
-    others_go_on(&mut sides, "acme");
+    check_others_continue(&mut sides, "acme");
     command(&mut sides, &["ACL", "SETUSER", "default", "allkeys"]);
     sides.settle(&["acme", "globex", "initech"]);
 }
 
 #[test]
-fn a_key_that_may_not_be_trimmed_leaves_the_others_trimmed() {
+fn a_key_that_cannot_be_trimmed_does_not_prevent_trimming_of_others() {
     let mirror = Mirror::new("key-untrimmed");
     let mut sides = mirror.sides();
     for org in ["acme", "globex", "initech"] {
@@ -97,7 +97,7 @@ fn a_key_that_may_not_be_trimmed_leaves_the_others_trimmed() {
 }
 
 #[test]
-fn a_stream_that_somebody_deleted_is_made_again_with_its_next_event_or_on_request() {
+fn a_deleted_stream_is_resynced_at_its_next_event_or_on_request() {
     let mirror = Mirror::new("key-deleted");
     let mut sides = mirror.sides();
     sides.ingest("acme", 20);

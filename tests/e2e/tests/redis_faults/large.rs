@@ -1,14 +1,14 @@
-//! Events that Redis does not take.
+//! Events that are too large for Redis.
 
 use tailstream_e2e::database::ingest;
 use tailstream_e2e::{Mirror, Sides};
 
 use crate::{command, wait_for};
 
-/// Below it Redis sets no limit.
+/// The smallest limit that Redis can be configured to.
 const LIMIT: usize = 1 << 20;
 
-/// An event whose text is so many backspaces: one byte each in the table, two as JSON.
+/// An event with a text of `count` backspaces: one byte each in the table, two bytes each in JSON.
 fn of_backspaces(count: usize) -> String {
     format!(r#"[{{"path":"/large","note":"{}"}}]"#, "\\b".repeat(count))
 }
@@ -19,7 +19,7 @@ fn store(sides: &mut Sides, org: &str, json: &str) -> i64 {
 }
 
 #[test]
-fn an_event_that_is_larger_than_redis_takes_is_left_out_and_named() {
+fn an_event_too_large_for_redis_is_left_out_and_logged() {
     let mirror =
         Mirror::with("redis-large", |cluster| cluster, |redis| redis.setting("proto-max-bulk-len", "1mb"));
     let mut sides = mirror.sides();
@@ -31,7 +31,7 @@ fn an_event_that_is_larger_than_redis_takes_is_left_out_and_named() {
     store(&mut sides, "globex", &fits);
     sides.ingest("acme", 5);
     sides.ingest("globex", 5);
-    // A stream has no hole, so what acme's held from before is gone.
+    // A stream has no holes, so the earlier entries of acme's stream are removed.
     sides.settle_ends(&[("acme", 5), ("globex", usize::MAX)]);
     assert_eq!(sides.length("acme"), 5);
     let error = sides.status().last_error.unwrap_or_default();
@@ -39,7 +39,7 @@ fn an_event_that_is_larger_than_redis_takes_is_left_out_and_named() {
     assert!(error.starts_with(&named), "{error}");
     assert_eq!(mirror.log_lines(&named).len(), 1);
     assert_eq!(sides.status().retries, 0, "nobody had to try twice");
-    // Made again the stream is the same.
+    // A resync writes the same stream.
     sides.client.batch_execute("SELECT ts_set_mirror('acme', true, '1 hour')").expect("a backfill");
     sides.settle_ends(&[("acme", 5), ("globex", usize::MAX)]);
     assert_eq!(sides.length("acme"), 5);
@@ -49,11 +49,11 @@ fn an_event_that_is_larger_than_redis_takes_is_left_out_and_named() {
 }
 
 #[test]
-fn a_backspace_takes_no_more_room_than_it_came_in_with() {
+fn a_backspace_is_written_as_two_bytes_of_json() {
     let mirror =
         Mirror::with("redis-escapes", |cluster| cluster, |redis| redis.setting("proto-max-bulk-len", "1mb"));
     let mut sides = mirror.sides();
-    // As six bytes each they would be too many.
+    // With six bytes for each character, the event would be too large.
     let controls = "\\b\\f\\n\\r\\t\\\"\\\\".repeat(LIMIT / 2 / 7 - 200);
     store(&mut sides, "acme", &format!(r#"[{{"path":"{controls}"}}]"#));
     sides.ingest("acme", 1);
@@ -61,23 +61,23 @@ fn a_backspace_takes_no_more_room_than_it_came_in_with() {
 }
 
 #[test]
-fn an_org_whose_events_break_the_connection_is_set_aside_and_named() {
+fn an_org_whose_events_break_the_connection_is_set_aside_and_logged() {
     break_the_connection("redis-poison", 20);
 }
 
-/// While its part is under way the next one is read, where there is no suspicion.
+/// The next transaction is read while the failing one is in flight, as long as there is no suspect.
 #[test]
-fn so_is_one_with_more_behind_it_than_is_sent_together() {
+fn such_an_org_is_set_aside_while_more_than_one_transaction_waits() {
     break_the_connection("redis-poison-more", 100);
 }
 
-/// Amid many others, which are sent together, one event makes Redis close the connection; so many batches of each of two
-/// orgs come behind it.
+/// One event among many that are sent together makes Redis close the connection. `behind` batches of each of two orgs
+/// follow it.
 fn break_the_connection(name: &str, behind: usize) {
     let mirror = Mirror::with(
         name,
         |cluster| cluster,
-        // Nobody is told of the limit.
+        // The mirror may not read the limit.
         |redis| {
             redis
                 .setting("proto-max-bulk-len", "1mb")
@@ -105,12 +105,12 @@ fn break_the_connection(name: &str, behind: usize) {
     let state = "SELECT state FROM ts_mirror_status('acme')";
     let state: String = tailstream_e2e::database::one(&mut sides.client, state);
     assert_eq!(state, "rebuilding: failed");
-    let lines = mirror.log_lines("the stream of org \"acme\" has to be made again");
+    let lines = mirror.log_lines("the stream of org \"acme\" must be written again");
     assert_eq!(lines.len(), 1, "{lines:#?}");
     for org in ["globex", "initech"] {
-        assert!(mirror.log_lines(&format!("org \"{org}\" has to be made again")).is_empty());
+        assert!(mirror.log_lines(&format!("org \"{org}\" must be written again")).is_empty());
     }
-    // With room for it all is well.
+    // If the mirror can read the limit, nothing fails.
     command(&mut sides, &["ACL", "SETUSER", "default", "+config"]);
     command(&mut sides, &["CONFIG", "SET", "proto-max-bulk-len", "512mb"]);
     sides.settle(&["acme", "globex", "initech"]);

@@ -1,4 +1,4 @@
-//! Whatever Redis does, ingest neither fails nor waits, and in the end the streams are what the table holds.
+//! Whatever Redis does, ingest neither fails nor waits, and in the end the streams match the table.
 
 mod credentials;
 mod failover;
@@ -16,10 +16,10 @@ use redis::Value;
 use tailstream_e2e::mirror::PATIENCE;
 use tailstream_e2e::{Mirror, Sides, eventually};
 
-/// Attempts that have to fail before a test is satisfied that failing attempts are not logged one by one.
+/// The number of attempts that must fail before a test accepts that they are not logged one by one.
 const ATTEMPTS: i64 = 6;
 
-/// One command, sent to Redis by hand.
+/// Sends one command to Redis by hand.
 #[track_caller]
 fn command(sides: &mut Sides, command: &[&str]) -> Value {
     let mut redis = redis::cmd(command[0]);
@@ -27,7 +27,7 @@ fn command(sides: &mut Sides, command: &[&str]) -> Value {
     redis.query(&mut sides.redis).unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
-/// Waits until the mirror fails for a reason that holds `reason`, and has failed more often than so many times.
+/// Waits until the mirror fails with an error that contains `reason`, and has retried more than `retries` times.
 #[track_caller]
 fn wait_for_failure(sides: &mut Sides, reason: &str, retries: i64) {
     let began = Instant::now();
@@ -42,7 +42,7 @@ fn wait_for_failure(sides: &mut Sides, reason: &str, retries: i64) {
     }
 }
 
-/// Waits until all events of these orgs are in their streams, whatever becomes of other orgs.
+/// Waits until all events of these orgs are in their streams, regardless of other orgs.
 #[track_caller]
 fn wait_for(sides: &mut Sides, orgs: &[(&str, usize)]) {
     let began = Instant::now();
@@ -57,7 +57,7 @@ fn wait_for(sides: &mut Sides, orgs: &[(&str, usize)]) {
     }
 }
 
-/// While the mirror fails for a reason that holds `reason`, events come in as ever, and attempt after attempt goes by.
+/// While the mirror fails with an error that contains `reason`, ingest works, and the mirror retries repeatedly.
 #[track_caller]
 fn endure(sides: &mut Sides, reason: &str) {
     wait_for_failure(sides, reason, -1);
@@ -71,7 +71,7 @@ fn endure(sides: &mut Sides, reason: &str) {
     assert!(status.backlog_batches >= 4 && status.backlog_events >= 23, "{status:?}");
 }
 
-/// What the mirror said in the server's log: why it failed and that it works again, once for each change.
+/// Checks the mirror's messages in the server's log: why it failed and that it works again, once for each change.
 #[track_caller]
 fn check_log(mirror: &Mirror, failures: usize) {
     let lines = mirror.log_lines("  tailstream mirror");

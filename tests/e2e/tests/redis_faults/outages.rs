@@ -1,4 +1,4 @@
-//! Redis is not there, does not answer, or comes back with less than it had.
+//! Redis is down, does not answer, or comes back with less data than it had.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ fn epoch(mirror: &Mirror) -> String {
 }
 
 #[test]
-fn a_redis_that_is_down_from_the_start_gets_everything_when_it_comes() {
+fn a_redis_that_is_down_at_the_start_receives_all_events_later() {
     let mut mirror = Mirror::new("redis-late");
     let mut sides = mirror.sides();
     mirror.redis.kill9().expect("kill -9");
@@ -29,7 +29,7 @@ fn a_redis_that_is_down_from_the_start_gets_everything_when_it_comes() {
 }
 
 #[test]
-fn who_asks_again_for_a_stream_and_does_not_commit_holds_up_nobody() {
+fn an_uncommitted_second_request_blocks_no_other_org() {
     let mirror = Mirror::new("asked-again");
     let (mut sides, mut admin) = (mirror.sides(), mirror.connect());
     sides.ingest("acme", 20);
@@ -39,7 +39,7 @@ fn who_asks_again_for_a_stream_and_does_not_commit_holds_up_nobody() {
     admin.batch_execute(again).expect("a backfill");
     admin.batch_execute(&format!("BEGIN; {again}")).expect("the same again");
     mirror.redis.resume().expect("SIGCONT");
-    // The stream is made, and that it was cannot be written down.
+    // The stream is written, but the end of its resync cannot be recorded.
     let (began, mut sent) = (Instant::now(), 0);
     while began.elapsed() < Duration::from_secs(2) {
         sides.ingest("globex", 3);
@@ -53,7 +53,7 @@ fn who_asks_again_for_a_stream_and_does_not_commit_holds_up_nobody() {
 }
 
 #[test]
-fn requests_that_are_not_committed_hold_up_neither_a_new_epoch_nor_an_org_set_aside() {
+fn uncommitted_requests_block_neither_a_new_epoch_nor_an_org_set_aside() {
     let mirror = Mirror::new("asked-open");
     let (mut sides, mut admin) = (mirror.sides(), mirror.connect());
     for org in ["acme", "globex", "quiet"] {
@@ -68,7 +68,7 @@ fn requests_that_are_not_committed_hold_up_neither_a_new_epoch_nor_an_org_set_as
         .expect("requests");
     command(&mut sides, &["FLUSHALL"]);
     wait_for(&mut sides, &[("acme", 20), ("globex", 20), ("quiet", 20)]);
-    // The two fail, and with the next events that shows.
+    // Both fail, which shows with their next events.
     for org in ["acme", "globex"] {
         let key = sides.key(org);
         command(&mut sides, &["DEL", &key]);
@@ -87,7 +87,7 @@ fn requests_that_are_not_committed_hold_up_neither_a_new_epoch_nor_an_org_set_as
 }
 
 #[test]
-fn a_redis_that_lost_everything_is_filled_again() {
+fn a_redis_that_lost_everything_gets_all_streams_again() {
     let mut mirror = Mirror::new("redis-empty");
     let mut sides = mirror.sides();
     sides.ingest("acme", 300);
@@ -106,7 +106,7 @@ fn a_redis_that_lost_everything_is_filled_again() {
 }
 
 #[test]
-fn a_redis_that_kept_its_data_goes_on_where_it_was() {
+fn a_redis_that_kept_its_data_is_continued_from_its_checkpoint() {
     let mut mirror = Mirror::with(
         "redis-kept",
         |cluster| cluster,
@@ -127,7 +127,7 @@ fn a_redis_that_kept_its_data_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_flushed_redis_is_filled_again_without_anything_new() {
+fn a_flushed_redis_gets_all_streams_again_without_new_events() {
     let mirror = Mirror::new("redis-flushed");
     let mut sides = mirror.sides();
     sides.ingest("acme", 700);
@@ -135,7 +135,7 @@ fn a_flushed_redis_is_filled_again_without_anything_new() {
     sides.settle(&ORGS);
     command(&mut sides, &["FLUSHALL"]);
     sides.settle(&ORGS);
-    // Amid the sending, too.
+    // The same happens while events are being sent.
     for round in 0..20 {
         sides.ingest("acme", 200);
         if round % 5 == 0 {
@@ -146,20 +146,20 @@ fn a_flushed_redis_is_filled_again_without_anything_new() {
 }
 
 #[test]
-fn a_marker_that_somebody_deleted_or_changed_is_no_harm() {
-    let mirror = Mirror::new("redis-marker");
+fn the_mirror_recovers_from_a_deleted_or_changed_checkpoint() {
+    let mirror = Mirror::new("redis-checkpoint");
     let mut sides = mirror.sides();
     sides.ingest("acme", 300);
     sides.settle(&["acme"]);
     let mut keys: Vec<String> =
         redis::cmd("KEYS").arg("tailstream:mirror:*").query(&mut sides.redis).expect("KEYS");
     keys.sort();
-    let [marker, registry] = keys.as_slice() else { panic!("{keys:?}") };
-    assert_eq!(*registry, format!("{marker}:streams"));
+    let [checkpoint, registry] = keys.as_slice() else { panic!("{keys:?}") };
+    assert_eq!(*registry, format!("{checkpoint}:streams"));
     for change in [
-        &["DEL", marker][..],
-        &["SET", marker, "nonsense"],
-        &["SET", marker, "2 x 1 0 999999 0"],
+        &["DEL", checkpoint][..],
+        &["SET", checkpoint, "nonsense"],
+        &["SET", checkpoint, "2 x 1 0 999999 0"],
         &["DEL", registry],
         &["HSET", registry, "", "nonsense"],
         &["HDEL", registry, "tailstream:stream:acme"],
@@ -168,8 +168,8 @@ fn a_marker_that_somebody_deleted_or_changed_is_no_harm() {
         sides.ingest("acme", 3);
         sides.settle(&["acme"]);
     }
-    // A list in its place is nobody's marker, and no registry.
-    for key in [marker, registry] {
+    // A list in its place is neither a checkpoint nor a registry.
+    for key in [checkpoint, registry] {
         command(&mut sides, &["DEL", key]);
         command(&mut sides, &["RPUSH", key, "x"]);
         sides.ingest_promptly("acme", 3);
@@ -179,7 +179,7 @@ fn a_marker_that_somebody_deleted_or_changed_is_no_harm() {
 }
 
 #[test]
-fn a_redis_that_does_not_answer_holds_up_nobody() {
+fn a_redis_that_does_not_answer_blocks_no_session() {
     let mirror = Mirror::with(
         "redis-paused",
         |cluster| cluster.setting("tailstream.redis_timeout", "500ms"),

@@ -1,4 +1,4 @@
-//! Redis is there and takes nothing.
+//! Redis answers, but refuses writes.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use crate::{check_log, command, endure, wait_for_failure};
 const ORGS: [&str; 2] = ["acme", "globex"];
 
 #[test]
-fn a_full_redis_gets_the_rest_when_it_has_room() {
+fn a_full_redis_receives_the_rest_when_it_has_memory_again() {
     let mirror = Mirror::with(
         "redis-full",
         |cluster| cluster,
@@ -21,7 +21,7 @@ fn a_full_redis_gets_the_rest_when_it_has_room() {
     let mut sides = mirror.sides();
     sides.ingest("acme", 300);
     sides.settle(&["acme"]);
-    // The mirror may have begun behind the first events, and then has made the stream again with them.
+    // The mirror may have started after the first events, and may then have resynced the stream with them.
     let resent = sides.status().entries_resent;
     command(&mut sides, &["CONFIG", "SET", "maxmemory", "1mb"]);
     sides.ingest_promptly("acme", 10);
@@ -32,7 +32,7 @@ fn a_full_redis_gets_the_rest_when_it_has_room() {
     check_log(&mirror, 1);
 }
 
-/// Has Redis save, and waits for how that ends.
+/// Makes Redis save, and waits until the save has this status.
 fn saved(sides: &mut Sides, status: &str) {
     command(sides, &["BGSAVE"]);
     eventually(&format!("a save that is {status}"), PATIENCE, || {
@@ -43,7 +43,7 @@ fn saved(sides: &mut Sides, status: &str) {
 }
 
 #[test]
-fn a_redis_that_cannot_save_gets_the_rest_when_it_can() {
+fn a_redis_that_cannot_save_receives_the_rest_when_it_can() {
     let mirror =
         Mirror::with("redis-unsaved", |cluster| cluster, |redis| redis.setting("save", "3600 1000000"));
     let mut sides = mirror.sides();
@@ -63,7 +63,7 @@ fn a_redis_that_cannot_save_gets_the_rest_when_it_can() {
 }
 
 #[test]
-fn a_wrong_password_is_waited_out() {
+fn the_mirror_retries_until_the_password_is_right() {
     let mirror = Mirror::with("redis-password", |cluster| cluster, |redis| redis.password("right one"));
     let mut sides = mirror.sides();
     sides.ingest("acme", 10);
@@ -75,7 +75,7 @@ fn a_wrong_password_is_waited_out() {
     };
     write("wrong one");
     mirror.set("tailstream.redis_password_file", file.to_str().expect("a path"));
-    // The file wins against the URL, which has the right one.
+    // The password file has precedence over the URL, which contains the right password.
     endure(&mut sides, "");
     write("right one");
     sides.settle(&ORGS);
@@ -90,13 +90,13 @@ fn a_wrong_password_is_waited_out() {
 }
 
 #[test]
-fn a_password_changed_under_a_connection_is_no_harm() {
+fn a_changed_password_does_not_break_an_open_connection() {
     let mirror = Mirror::new("redis-requirepass");
     let mut sides = mirror.sides();
     sides.ingest("acme", 10);
     sides.settle(&["acme"]);
     command(&mut sides, &["CONFIG", "SET", "requirepass", "late"]);
-    // Connections that are in stay in; the next one has to know it.
+    // Existing connections stay authenticated. The next one needs the new password.
     command(&mut sides, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     endure(&mut sides, "");
     mirror.set("tailstream.redis_url", &mirror.redis.url().replace("://", "://:late@"));
@@ -105,8 +105,9 @@ fn a_password_changed_under_a_connection_is_no_harm() {
 }
 
 #[test]
-fn a_resync_that_fails_behind_its_first_part_is_tried_less_and_less_often() {
-    // The first part is written, and what the next one begins with fails: as with a server that is too old for it.
+fn a_resync_that_fails_after_its_first_transaction_is_retried_with_growing_pauses() {
+    // The first transaction is written, and the first command of the next one fails, as with a server that is too old
+    // for it.
     let mirror =
         Mirror::with("redis-old", |cluster| cluster, |redis| redis.setting("rename-command", "XTRIM \"\""));
     let mut sides = mirror.sides();
@@ -115,7 +116,8 @@ fn a_resync_that_fails_behind_its_first_part_is_tried_less_and_less_often() {
     wait_for_failure(&mut sides, "unknown command", -1);
     let (began, before) = (Instant::now(), sides.status().retries);
     wait_for_failure(&mut sides, "unknown command", before + 8);
-    // Pauses double from 50 ms on, each less by up to a half: the last three of these take a second at the least.
+    // Pauses double from 50 ms on, and each is shortened by up to a half. The last three of these add up to at least a
+    // second.
     assert!(began.elapsed() > Duration::from_secs(1), "8 attempts in {:?}", began.elapsed());
     let lines = mirror.log_lines("LOG:  tailstream mirror").len();
     assert!(lines < 60, "{lines} lines in the log");

@@ -1,4 +1,4 @@
-//! A setting that cannot be used, while there is much to send.
+//! A setting becomes unusable while there is much to send.
 
 use std::fmt::Write;
 
@@ -7,10 +7,10 @@ use tailstream_e2e::database::ingest;
 
 const BATCHES: usize = 40;
 
-/// The mirror gives up with one part under way and the next one made ready. What comes of the first must not be taken to
-/// cover the second.
+/// The mirror disconnects with one transaction in flight and the next one read. The replies to the first must not be
+/// taken for those to the second.
 #[test]
-fn a_template_that_is_broken_while_a_backlog_drains_loses_nothing() {
+fn an_invalid_template_during_a_backlog_loses_nothing() {
     let mirror = Mirror::new("redis-template");
     let mut sides = mirror.sides();
     let room =

@@ -1,4 +1,4 @@
-//! Redis behind TLS.
+//! Redis with TLS.
 
 use tailstream_devkit::Redis;
 use tailstream_e2e::Mirror;
@@ -6,12 +6,12 @@ use tailstream_e2e::Mirror;
 use crate::{check_log, endure, wait_for_failure};
 
 #[test]
-fn who_is_not_vouched_for_is_not_talked_to() {
+fn a_server_with_an_untrusted_certificate_is_refused() {
     let mirror = Mirror::with("redis-tls", |cluster| cluster, |redis| redis.tls(true).password("secret"));
     let stranger = Redis::builder("e2e-redis-tls-2").tls(true).create().expect("a Redis server");
     let path = |redis: &Redis| redis.ca_file().expect("a CA").to_str().expect("a path").to_owned();
     let mut sides = mirror.sides();
-    // Nobody has said yet whom to trust: the system trusts no such authority.
+    // No certificate authority is configured, and the system's do not include this one.
     endure(&mut sides, "certificate");
     mirror.set("tailstream.redis_ca_file", &path(&mirror.redis));
     sides.settle(&["acme", "globex"]);
@@ -23,7 +23,7 @@ fn who_is_not_vouched_for_is_not_talked_to() {
     mirror.set("tailstream.redis_ca_file", &path(&mirror.redis));
     sides.settle(&["acme", "globex"]);
     assert!(mirror.log_lines("terminated by signal").is_empty());
-    // Without TLS to a port that wants it, and with it to one that does not.
+    // Connects without TLS to a port that requires it, and with TLS to one without.
     let plain = mirror.redis.url_with_password().replace("rediss", "redis");
     mirror.set("tailstream.redis_timeout", "1s");
     mirror.set("tailstream.redis_url", &plain);

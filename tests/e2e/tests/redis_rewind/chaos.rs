@@ -1,5 +1,6 @@
-//! Redis goes back in time again and again, while orgs are erased, retiered, switched, widened, and bytes arrive late.
-//! When it is over every stream holds all that the table does, and nothing of an erased org is there.
+//! Redis goes back in time repeatedly, while orgs are erased, switched, and moved between tiers, limits are widened,
+//! and bytes arrive late. In the end, every stream contains all events of the table that it should, and nothing of an
+//! erased org is left.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,13 +11,13 @@ use tailstream_devkit::Redis;
 use tailstream_e2e::rewind::{append_only_file, truncate};
 use tailstream_e2e::{Mirror, Proxy, Random, Sides, Snapshot, budget};
 
-/// How long things go wrong before they are let run and looked at.
+/// The time during which faults occur, before they stop and the streams are checked.
 const ROUND: Duration = Duration::from_secs(4);
 const ORGS: [&str; 5] = ["steady", "busy", "retiered", "widened", "switched"];
-/// Where a connection may be held.
+/// The texts at which a connection may be held.
 const PLACES: [&str; 6] =
     ["\r\nXADD\r\n", "\r\nDEL\r\n", "\r\nXTRIM\r\n", "\r\nSET\r\n", "\r\nHSCAN\r\n", "\r\nMULTI\r\n"];
-/// Snapshots that are kept.
+/// The number of snapshots that are kept.
 const MOST: usize = 6;
 
 struct World {
@@ -25,11 +26,11 @@ struct World {
     proxy: Proxy,
     random: Random,
     snapshots: Vec<Snapshot>,
-    /// A replica, until it takes over; it may be cut off by then.
+    /// A replica, until it takes over. It may be disconnected before that.
     replica: Option<Redis>,
     replicas: usize,
     name: &'static str,
-    /// Orgs that will be erased, and those that were.
+    /// Orgs that will be erased, and orgs that were.
     doomed: BTreeSet<String>,
     erased: BTreeSet<String>,
     append_only: bool,
@@ -156,7 +157,7 @@ impl World {
             }
             _ => self.kill_worker(),
         }
-        // Not a synchronisation: the next thing shall happen at any moment.
+        // This pause does not synchronise: the next fault is to happen at a random moment.
         std::thread::sleep(Duration::from_millis(self.random.between(0, 250) as u64));
     }
 
@@ -176,13 +177,13 @@ impl World {
         self.snapshots.push(snapshot);
     }
 
-    /// To any age: that of the first snapshot, too.
+    /// Restarts Redis with any of the snapshots, even the first.
     fn rewind(&mut self) {
         let snapshot = self.snapshots[self.random.below(self.snapshots.len())].clone();
         snapshot.restore(&mut self.mirror.redis);
     }
 
-    /// The end of the append-only file is lost.
+    /// Cuts off the end of the append-only file.
     fn truncate(&mut self) {
         if self.append_only {
             let length = append_only_file(&self.mirror.redis).metadata().expect("its length").len();
@@ -191,7 +192,7 @@ impl World {
         }
     }
 
-    /// Begins a replica, or cuts off the one there is.
+    /// Starts a replica, or disconnects the present one.
     fn replicate(&mut self) {
         match &mut self.replica {
             None => {
@@ -205,12 +206,12 @@ impl World {
         }
     }
 
-    /// The replica takes over, with whatever it has.
+    /// Lets the replica take over with the data that it has.
     fn fail_over(&mut self) {
         let Some(mut replica) = self.replica.take() else { return };
         replica.promote().expect("a replica that takes over");
         self.mirror.redis.kill9().expect("kill -9");
-        // The snapshots are files of the server that they are of.
+        // The other snapshots are files of the old server.
         self.snapshots = vec![Snapshot::copy(&replica)];
         self.mirror.redis = replica;
         self.connect_to_redis();
@@ -225,12 +226,12 @@ impl World {
         let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'tailstream mirror'";
         if let Some(row) = self.sides.client.query_opt(sql, &[]).expect("a worker") {
             let pid: i32 = row.get(0);
-            // A process that ends by SIGTERM takes no server with it.
+            // SIGTERM ends one process, without a restart of the server.
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
     }
 
-    /// Puts an end to everything that goes wrong. What is as it should be is not touched: it must have come right by itself.
+    /// Ends all faults. Streams are not repaired here: the mirror must have repaired them itself.
     fn calm(&mut self) {
         self.replica = None;
         let wide = "SELECT ts_set_org_tier('retiered', 'standard') WHERE (SELECT tier FROM ts_org('retiered')) = 'narrow';

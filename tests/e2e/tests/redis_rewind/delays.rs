@@ -1,12 +1,12 @@
-//! Bytes of a connection that was given up arrive late.
+//! Bytes of an abandoned connection arrive late.
 
 use tailstream_e2e::mirror::PATIENCE;
 use tailstream_e2e::{Mirror, Proxy, eventually};
 
 use crate::command;
 
-/// A mirror behind a proxy, with an org whose stream is only cleared when a new epoch begins: none of its events are young
-/// enough to be made again.
+/// A mirror behind a proxy, with an org whose stream a new epoch only removes: its events are too old to be written
+/// again.
 fn behind_proxy(name: &str) -> (Mirror, Proxy) {
     let mirror =
         Mirror::with(name, |cluster| cluster.setting("tailstream.redis_timeout", "1s"), |redis| redis);
@@ -16,10 +16,10 @@ fn behind_proxy(name: &str) -> (Mirror, Proxy) {
 }
 
 #[test]
-fn a_removal_of_a_stream_that_arrives_late_removes_nothing() {
+fn a_late_removal_of_a_stream_has_no_effect() {
     let (mirror, proxy) = behind_proxy("rewind-late-del");
     let mut sides = mirror.sides();
-    // Its events are too old for a stream by the time of the next epoch.
+    // By the next epoch, its events are too old for a stream.
     sides
         .client
         .batch_execute(
@@ -34,35 +34,35 @@ fn a_removal_of_a_stream_that_arrives_late_removes_nothing() {
         let young: i64 = sides.client.query_one(expired, &[]).expect("positions").get(0);
         (young == 0 && sides.status().backlog_batches == 0).then_some(())
     });
-    // There is something to remove.
+    // The stream exists and has to be removed.
     command(&mut sides, &["DEL", "tailstream:stream:quiet"]);
     command(&mut sides, &["XADD", "tailstream:stream:quiet", "1-1", "who", "before"]);
     proxy.hold_at("\r\nDEL\r\n$23\r\ntailstream:stream:quiet\r\n");
-    let markers: Vec<String> =
+    let checkpoints: Vec<String> =
         redis::cmd("KEYS").arg("tailstream:mirror:*").query(&mut sides.redis).expect("KEYS");
-    for marker in &markers {
-        command(&mut sides, &["DEL", marker]);
+    for checkpoint in &checkpoints {
+        command(&mut sides, &["DEL", checkpoint]);
     }
     eventually("the removal to be held", PATIENCE, || (proxy.held() == 1).then_some(()));
-    // The mirror gives that connection up and begins the next epoch on another one.
+    // The mirror abandons that connection, and begins the next epoch on another one.
     sides.wait_for_state("running");
     sides.client.batch_execute("SELECT ts_set_org_tier('quiet', 'premium')").expect("a tier");
     sides.ingest("quiet", 2);
     sides.settle(&["quiet", "globex"]);
     proxy.release();
-    // Behind a round trip on a connection of its own, and one of the mirror's.
+    // Waits for a round trip on a connection of the test, and for one of the mirror.
     sides.ingest("globex", 1);
     sides.settle(&["quiet", "globex"]);
 }
 
 #[test]
-fn what_a_part_or_a_trim_has_to_say_late_is_not_heard() {
+fn a_late_transaction_or_trim_has_no_effect() {
     let (mirror, proxy) = behind_proxy("rewind-late");
     let mut sides = mirror.sides();
     sides.client.batch_execute("SELECT ts_alter_tier('standard', stream_entries => 100)").expect("a tier");
     sides.ingest("acme", 700);
     sides.settle_ends(&[("acme", 100)]);
-    // An XTRIM by a limit that is raised before it arrives.
+    // Holds an XTRIM with a limit that is raised before the command arrives.
     proxy.hold_at("\r\nMAXLEN\r\n$1\r\n~\r\n$3\r\n100\r\n");
     sides
         .client
@@ -74,7 +74,7 @@ fn what_a_part_or_a_trim_has_to_say_late_is_not_heard() {
     proxy.release();
     sides.ingest("acme", 1);
     sides.settle(&["acme"]);
-    // Entries.
+    // Holds entries.
     proxy.hold_at("\r\nXADD\r\n");
     sides.ingest("acme", 50);
     eventually("a part to be held", PATIENCE, || (proxy.held() == 1).then_some(()));

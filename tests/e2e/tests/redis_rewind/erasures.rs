@@ -1,4 +1,4 @@
-//! What was erased does not come back, however old the data is that Redis comes back with.
+//! The stream of an erased org does not reappear, whatever data Redis comes back with.
 
 use tailstream_devkit::Redis;
 use tailstream_e2e::mirror::PATIENCE;
@@ -10,7 +10,7 @@ use crate::{command, erase, exists, reconnected, wait_until_gone};
 const KEYS: &str = "tailstream:stream:{org}";
 
 #[test]
-fn an_erased_org_does_not_come_back_with_an_old_dump() {
+fn an_erased_org_does_not_reappear_with_an_old_dump() {
     let mut mirror = Mirror::new("rewind-erased");
     let mut sides = mirror.sides();
     sides.ingest("acme", 100);
@@ -23,7 +23,7 @@ fn an_erased_org_does_not_come_back_with_an_old_dump() {
     let mut sides = reconnected(&mirror, before);
     wait_until_gone(&mut sides, "acme");
     sides.settle(&["globex"]);
-    // From before the epoch that is there now, too; and the name may be somebody else's by then.
+    // The data may also be from before the present epoch, and another org may have the name by then.
     let before = sides.status().retries;
     sides.ingest("acme", 3);
     sides.settle(&["acme", "globex"]);
@@ -34,7 +34,7 @@ fn an_erased_org_does_not_come_back_with_an_old_dump() {
 }
 
 #[test]
-fn an_erasure_that_redis_had_not_written_to_disk_is_done_again() {
+fn an_erasure_that_redis_had_not_written_to_disk_is_repeated() {
     let mut mirror = Mirror::with(
         "rewind-aof",
         |cluster| cluster,
@@ -54,7 +54,7 @@ fn an_erasure_that_redis_had_not_written_to_disk_is_done_again() {
 }
 
 #[test]
-fn an_erased_org_does_not_come_back_with_a_replica_that_lagged() {
+fn an_erased_org_does_not_reappear_with_a_replica_that_lagged() {
     let mirror = Mirror::new("rewind-replica");
     let replica =
         Redis::builder("e2e-rewind-replica-2").replica_of(&mirror.redis).create().expect("a replica");
@@ -66,7 +66,7 @@ fn an_erased_org_does_not_come_back_with_a_replica_that_lagged() {
     eventually("the replica to have everything", PATIENCE, || {
         (second.length("acme") == 100 && second.length("globex") == 5).then_some(())
     });
-    // From here on it is cut off.
+    // From here on, the replica is disconnected.
     command(&mut second, &["REPLICAOF", "NO", "ONE"]);
     erase(&mut sides, "acme");
     assert!(exists(&mut second, "acme"));
@@ -77,12 +77,12 @@ fn an_erased_org_does_not_come_back_with_a_replica_that_lagged() {
 }
 
 #[test]
-fn the_streams_of_another_servers_mirror_that_this_database_had_are_cleared() {
+fn streams_of_the_mirror_on_a_former_server_are_removed() {
     let mirror = Mirror::new("rewind-moved");
     let mut sides = mirror.sides();
     sides.ingest("globex", 5);
     sides.settle(&["globex"]);
-    // As a restored database finds it: its mirror had another marker on the server that it comes from.
+    // As in a restored database, whose mirror had another checkpoint on its former server.
     let former = "tailstream:mirror:1:1";
     let [ahead, broken] = ["tailstream:mirror:2:2", "tailstream:mirror:3:3"];
     sides
@@ -91,7 +91,7 @@ fn the_streams_of_another_servers_mirror_that_this_database_had_are_cleared() {
             "UPDATE tailstream.mirror SET former_marker_keys = ARRAY[$1, $2, $3]",
             &[&former, &ahead, &broken],
         )
-        .expect("former markers");
+        .expect("former checkpoints");
     let registry = format!("{former}:streams");
     for (key, org) in
         [("tailstream:stream:acme", "acme"), ("other:acme", "acme"), ("tailstream:stream:globex", "globex")]
@@ -101,16 +101,16 @@ fn the_streams_of_another_servers_mirror_that_this_database_had_are_cleared() {
     for key in ["tailstream:stream:acme", "other:acme"] {
         command(&mut sides, &["XADD", key, "1-1", "who", "somebody"]);
     }
-    // That server went on after this database was copied from it.
+    // The former server continued after this database was copied from it.
     command(&mut sides, &["SET", ahead, "2 epoch 1 0 1000000 0"]);
     command(&mut sides, &["HSET", &format!("{ahead}:streams"), "tailstream:stream:initech", "initech"]);
     command(&mut sides, &["XADD", "tailstream:stream:initech", "1-1", "who", "somebody"]);
     command(&mut sides, &["SET", &format!("{broken}:streams"), "no hash"]);
-    let markers: Vec<String> =
+    let checkpoints: Vec<String> =
         redis::cmd("KEYS").arg("tailstream:mirror:*").query(&mut sides.redis).expect("KEYS");
     let is_former = |key: &str| [former, ahead, broken].iter().any(|former| key.starts_with(former));
-    for marker in markers.iter().filter(|key| !is_former(key)) {
-        command(&mut sides, &["DEL", marker]);
+    for checkpoint in checkpoints.iter().filter(|key| !is_former(key)) {
+        command(&mut sides, &["DEL", checkpoint]);
     }
     wait_until_gone(&mut sides, "acme");
     sides.settle(&["globex"]);

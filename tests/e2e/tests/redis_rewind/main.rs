@@ -1,5 +1,5 @@
-//! Redis comes back with older data than it had, or bytes arrive when nobody expects them any more. What was done to
-//! streams meanwhile (erasures, streams made again) is done again, and nothing is there that should not be.
+//! Redis comes back with older data, or bytes arrive late. The mirror repeats what it did to streams in the meantime
+//! (erasures, resyncs), and leaves nothing that should not be there.
 
 mod chaos;
 mod delays;
@@ -12,7 +12,7 @@ use redis::Value;
 use tailstream_e2e::mirror::PATIENCE;
 use tailstream_e2e::{Mirror, Sides, eventually};
 
-/// One command, sent to Redis by hand.
+/// Sends one command to Redis by hand.
 #[track_caller]
 fn command(sides: &mut Sides, command: &[&str]) -> Value {
     let mut redis = redis::cmd(command[0]);
@@ -24,7 +24,7 @@ fn exists(sides: &mut Sides, org: &str) -> bool {
     redis::cmd("EXISTS").arg(sides.key(org)).query(&mut sides.redis).expect("EXISTS")
 }
 
-/// Erases an org and waits until its stream is gone.
+/// Erases an org, and waits until its stream is removed.
 #[track_caller]
 fn erase(sides: &mut Sides, org: &str) {
     sides.client.execute("SELECT ts_erase_org($1)", &[&org]).expect("ts_erase_org");
@@ -40,7 +40,7 @@ fn wait_until_gone(sides: &mut Sides, org: &str) {
     });
 }
 
-/// The connection after a restart of Redis, once the mirror has looked at it.
+/// Connects again after a restart of Redis, once the mirror has read the checkpoint.
 #[track_caller]
 fn reconnected(mirror: &Mirror, before: i64) -> Sides {
     let mut sides = mirror.sides();

@@ -1,10 +1,11 @@
-//! A stream that was made again is made again once more when Redis does not know of it.
+//! A resync that Redis has lost is repeated.
 
 use tailstream_e2e::{Mirror, Proxy, Sides, Snapshot};
 
 use crate::reconnected;
 
-/// More positions than are looked at after a restart: what came before is not noticed to be missing by that.
+/// More positions than the mirror checks after a restart. The check therefore does not detect the loss of earlier
+/// entries.
 const MANY: usize = 1_200;
 
 fn fill(sides: &mut Sides) {
@@ -15,7 +16,7 @@ fn fill(sides: &mut Sides) {
 }
 
 #[test]
-fn a_stream_that_was_widened_is_whole_after_an_old_dump() {
+fn a_stream_with_widened_limits_is_complete_after_an_old_dump() {
     let mut mirror = Mirror::new("rewind-widened");
     let mut sides = mirror.sides();
     sides.client.batch_execute("SELECT ts_alter_tier('standard', stream_entries => 100)").expect("a tier");
@@ -34,7 +35,7 @@ fn a_stream_that_was_widened_is_whole_after_an_old_dump() {
 }
 
 #[test]
-fn a_backfill_is_done_again_after_an_old_dump() {
+fn a_backfill_is_repeated_after_an_old_dump() {
     let mut mirror = Mirror::new("rewind-backfill");
     let mut sides = mirror.sides();
     sides.client.batch_execute("SELECT ts_set_mirror('acme', false)").expect("off");
@@ -48,9 +49,10 @@ fn a_backfill_is_done_again_after_an_old_dump() {
     reconnected(&mirror, before).settle(&["acme", "globex"]);
 }
 
-/// The dump has half of a stream, and its end is not among the last positions that are looked at after any restart.
+/// The dump contains half of a stream, and the end of the stream is not among the positions that are checked after a
+/// restart.
 #[test]
-fn a_dump_from_amid_a_resync_leaves_no_hole() {
+fn a_dump_made_during_a_resync_leaves_no_hole() {
     let mut mirror = Mirror::new("rewind-amid");
     let proxy = Proxy::to(mirror.redis.port());
     mirror.set("tailstream.redis_timeout", "60s");
@@ -62,7 +64,7 @@ fn a_dump_from_amid_a_resync_leaves_no_hole() {
     }
     fill(&mut sides);
     let last = sides.stream("acme").pop().expect("an entry");
-    // Some entry in the middle, as the mirror sends it.
+    // An entry in the middle, as the mirror sends it.
     let middle = sides.stream("acme")[4_500].event_id.to_string();
     proxy.hold_at(&format!("\r\nid\r\n${}\r\n{middle}\r\n", middle.len()));
     sides.client.batch_execute("SELECT ts_set_mirror('acme', true, '1 hour')").expect("a backfill");

@@ -1,8 +1,9 @@
-//! The positions whose events an org's stream should hold: of an org that is mirrored, not older than its tier's stream_age,
-//! and not what was left out when the mirror was off. A backfill came after the mirror was last switched on for all, or its
-//! time would be gone.
+//! The positions whose events an org's stream should contain. The org is mirrored, the positions are not older than
+//! `stream_age` of its tier, and they were not skipped while the mirror was off. If an org has a backfill time, the
+//! backfill was requested after the mirror was last switched on for all orgs, because that step deletes earlier ones.
 //!
-//! They are read in stretches of time by the index of org and number, so a page costs what it has.
+//! Positions are read in time windows by the index of org and sequence number, so the cost of a page is proportional to
+//! what it returns.
 
 use std::cell::RefCell;
 
@@ -10,7 +11,7 @@ use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
 use pgrx::{IntoDatum, PgBuiltInOids, pg_sys};
 
-use super::marker::Cursor;
+use super::position::EventPosition;
 use crate::batch_reader::order::{self, STRETCH};
 use crate::batch_reader::{Position, position_columns};
 use crate::error::{Error, Result};
@@ -19,7 +20,8 @@ use crate::pg::streaming::{SlotRow, StreamingStatement, Visibility};
 use crate::pg::time::to_postgres_time;
 use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans, backward, forward};
 
-/// Org, from, to, first number, the number behind the last, limit, what was left out.
+/// Org, start and end of the time window, first sequence number, sequence number to stop before, limit, skipped
+/// snapshot.
 const ARGUMENTS: [PgBuiltInOids; 7] =
     [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID, INT8OID, TEXTOID];
 const CONDITION: &str =
@@ -28,8 +30,8 @@ const CONDITION: &str =
 
 thread_local! {
     static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
-    static WINDOW: StreamingStatement = const { StreamingStatement::new(
-        // Beyond the last time that TimescaleDB can look for chunks of, all times are alike: nothing is placed then.
+    static BOUNDS: StreamingStatement = const { StreamingStatement::new(
+        // TimescaleDB cannot look for chunks of later times than this, and no position has a later time.
         "SELECT least(greatest(clock_timestamp() - least(t.stream_age, interval '36500 days') + interval '1 microsecond',
                                o.mirror_from), timestamptz '9999-12-31 00:00:00+00'), t.stream_entries,
                 CASE WHEN o.mirror_from IS NULL THEN (SELECT m.after_seq FROM tailstream.mirror m)
@@ -37,28 +39,29 @@ thread_local! {
                 o.mirror_snapshot::text
          FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier WHERE o.org_id = $1 AND o.mirrored",
         &[TEXTOID]) };
-    /// The org and the position that were read last, and when that was given: what comes behind it was given no earlier.
+    /// The org, the sequence number and the time of the last position that was read. Later positions have no earlier
+    /// time.
     static LAST: RefCell<Option<(String, i64, i64)>> = const { RefCell::new(None) };
 }
 
-/// What an org's stream should hold now.
-struct Window {
-    /// PostgreSQL's microseconds.
+/// The limits of what an org's stream should contain now.
+struct StreamBounds {
+    /// In PostgreSQL's microseconds.
     since: i64,
     entries: i64,
-    /// Everything up to this position is left out; `None` if all is, for the mirror never ran.
+    /// Positions up to this one are skipped. `None` if all are skipped, because the mirror never ran.
     after_seq: Option<i64>,
-    /// So is what was committed in this snapshot.
+    /// Batches that are visible in this snapshot are skipped too.
     snapshot: Option<String>,
 }
 
-impl Window {
-    /// `None` if the org is not mirrored.
+impl StreamBounds {
+    /// The limits of an org; `None` if the org is not mirrored.
     fn of(org: &str) -> Result<Option<Self>> {
-        let mut window = None;
-        WINDOW.with(|statement| {
+        let mut bounds = None;
+        BOUNDS.with(|statement| {
             statement.each([org.into_datum()], Visibility::NewSnapshot, |row| {
-                window = Some(Self {
+                bounds = Some(Self {
                     since: row.int8(0).unwrap_or(i64::MIN),
                     entries: row.int8(1).unwrap_or(1),
                     after_seq: row.int8(2),
@@ -67,10 +70,11 @@ impl Window {
                 false
             })
         })?;
-        Ok(window)
+        Ok(bounds)
     }
 
-    /// Gives `take` what a query finds in a stretch, until that returns false.
+    /// Calls `take` with the rows that a query returns in a time window, until `take` returns false. `from` and
+    /// `before` limit the sequence numbers, and `most` the number of rows.
     fn each(
         &self,
         org: &str,
@@ -98,15 +102,15 @@ impl Window {
     }
 }
 
-/// An org's mirrored positions from one on, before another.
+/// Returns up to `most` positions that an org's stream should contain, from `from` up to, not including, `before`.
 pub fn positions(org: &str, from: i64, before: i64, most: usize) -> Result<Vec<Position>> {
     with_snapshot(|| {
-        let Some(window) = Window::of(org)? else { return Ok(Vec::new()) };
-        let since = last_read(org, from).map_or(window.since, |time| time.max(window.since));
+        let Some(bounds) = StreamBounds::of(org)? else { return Ok(Vec::new()) };
+        let since = last_read(org, from).map_or(bounds.since, |time| time.max(bounds.since));
         let mut found = Vec::new();
         for stretch in forward(since, order::now(), STRETCH) {
             let left = (from, before, (most - found.len()) as i64);
-            window.each(org, (position_columns!(), "ORDER BY p.seq LIMIT $6"), stretch, left, |row| {
+            bounds.each(org, (position_columns!(), "ORDER BY p.seq LIMIT $6"), stretch, left, |row| {
                 found.push(Position::of(&row));
                 true
             })?;
@@ -122,18 +126,18 @@ pub fn positions(org: &str, from: i64, before: i64, most: usize) -> Result<Vec<P
     })
 }
 
-/// Where an org's stream begins, seen from a position: with the oldest event that trimming by count leaves. `None` if
-/// it has nothing in it.
-pub fn start(org: &str, before: i64) -> Result<Option<Cursor>> {
+/// The position of the oldest event in an org's stream before the position `before`, after trimming by count. `None` if
+/// the stream should be empty.
+pub fn start(org: &str, before: i64) -> Result<Option<EventPosition>> {
     with_snapshot(|| {
-        let Some(window) = Window::of(org)? else { return Ok(None) };
+        let Some(bounds) = StreamBounds::of(org)? else { return Ok(None) };
         let (mut start, mut newer, mut failed) = (None, 0, false);
         for (from, to) in backward(i64::MAX, order::now(), STRETCH) {
-            // Each position has an event at least.
-            let most = (i64::MIN, before, window.entries - newer);
-            let stretch = (from.max(window.since), to);
+            // Each position has at least one event.
+            let most = (i64::MIN, before, bounds.entries - newer);
+            let stretch = (from.max(bounds.since), to);
             if stretch.0 < stretch.1 {
-                window.each(
+                bounds.each(
                     org,
                     ("p.seq, p.event_count", "ORDER BY p.seq DESC LIMIT $6"),
                     stretch,
@@ -144,16 +148,16 @@ pub fn start(org: &str, before: i64) -> Result<Option<Cursor>> {
                             return false;
                         };
                         newer += i64::from(events);
-                        let offset = (newer - window.entries).max(0) as i32;
-                        start = Some(Cursor { seq, offset });
-                        newer < window.entries
+                        let offset = (newer - bounds.entries).max(0) as i32;
+                        start = Some(EventPosition { seq, offset });
+                        newer < bounds.entries
                     },
                 )?;
             }
             if failed {
                 return Err(Error::Internal("a NULL in a position"));
             }
-            if newer >= window.entries || from <= window.since {
+            if newer >= bounds.entries || from <= bounds.since {
                 break;
             }
         }
@@ -161,17 +165,17 @@ pub fn start(org: &str, before: i64) -> Result<Option<Cursor>> {
     })
 }
 
-/// How many events an org has from a position on.
-pub fn count(org: &str, from: Cursor) -> Result<i64> {
+/// The number of events that an org's stream should contain from a position on.
+pub fn count(org: &str, from: EventPosition) -> Result<i64> {
     with_snapshot(|| {
-        let Some(window) = Window::of(org)? else { return Ok(0) };
-        let since = order::since(from.seq)?.map_or(window.since, |time| time.max(window.since));
+        let Some(bounds) = StreamBounds::of(org)? else { return Ok(0) };
+        let since = order::since(from.seq)?.map_or(bounds.since, |time| time.max(bounds.since));
         let mut events = 0;
-        // The first one may be left out itself.
-        let is_begun = from.offset > 0 && window.after_seq.is_some_and(|after_seq| from.seq > after_seq);
+        // The batch at `from` may be skipped itself; then its offset does not count.
+        let is_begun = from.offset > 0 && bounds.after_seq.is_some_and(|after_seq| from.seq > after_seq);
         let columns =
             "coalesce(sum(p.event_count), 0)::bigint, count(*) FILTER (WHERE p.seq = $4 AND $6 > 0)";
-        window.each(org, (columns, ""), (since, i64::MAX), (from.seq, i64::MAX, 1), |row| {
+        bounds.each(org, (columns, ""), (since, i64::MAX), (from.seq, i64::MAX, 1), |row| {
             let sent = if is_begun && row.int8(1) == Some(1) { i64::from(from.offset) } else { 0 };
             events = row.int8(0).unwrap_or_default() - sent;
             false
@@ -180,16 +184,17 @@ pub fn count(org: &str, from: Cursor) -> Result<i64> {
     })
 }
 
-/// What an org was given places for in these milliseconds: milliseconds, and the numbers of the stream ids.
+/// Returns the stream ids that events of the org were given in a range of milliseconds: for each batch, the
+/// milliseconds and the range of the second number.
 pub fn placed(org: &str, (first_ms, last_ms): (i64, i64)) -> Result<Vec<(i64, std::ops::Range<i64>)>> {
     let time = |ms: i64| to_postgres_time(ms.clamp(0, i64::MAX / 2_000).saturating_mul(1_000));
     let (start, end) = (time(first_ms), time(last_ms.saturating_add(1)));
-    let window = Window { since: start, entries: 0, after_seq: Some(i64::MIN), snapshot: None };
+    let bounds = StreamBounds { since: start, entries: 0, after_seq: Some(i64::MIN), snapshot: None };
     let mut found = Vec::new();
     with_snapshot(|| {
         let columns = concat!(position_columns!());
         let all = (i64::MIN, i64::MAX, i64::MAX);
-        window.each(org, (columns, "LIMIT $6"), (start, end), all, |row| {
+        bounds.each(org, (columns, "LIMIT $6"), (start, end), all, |row| {
             found.push(Position::of(&row));
             true
         })
@@ -200,14 +205,16 @@ pub fn placed(org: &str, (first_ms, last_ms): (i64, i64)) -> Result<Vec<(i64, st
     found.into_iter().map(|position| position.map(numbers)).collect()
 }
 
-/// Since when there can be positions of the org from one on, if an earlier one was read last.
+/// A lower bound for the time of positions of the org from `from` on. Known only if an earlier position of the org was
+/// the last one read.
 fn last_read(org: &str, from: i64) -> Option<i64> {
     LAST.with_borrow(|last| {
         last.as_ref().filter(|(of, seq, _)| of == org && *seq <= from).map(|(_, _, time)| *time)
     })
 }
 
-/// One snapshot for all stretches: a later one could show something behind what an earlier one did not show yet.
+/// Runs `body` with one snapshot for all time windows. With a later snapshot, a window could show a position that
+/// follows one which an earlier window did not show yet.
 fn with_snapshot<T>(body: impl FnOnce() -> Result<T>) -> Result<T> {
     snapshot::current(|| {
         // SAFETY: inside a transaction.

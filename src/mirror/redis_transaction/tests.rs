@@ -1,6 +1,7 @@
-//! What the replies of Redis are taken for.
+//! Tests how replies of Redis are interpreted.
 
-use super::super::marker::{Cursor, Marker};
+use super::super::checkpoint::Checkpoint;
+use super::super::position::EventPosition;
 use super::*;
 
 fn replies(text: &str) -> Vec<Value> {
@@ -9,29 +10,34 @@ fn replies(text: &str) -> Vec<Value> {
     std::iter::from_fn(|| parser.parse_value(&mut bytes).ok()).collect()
 }
 
-fn marker() -> Marker {
-    Marker { epoch: "e".into(), timeline: 1, resyncs: 4, cursor: Cursor { seq: 5, offset: 0 } }
+fn checkpoint() -> Checkpoint {
+    Checkpoint {
+        epoch: "e".into(),
+        timeline: 1,
+        resync_number: 4,
+        position: EventPosition { seq: 5, offset: 0 },
+    }
 }
 
-/// One entry each of two orgs.
-fn part() -> Part {
+/// A transaction with one entry for each of two orgs.
+fn transaction() -> RedisTransaction {
     let entry = |seq| Entry { ms: 10, seq, event_id: seq, data: r#"{"created_at":"t"}"#.into() };
-    let mut part = Part::default();
-    part.add("a", "s:a", &[entry(0)], 100);
-    part.add("b", "s:b", &[entry(1)], 100);
-    part
+    let mut transaction = RedisTransaction::default();
+    transaction.add("a", "s:a", &[entry(0)], 100);
+    transaction.add("b", "s:b", &[entry(1)], 100);
+    transaction
 }
 
 fn outcome(text: &str) -> Outcome {
-    part().outcome(&replies(text), &marker().to_string())
+    transaction().outcome(&replies(text), &checkpoint().to_string())
 }
 
 const QUEUED: &str = "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n";
-const MARKER: &str = "+OK\r\n$11\r\n2 e 1 4 5 0\r\n";
+const CHECKPOINT: &str = "+OK\r\n$11\r\n2 e 1 4 5 0\r\n";
 
 #[test]
 fn the_commands_are_as_many_as_the_replies() {
-    let commands = part().pack(&OwnKeys::beside("m".into()), &marker().to_string());
+    let commands = transaction().pack(&OwnKeys::beside("m".into()), &checkpoint().to_string());
     let count = commands.count();
     let text = String::from_utf8(commands.into_bytes()).unwrap();
     assert_eq!(text.matches("\r\n*").count() + 1, count);
@@ -40,23 +46,23 @@ fn the_commands_are_as_many_as_the_replies() {
 }
 
 #[test]
-fn a_part_that_was_written_is_done() {
-    let text = format!("{QUEUED}*3\r\n$4\r\n10-0\r\n$4\r\n10-1\r\n+OK\r\n{MARKER}");
+fn a_written_transaction_is_done() {
+    let text = format!("{QUEUED}*3\r\n$4\r\n10-0\r\n$4\r\n10-1\r\n+OK\r\n{CHECKPOINT}");
     assert_eq!(outcome(&text), Outcome::Done(vec![]));
 }
 
 #[test]
 fn a_broken_key_concerns_its_org_alone() {
     let wrong = "WRONGTYPE Operation against a key holding the wrong kind of value";
-    let text = format!("{QUEUED}*3\r\n-{wrong}\r\n$4\r\n10-1\r\n+OK\r\n{MARKER}");
+    let text = format!("{QUEUED}*3\r\n-{wrong}\r\n$4\r\n10-1\r\n+OK\r\n{CHECKPOINT}");
     let Outcome::Done(failed) = outcome(&text) else { panic!() };
     assert_eq!((failed.len(), &*failed[0].0), (1, "a"));
     let smaller = "ERR The ID specified in XADD is equal or smaller than the target stream top item";
-    let text = format!("{QUEUED}*3\r\n$4\r\n10-0\r\n-{smaller}\r\n+OK\r\n{MARKER}");
+    let text = format!("{QUEUED}*3\r\n$4\r\n10-0\r\n-{smaller}\r\n+OK\r\n{CHECKPOINT}");
     let Outcome::Done(failed) = outcome(&text) else { panic!() };
     assert_eq!(&*failed[0].0, "b");
     let text = format!(
-        "+OK\r\n+QUEUED\r\n-NOPERM No permissions to access a key\r\n+QUEUED\r\n-EXECABORT Transaction discarded\r\n{MARKER}"
+        "+OK\r\n+QUEUED\r\n-NOPERM No permissions to access a key\r\n+QUEUED\r\n-EXECABORT Transaction discarded\r\n{CHECKPOINT}"
     );
     let Outcome::Aborted(failed) = outcome(&text) else { panic!() };
     assert_eq!(&*failed[0].0, "b");
@@ -73,42 +79,44 @@ fn a_server_that_takes_nothing_refuses() {
         "ERR unknown command 'XADD', with args beginning with: 'tailstream:stream:a'",
     ] {
         let text = format!(
-            "+OK\r\n-{error}\r\n-{error}\r\n-{error}\r\n-EXECABORT Transaction discarded\r\n{MARKER}"
+            "+OK\r\n-{error}\r\n-{error}\r\n-{error}\r\n-EXECABORT Transaction discarded\r\n{CHECKPOINT}"
         );
         let Outcome::Refused(message) = outcome(&text) else { panic!("{error}") };
         assert!(message.contains(error.split(' ').next().unwrap()), "{message}");
     }
-    let text = format!("{QUEUED}-MISCONF Redis is configured\r\n{MARKER}");
+    let text = format!("{QUEUED}-MISCONF Redis is configured\r\n{CHECKPOINT}");
     assert!(matches!(outcome(&text), Outcome::Refused(_)));
 }
 
 #[test]
-fn a_marker_that_changed_means_overtaken() {
-    assert_eq!(outcome(&format!("{QUEUED}*-1\r\n{MARKER}")), Outcome::Overtaken);
+fn a_checkpoint_that_changed_means_overtaken() {
+    assert_eq!(outcome(&format!("{QUEUED}*-1\r\n{CHECKPOINT}")), Outcome::Overtaken);
     let flushed = format!("{QUEUED}*3\r\n$4\r\n10-0\r\n$4\r\n10-1\r\n+OK\r\n+OK\r\n$-1\r\n");
     assert_eq!(outcome(&flushed), Outcome::Overtaken);
-    assert!(matches!(part().outcome(&[], &marker().to_string()), Outcome::Refused(_)));
+    assert!(matches!(transaction().outcome(&[], &checkpoint().to_string()), Outcome::Refused(_)));
 }
 
 #[test]
 fn trimming_may_fail_for_its_keys_own_reason_only() {
-    let mut part = Part::default();
-    part.limit("a", "s:a", 10, -5);
+    let mut transaction = RedisTransaction::default();
+    transaction.trim_to_limits("a", "s:a", 10, -5);
     let text = |error: &str| {
-        format!("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n-{error}\r\n:0\r\n+OK\r\n{MARKER}")
+        format!("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n-{error}\r\n:0\r\n+OK\r\n{CHECKPOINT}")
     };
-    let outcome = |error: &str| part.outcome(&replies(&text(error)), &marker().to_string());
+    let outcome = |error: &str| transaction.outcome(&replies(&text(error)), &checkpoint().to_string());
     let Outcome::Done(failed) = outcome("WRONGTYPE Operation against a key") else { panic!() };
     assert_eq!((failed.len(), &*failed[0].0), (1, "a"));
     assert!(matches!(outcome("OOM command not allowed"), Outcome::Refused(_)));
-    let commands = String::from_utf8(part.pack(&OwnKeys::beside("m".into()), "x").into_bytes()).unwrap();
+    let commands =
+        String::from_utf8(transaction.pack(&OwnKeys::beside("m".into()), "x").into_bytes()).unwrap();
     assert!(commands.contains("MINID\r\n$1\r\n~\r\n$1\r\n0\r\n"), "no id is negative: {commands}");
 }
 
 #[test]
 fn a_stream_that_is_kept_for_ever_is_not_trimmed_by_a_negative_id() {
-    let mut part = Part::default();
-    part.trim("a", "s:a", -1_000, 5);
-    let commands = String::from_utf8(part.pack(&OwnKeys::beside("m".into()), "x").into_bytes()).unwrap();
+    let mut transaction = RedisTransaction::default();
+    transaction.trim("a", "s:a", -1_000, 5);
+    let commands =
+        String::from_utf8(transaction.pack(&OwnKeys::beside("m".into()), "x").into_bytes()).unwrap();
     assert!(commands.contains("MINID\r\n$1\r\n=\r\n$3\r\n0-0\r\n"), "{commands}");
 }

@@ -1,29 +1,31 @@
-//! Batches of few events, read together before their turn.
+//! Reads the events of several small batches together.
 
+use super::entry::Entry;
 use super::events;
-use super::part::Entry;
 use crate::batch_reader::Position;
 use crate::error::Result;
 
-/// Batches of no more events are read together.
+/// Batches with more events than this are read one by one.
 const SMALL: i32 = 100;
 
-/// Positions whose events are read before their turn, where many have few: the entries of each, if they were found together.
-pub struct Ahead<'a> {
+/// Positions of batches, and the entries of those that were read ahead. An element is `None` if its batch has to be
+/// read separately.
+pub struct ReadAhead<'a> {
     positions: &'a [Position],
-    /// Those from this one on, in their order.
+    /// The index of the position that the first element of `entries` belongs to.
     first: usize,
     entries: std::vec::IntoIter<Option<Vec<Entry>>>,
-    /// Bytes of an entry's JSON at the most.
+    /// The largest permitted length of an entry's JSON in bytes.
     most: usize,
 }
 
-impl<'a> Ahead<'a> {
+impl<'a> ReadAhead<'a> {
     pub fn new(positions: &'a [Position], most: usize) -> Self {
         Self { positions, first: 0, entries: Vec::new().into_iter(), most }
     }
 
-    /// All entries of a position, if it is small and they were found; `room` is how many are wanted of it and of those behind it.
+    /// Returns all entries of the position at `index` if its batch is small and was read ahead. Indexes must ascend.
+    /// `room` is the number of events that the caller can use, from this position on.
     pub fn take(&mut self, index: usize, room: usize) -> Result<Option<Vec<Entry>>> {
         let left = |ahead: &Self| ahead.first + ahead.entries.len();
         if index >= left(self) {

@@ -1,8 +1,8 @@
-//! The connection to Redis, in a thread of its own.
+//! The connection to Redis, which runs in its own thread.
 //!
-//! The process itself must always answer PostgreSQL: a DROP DATABASE elsewhere, a reload, a shutdown. So it
-//! hands what may block to a thread that knows nothing of PostgreSQL, one order at a time, and is woken when the
-//! answer is there. A thread that hangs ends with the process.
+//! The mirror's process must always react to PostgreSQL: a DROP DATABASE in another session, a reload, a shutdown. It
+//! therefore passes each blocking request to this thread, one at a time. The thread makes no calls of PostgreSQL, and
+//! wakes the process when the response is available. A thread that hangs ends with the process.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::commands::Commands;
 use redis::{Client, IntoConnectionInfo, TlsCertificates, Value};
 
-/// Where Redis is and how to get in.
+/// The address of Redis, and the credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
     pub url: String,
@@ -22,7 +22,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// What the settings say; `None` without a URL.
+    /// The target that the settings describe; `None` without a URL.
     pub fn from_settings() -> Option<Self> {
         use crate::settings;
         let url = settings::redis_url();
@@ -34,7 +34,7 @@ impl Target {
         })
     }
 
-    /// Connects. No error names the URL: it may hold a password.
+    /// Connects to Redis. Error messages do not contain the URL, because it may contain a password.
     pub fn connect(&self) -> Result<redis::Connection, String> {
         let mut info = self
             .url
@@ -49,7 +49,7 @@ impl Target {
             info = info.set_redis_settings(settings);
         }
         let client = if matches!(info.addr(), redis::ConnectionAddr::TcpTls { .. }) {
-            // The first one to come counts; all are the same.
+            // This fails if a provider is installed already. That is harmless, because it is the same one.
             let _ = rustls::crypto::ring::default_provider().install_default();
             let root_cert = match &self.ca_file {
                 None => None,
@@ -72,7 +72,7 @@ impl Target {
     }
 }
 
-/// What went wrong, in words.
+/// The message for an error.
 pub fn describe(error: &redis::RedisError) -> String {
     if error.is_timeout() {
         return "no answer within tailstream.redis_timeout".to_owned();
@@ -80,108 +80,109 @@ pub fn describe(error: &redis::RedisError) -> String {
     error.to_string()
 }
 
-enum Order {
+enum Request {
     Connect(Target),
     Run(Commands),
 }
 
-/// The replies, or why there are none: then the connection is gone.
-pub type Answer = Result<Vec<Value>, String>;
+/// The replies to a request. After an error, the connection is closed.
+pub type Response = Result<Vec<Value>, String>;
 
-/// The thread, as the process sees it.
-pub struct Link {
-    orders: Sender<Order>,
-    answers: Receiver<Answer>,
+/// The handle of the connection's thread.
+pub struct Connection {
+    requests: Sender<Request>,
+    responses: Receiver<Response>,
     busy: bool,
 }
 
-impl Link {
+impl Connection {
     /// Starts the thread.
     pub fn start() -> std::io::Result<Self> {
-        let (orders, taken) = channel();
-        let (given, answers) = channel();
+        let (requests, incoming) = channel();
+        let (outgoing, responses) = channel();
         without_signals(|| {
-            std::thread::Builder::new().name("redis".into()).spawn(move || serve(&taken, &given))
+            std::thread::Builder::new().name("redis".into()).spawn(move || serve(&incoming, &outgoing))
         })?;
-        Ok(Self { orders, answers, busy: false })
+        Ok(Self { requests, responses, busy: false })
     }
 
-    /// Whether an answer is to come.
+    /// Whether a response is outstanding.
     pub fn is_busy(&self) -> bool {
         self.busy
     }
 
-    /// Drops the connection there may be and makes a new one; the answer is empty.
+    /// Closes the present connection, if there is one, and opens a new one. The response has no replies.
     pub fn connect(&mut self, target: Target) {
-        self.order(Order::Connect(target));
+        self.request(Request::Connect(target));
     }
 
-    /// Sends commands and waits for their replies.
+    /// Sends commands. The response has one reply for each command.
     pub fn run(&mut self, commands: Commands) {
-        self.order(Order::Run(commands));
+        self.request(Request::Run(commands));
     }
 
-    fn order(&mut self, order: Order) {
-        // A thread that is gone shows when its answer is asked for.
-        let _ = self.orders.send(order);
+    fn request(&mut self, request: Request) {
+        // If the thread has ended, `response` reports it.
+        let _ = self.requests.send(request);
         self.busy = true;
     }
 
-    /// The answer to the last order, if it is there.
-    pub fn answer(&mut self) -> Option<Answer> {
+    /// The response to the last request; `None` if there is none yet.
+    pub fn response(&mut self) -> Option<Response> {
         if !self.busy {
             return None;
         }
-        let answer = match self.answers.try_recv() {
-            Ok(answer) => answer,
+        let response = match self.responses.try_recv() {
+            Ok(response) => response,
             Err(TryRecvError::Empty) => return None,
             Err(TryRecvError::Disconnected) => Err("the connection's thread ended".to_owned()),
         };
         self.busy = false;
-        Some(answer)
+        Some(response)
     }
 }
 
-fn serve(orders: &Receiver<Order>, answers: &Sender<Answer>) {
+fn serve(requests: &Receiver<Request>, responses: &Sender<Response>) {
     let mut connection = None;
-    while let Ok(order) = orders.recv() {
-        let answer = catch_unwind(AssertUnwindSafe(|| obey(&mut connection, order)));
-        let answer = answer.unwrap_or_else(|_| Err("internal error in the connection".to_owned()));
-        if answer.is_err() {
+    while let Ok(request) = requests.recv() {
+        let response = catch_unwind(AssertUnwindSafe(|| handle(&mut connection, request)));
+        let response = response.unwrap_or_else(|_| Err("internal error in the connection".to_owned()));
+        if response.is_err() {
             connection = None;
         }
-        if answers.send(answer).is_err() {
+        if responses.send(response).is_err() {
             return;
         }
-        // The process's handler for it sets its latch.
-        // SAFETY: a signal to the own process; this thread takes none.
+        // PostgreSQL's handler of SIGUSR1 sets the latch of the process.
+        // SAFETY: the process signals itself, and this thread has blocked all signals.
         unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) };
     }
 }
 
-fn obey(connection: &mut Option<redis::Connection>, order: Order) -> Answer {
-    match order {
-        Order::Connect(target) => {
-            // The old one goes first: Redis may allow just one.
+fn handle(connection: &mut Option<redis::Connection>, request: Request) -> Response {
+    match request {
+        Request::Connect(target) => {
+            // The old connection is closed first, because Redis may permit only one.
             *connection = None;
             *connection = Some(target.connect()?);
             Ok(Vec::new())
         }
-        Order::Run(commands) => {
+        Request::Run(commands) => {
             let connection = connection.as_mut().ok_or("not connected")?;
             let replies = commands.count();
-            // The client's own call for pipelines would wait for every single reply of a server that hangs.
-            let answer = connection.send_packed_command(&commands.into_bytes());
-            answer
+            // The client's own function for pipelines would wait for the timeout once for each reply if the server
+            // hangs.
+            let response = connection.send_packed_command(&commands.into_bytes());
+            response
                 .and_then(|()| (0..replies).map(|_| connection.recv_response()).collect())
                 .map_err(|error| describe(&error))
         }
     }
 }
 
-/// Starts a thread that no signal reaches: PostgreSQL's handlers belong to the main one.
+/// Starts a thread that receives no signals, because PostgreSQL's handlers must run in the main thread.
 fn without_signals<T>(start: impl FnOnce() -> T) -> T {
-    // SAFETY: sets the mask of this thread, which the new one inherits, and sets it back.
+    // SAFETY: sets the signal mask of this thread, which the new thread inherits, and restores it.
     unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();
         let mut before: libc::sigset_t = std::mem::zeroed();
