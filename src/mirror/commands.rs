@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_packed_as_the_client_library_does_it() {
+    fn commands_are_packed_as_by_the_client_library() {
         let mut commands = Commands::default();
         commands.command(&["SET", "clé", ""]);
         commands.begin(4).word("XTRIM").word("k").word("MINID").stream_id(1_700_000_000_000, 42);
