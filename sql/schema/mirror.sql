@@ -47,8 +47,8 @@ BEGIN
         UPDATE tailstream.orgs o SET mirror_snapshot = NULL, mirror_from = least(clock_timestamp() - backfill, clock_timestamp())
         WHERE o.org_id = org;
     END IF;
-    -- Until this commits, the mirror treats the org as switched off, and afterwards it skips the batches that are
-    -- visible in the snapshot.
+    -- Until this commits, the mirror treats the org as switched off, and skips even batches that the snapshot does not
+    -- show. The resync writes those.
     IF backfill IS NOT NULL OR mirrored AND changed THEN
         PERFORM tailstream.request_rebuild(org, 'backfill');
     END IF;
