@@ -1,7 +1,8 @@
 -- Requests a resync of an org's stream, or its removal if the org was erased.
 CREATE FUNCTION tailstream.request_rebuild(org text, reason text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
-    -- Each request is a row of its own, so that a transaction that stays open blocks neither the mirror nor other requests.
+    -- Each request is a row of its own, so that a transaction that stays open blocks neither the mirror nor other
+    -- requests.
     WITH earlier AS (
         DELETE FROM tailstream.mirror_rebuilds r
         USING (SELECT l.request FROM tailstream.mirror_rebuilds l WHERE l.org_id = org FOR UPDATE SKIP LOCKED) l
@@ -13,8 +14,9 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $body$
     SELECT org, CASE WHEN EXISTS (SELECT FROM earlier e WHERE e.reason = 'erased') THEN 'erased' ELSE request_rebuild.reason END
 $body$;
 
--- ts_set_mirror: switches an org's Redis Stream on or off, from the next commit on. When it is switched on again, the stream is
--- written from nothing with new events. With "backfill", it is written again with the events committed during that interval.
+-- ts_set_mirror: switches an org's Redis Stream on or off, from the next commit on. When it is switched on again, the
+-- stream is written from nothing with new events. With "backfill", it is written again with the events committed during
+-- that interval.
 CREATE FUNCTION ts_set_mirror(org text, mirrored boolean, backfill interval DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
 DECLARE
@@ -25,12 +27,12 @@ BEGIN
     IF mirrored IS NULL THEN
         RAISE EXCEPTION 'argument "mirrored" is NULL' USING ERRCODE = 'null_value_not_allowed';
     ELSIF backfill IS NOT NULL AND NOT mirrored THEN
-        RAISE EXCEPTION 'a stream that is switched off cannot be filled'
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave out "backfill", or switch it on.';
+        RAISE EXCEPTION 'cannot backfill a stream that is switched off'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave out "backfill", or give true for "mirrored".';
     ELSIF backfill < interval '0' OR NOT tailstream.is_length(backfill) THEN
         RAISE EXCEPTION 'backfill % is not usable', backfill
             USING ERRCODE = 'invalid_parameter_value',
-                  DETAIL = 'It is how far back from now to begin, from 0 to 36500 days.',
+                  DETAIL = 'The backfill begins this long before now: from 0 to 36500 days.',
                   HINT = 'A stream never goes back further than stream_age and stream_entries of the org''s tier: give stream_age for all of it.';
     END IF;
     INSERT INTO tailstream.orgs AS o (org_id, tier, mirrored)
@@ -45,8 +47,8 @@ BEGIN
         UPDATE tailstream.orgs o SET mirror_snapshot = NULL, mirror_from = least(clock_timestamp() - backfill, clock_timestamp())
         WHERE o.org_id = org;
     END IF;
-    -- Until this commits, the mirror treats the org as switched off, and afterwards it skips the batches that are visible in the
-    -- snapshot.
+    -- Until this commits, the mirror treats the org as switched off, and skips even batches that the snapshot does not
+    -- show. The resync writes those.
     IF backfill IS NOT NULL OR mirrored AND changed THEN
         PERFORM tailstream.request_rebuild(org, 'backfill');
     END IF;
@@ -63,9 +65,8 @@ LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'mirror_progress_w
 CREATE FUNCTION tailstream.require_workers() RETURNS void
 LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'require_workers_wrapper';
 
--- ts_mirror_status: one row about the mirror of this database. The backlog counts committed batches that the mirror has neither
--- sent
--- nor skipped yet.
+-- ts_mirror_status: one row about the mirror of this database. The backlog counts committed batches that the mirror has
+-- neither sent nor skipped yet.
 CREATE FUNCTION ts_mirror_status(
     OUT database text, OUT state text, OUT connected_since timestamptz, OUT backlog_batches bigint, OUT backlog_events bigint,
     OUT oldest_unmirrored interval, OUT orgs_to_rebuild bigint, OUT last_error text, OUT last_error_at timestamptz,
@@ -118,7 +119,7 @@ CREATE FUNCTION ts_mirror_status(
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $body$
 DECLARE
     progress record;
-    rebuild  record;
+    resync   record;
     behind   record;
     oldest   timestamptz;
 BEGIN
@@ -128,18 +129,18 @@ BEGIN
     SELECT o.mirrored, t.stream_entries, t.stream_age INTO mirrored, stream_entries, stream_age
     FROM tailstream.orgs o JOIN tailstream.tiers t ON t.id = o.tier WHERE o.org_id = org;
     SELECT * INTO progress FROM tailstream.mirror_progress();
-    SELECT r.reason INTO rebuild FROM tailstream.mirror_rebuilds r WHERE r.org_id = org ORDER BY r.request DESC LIMIT 1;
-    state := CASE WHEN NOT mirrored THEN 'off' WHEN rebuild.reason IS NOT NULL THEN 'rebuilding: ' || rebuild.reason
+    SELECT r.reason INTO resync FROM tailstream.mirror_rebuilds r WHERE r.org_id = org ORDER BY r.request DESC LIMIT 1;
+    state := CASE WHEN NOT mirrored THEN 'off' WHEN resync.reason IS NOT NULL THEN 'rebuilding: ' || resync.reason
                   ELSE progress.state END;
     oldest := clock_timestamp() - ts_mirror_status.stream_age;
-    IF rebuild.reason IS NULL AND progress.next_seq IS NOT NULL THEN
+    IF resync.reason IS NULL AND progress.next_seq IS NOT NULL THEN
         -- Batches that were not sent have a position no earlier than the last batch that was sent.
         oldest := greatest(oldest, (SELECT p.placed_at FROM tailstream.last_position(progress.next_seq) p) - interval '1 millisecond');
     END IF;
     SELECT count(*) AS batches, coalesce(sum(p.event_count), 0) AS events, min(p.placed_at) AS oldest INTO behind
     FROM tailstream.positions p, tailstream.orgs o
     WHERE p.org_id = org AND o.org_id = org AND o.mirrored
-      AND (p.seq >= coalesce(progress.next_seq, 0) OR rebuild.reason IS NOT NULL)
+      AND (p.seq >= coalesce(progress.next_seq, 0) OR resync.reason IS NOT NULL)
       AND p.placed_at > oldest
       AND p.placed_at >= coalesce(o.mirror_from, '-infinity')
       AND (o.mirror_snapshot IS NULL OR NOT pg_visible_in_snapshot(p.xid, o.mirror_snapshot));
@@ -153,8 +154,8 @@ $body$;
 CREATE FUNCTION tailstream.stream_key(org text) RETURNS text
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'stream_key_wrapper';
 
--- ts_mirror_verify: compares an org's stream with the table, within the limits of the stream and up to the mirror's position.
--- One row for each finding; `matching` is always present.
+-- ts_mirror_verify: compares an org's stream with the table, within the limits of the stream and up to the mirror's
+-- position. One row for each finding; `matching` is always present.
 CREATE FUNCTION ts_mirror_verify(org text)
 RETURNS TABLE (finding text, entries bigint, first_stream_id text, last_stream_id text, detail text)
 LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto

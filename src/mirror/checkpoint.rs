@@ -63,14 +63,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checkpoint_survives_its_text() {
+    fn the_text_of_a_checkpoint_parses_to_the_same_checkpoint() {
         let position = EventPosition { seq: 9, offset: 2 };
         let checkpoint = Checkpoint { epoch: "e-1".into(), timeline: 3, resync_number: 7, position };
         assert_eq!(checkpoint.to_string().parse(), Ok(checkpoint));
     }
 
     #[test]
-    fn what_is_no_checkpoint_is_refused() {
+    fn other_texts_do_not_parse_as_a_checkpoint() {
         let resetting = Checkpoint {
             epoch: "e".into(),
             timeline: 1,

@@ -15,11 +15,11 @@ impl Commands {
     /// Begins a command of `words` words, including its name. The caller adds the words.
     pub fn begin(&mut self, words: usize) -> &mut Self {
         self.count += 1;
-        self.head(b'*', words)
+        self.header(b'*', words)
     }
 
     pub fn word(&mut self, word: &str) -> &mut Self {
-        self.head(b'$', word.len());
+        self.header(b'$', word.len());
         self.bytes.extend_from_slice(word.as_bytes());
         self.bytes.extend_from_slice(b"\r\n");
         self
@@ -33,7 +33,7 @@ impl Commands {
     pub fn stream_id(&mut self, ms: i64, seq: i64) -> &mut Self {
         let (mut first, mut second) = (itoa::Buffer::new(), itoa::Buffer::new());
         let (first, second) = (first.format(ms), second.format(seq));
-        self.head(b'$', first.len() + 1 + second.len());
+        self.header(b'$', first.len() + 1 + second.len());
         for part in [first, "-", second, "\r\n"] {
             self.bytes.extend_from_slice(part.as_bytes());
         }
@@ -46,7 +46,7 @@ impl Commands {
         words.iter().fold(self, |commands, word| commands.word(word))
     }
 
-    fn head(&mut self, kind: u8, number: usize) -> &mut Self {
+    fn header(&mut self, kind: u8, number: usize) -> &mut Self {
         self.bytes.push(kind);
         self.bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
         self.bytes.extend_from_slice(b"\r\n");
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_packed_as_the_client_library_does_it() {
+    fn commands_are_packed_as_by_the_client_library() {
         let mut commands = Commands::default();
         commands.command(&["SET", "clé", ""]);
         commands.begin(4).word("XTRIM").word("k").word("MINID").stream_id(1_700_000_000_000, 42);

@@ -12,8 +12,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The time of the event, as it stands at the beginning of the JSON: RFC 3339 with microseconds, or a number if RFC 3339
-    /// cannot express the year.
+    /// The time of the event, as it stands at the beginning of the JSON: RFC 3339 with microseconds, or a number if
+    /// RFC 3339 cannot express the year.
     pub fn time(&self) -> &str {
         let rest = self.data.strip_prefix(TIME_FIRST).unwrap_or_default();
         let end = rest.find([',', '}']).unwrap_or(rest.len());

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn an_org_id_is_taken_as_it_is() {
+    fn placeholders_in_an_org_id_are_not_replaced() {
         let template = Template::new("s:{org}", "app").unwrap();
         assert_eq!(template.key("{org}{database}"), "s:{org}{database}");
     }

@@ -5,8 +5,8 @@
 //!
 //! - [`commands`], [`replies`]: commands in the protocol of Redis, and what its replies contain
 //! - [`position`], [`checkpoint`], [`key`]: positions in commit order, the checkpoint in Redis, and the keys in Redis
-//! - [`entry`], [`server`], [`connection`]: entries of a stream, the limits of the Redis server, and the thread that talks
-//!   to it
+//! - [`entry`], [`server`], [`connection`]: entries of a stream, the limits of the Redis server, and the thread that
+//!   talks to it
 //! - [`stream_contents`], [`orgs`]: which positions an org's stream should contain, and how each org is mirrored
 //! - [`events`], [`read_ahead`]: the events of batches, read as entries
 //! - [`redis_transaction`], [`reader`]: one MULTI/EXEC, and how it is filled with the next batches

@@ -20,8 +20,8 @@ impl EventPosition {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReadPosition {
     pub next: EventPosition,
-    /// A lower bound for the `placed_at` of all batches from `next` on, in milliseconds since the Unix epoch; 0 if it is
-    /// not known.
+    /// A lower bound for the `placed_at` of all batches from `next` on, in milliseconds since the Unix epoch; 0 if it
+    /// is not known.
     pub placed_ms: i64,
     /// The org of the batch that `next` divides, if it divides one.
     pub inside: Option<String>,

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_what_the_server_says() {
+    fn limits_are_read_from_the_server() {
         let limits_of = |bulk_limit, query| {
             read_limits(&[
                 bulk(""),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_does_not_tell_has_the_defaults() {
+    fn defaults_apply_if_the_server_does_not_report_limits() {
         assert_eq!(read_limits(&[Value::Nil, Value::Nil, Value::Nil]).unwrap(), Limits::default());
         assert_eq!(read_limits(&[]).unwrap(), Limits::default());
     }

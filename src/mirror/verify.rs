@@ -112,7 +112,7 @@ fn verify(org: Option<&str>) -> Result<Findings> {
             last = Some(until);
         }
     }
-    // After these entries come those that were sent meanwhile, and those of other writers.
+    // After these entries come those that were sent in the meantime, and those of other writers.
     let oldest = (time::now() / 1_000 - state::stream_age(org)?, 0);
     let behind = stream(&mut redis, &key, last.unwrap_or(oldest), (i64::MAX, i64::MAX))?;
     for (id, known) in were_placed(org, behind.iter().map(|entry| entry.id).collect())? {

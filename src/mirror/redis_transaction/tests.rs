@@ -36,7 +36,7 @@ const QUEUED: &str = "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n";
 const CHECKPOINT: &str = "+OK\r\n$11\r\n2 e 1 4 5 0\r\n";
 
 #[test]
-fn the_commands_are_as_many_as_the_replies() {
+fn the_count_of_commands_is_right() {
     let commands = transaction().pack(&OwnKeys::beside("m".into()), &checkpoint().to_string());
     let count = commands.count();
     let text = String::from_utf8(commands.into_bytes()).unwrap();
@@ -52,7 +52,7 @@ fn a_written_transaction_is_done() {
 }
 
 #[test]
-fn a_broken_key_concerns_its_org_alone() {
+fn an_error_of_a_key_affects_only_its_org() {
     let wrong = "WRONGTYPE Operation against a key holding the wrong kind of value";
     let text = format!("{QUEUED}*3\r\n-{wrong}\r\n$4\r\n10-1\r\n+OK\r\n{CHECKPOINT}");
     let Outcome::Done(failed) = outcome(&text) else { panic!() };
@@ -69,7 +69,7 @@ fn a_broken_key_concerns_its_org_alone() {
 }
 
 #[test]
-fn a_server_that_takes_nothing_refuses() {
+fn a_server_that_accepts_no_writes_refuses_the_transaction() {
     for error in [
         "OOM command not allowed",
         "MISCONF Redis is configured",
@@ -97,7 +97,7 @@ fn a_checkpoint_that_changed_means_overtaken() {
 }
 
 #[test]
-fn trimming_may_fail_for_its_keys_own_reason_only() {
+fn only_errors_of_the_key_are_tolerated_when_trimming() {
     let mut transaction = RedisTransaction::default();
     transaction.trim_to_limits("a", "s:a", 10, -5);
     let text = |error: &str| {
@@ -113,7 +113,7 @@ fn trimming_may_fail_for_its_keys_own_reason_only() {
 }
 
 #[test]
-fn a_stream_that_is_kept_for_ever_is_not_trimmed_by_a_negative_id() {
+fn no_stream_is_trimmed_by_a_negative_id() {
     let mut transaction = RedisTransaction::default();
     transaction.trim("a", "s:a", -1_000, 5);
     let commands =

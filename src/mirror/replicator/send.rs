@@ -195,8 +195,8 @@ impl Replicator {
             None => self.suspect = Some(Suspect::new(start, end)),
             Some(suspect) => {
                 if suspect.failed(start, end, transaction.entries) {
-                    let blamed = transaction.last_org().map(|org| (org.to_owned(), message.clone()));
-                    self.set_aside(blamed.into_iter().collect(), end)?;
+                    let failed = transaction.last_org().map(|org| (org.to_owned(), message.clone()));
+                    self.set_aside(failed.into_iter().collect(), end)?;
                 }
             }
         }

@@ -58,12 +58,12 @@ mod tests {
     /// Sends events with numbers below `all`. Transactions with one of the numbers `poison` fail. Returns the events
     /// that were set aside, and the number of failures.
     fn send(all: i64, poison: &[i64]) -> (Vec<i64>, usize) {
-        let (mut next, mut suspect, mut blamed, mut failed) = (0, None::<Suspect>, Vec::new(), 0);
+        let (mut next, mut suspect, mut found, mut failed) = (0, None::<Suspect>, Vec::new(), 0);
         while next < all {
             let limit =
                 suspect.as_ref().and_then(|suspect| suspect.limit(at(next))).unwrap_or(1_000).min(1_000);
             let transaction: Vec<i64> =
-                (next..all).filter(|event| !blamed.contains(event)).take(limit).collect();
+                (next..all).filter(|event| !found.contains(event)).take(limit).collect();
             let Some(last) = transaction.last() else { break };
             let end = last + 1;
             if !transaction.iter().any(|event| poison.contains(event)) {
@@ -75,20 +75,20 @@ mod tests {
                 None => suspect = Some(Suspect::new(at(next), at(end))),
                 Some(suspect) => {
                     if suspect.failed(at(next), at(end), transaction.len()) {
-                        blamed.push(transaction[0]);
+                        found.push(transaction[0]);
                     }
                 }
             }
             assert!(failed < 100, "it does not come to an end: {suspect:?}");
         }
-        (blamed, failed)
+        (found, failed)
     }
 
     #[test]
-    fn the_one_that_fails_is_found_and_no_other() {
+    fn exactly_the_failing_events_are_found() {
         for poison in [0, 1, 7, 8, 499, 998, 999] {
-            let (blamed, failed) = send(3_000, &[poison]);
-            assert_eq!(blamed, [poison]);
+            let (found, failed) = send(3_000, &[poison]);
+            assert_eq!(found, [poison]);
             assert!(failed <= 8, "{failed} attempts");
         }
         assert_eq!(send(3_000, &[]).0, Vec::<i64>::new());
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_failure_changes_nothing() {
+    fn a_single_failure_does_not_limit_transactions() {
         let mut suspect = Suspect::new(at(1), at(9));
         assert_eq!(suspect.limit(at(1)), Some(usize::MAX));
         assert!(!suspect.failed(at(20), at(30), 10), "somewhere else");

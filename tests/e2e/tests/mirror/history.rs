@@ -97,8 +97,8 @@ fn mirroring_new_events_opens_no_old_chunk() {
     end_worker(&mut client, "mirror");
     sides.ingest("acme", 2);
     wait_for_entries(&mut sides, entries + 2);
-    // A sequencer that starts reads the whole ledger, and looks for batches of transactions that are still open. It
-    // records what it has read, so that later sequencers need not read it again.
+    // A sequencer that starts reads the whole ledger, because transactions that are still open may add to any part of
+    // it. It records its polls, so that later ones need not do the same.
     lock.batch_execute("COMMIT").expect("commit");
     reader.batch_execute("BEGIN; SELECT pg_current_xact_id()").expect("an open transaction");
     end_worker(&mut client, "sequencer");
