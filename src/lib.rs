@@ -16,6 +16,7 @@ mod schema;
 mod sequencer;
 mod session;
 mod settings;
+mod shmem;
 mod storage;
 mod tier;
 mod worker;
@@ -35,13 +36,13 @@ pub extern "C-unwind" fn _PG_init() {
         storage::write_chunk_cache::relation_changed,
         storage::read_chunk_cache::relation_changed,
     ]);
-    worker::commit::register();
+    worker::transaction_callbacks::register();
     ingest::view::pending::register();
     ingest::view::always_fire::install();
     // SAFETY: reads two variables.
     if unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress && !pgrx::pg_sys::IsBinaryUpgrade }
     {
-        metrics::shared::reserve();
+        shmem::reserve();
         worker::register();
     }
 }

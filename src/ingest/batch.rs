@@ -8,14 +8,14 @@ use super::write_path::{self, Stored};
 use crate::error::{Error, Result};
 use crate::event::{Clock, Event, EventError, Format, OnInvalid, decode};
 use crate::locks;
-use crate::metrics::shared;
 use crate::pg::time;
 use crate::session::org_scope;
 use crate::settings;
+use crate::shmem;
 use crate::storage::id;
 use crate::tier::cache;
 use crate::tier::lookup::Tier;
-use crate::worker::commit;
+use crate::worker::transaction_callbacks;
 
 const MAX_KEY_CHARS: usize = 255;
 
@@ -71,7 +71,7 @@ pub fn ingest(request: &Request) -> Result<Outcome> {
     let stored = Stored { org, tier: tier.id };
     store(&stored, &decoded.events, &outcome, received_at, key)?;
     ledger::quarantine(org, &outcome, received_at, &decoded.rejected)?;
-    commit::wake_sequencer();
+    transaction_callbacks::wake_sequencer();
     Ok(outcome)
 }
 
@@ -87,7 +87,7 @@ pub fn store_collected(org: &str, rows: &Rows) -> Result<Outcome> {
         duplicate: false,
     };
     store(&Stored { org, tier: tier.id }, &rows.events, &outcome, received_at, None)?;
-    commit::wake_sequencer();
+    transaction_callbacks::wake_sequencer();
     Ok(outcome)
 }
 
@@ -164,8 +164,8 @@ fn times() -> (i64, i64) {
     }
     let now = time::now();
     // SAFETY: reads one variable.
-    let slot = shared::find(unsafe { pg_sys::MyDatabaseId });
-    (now, slot.map_or(now, |slot| now.max(slot.progress.looked_at())))
+    let shared = shmem::find(unsafe { pg_sys::MyDatabaseId });
+    (now, shared.map_or(now, |shared| now.max(shared.progress.last_poll_at())))
 }
 
 fn count(length: usize) -> Result<i32> {

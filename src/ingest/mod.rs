@@ -14,9 +14,9 @@ use crate::error::{Error, Result, report};
 use crate::event::{Format, OnInvalid};
 use crate::locks;
 use crate::metrics;
-use crate::metrics::counter::{Counter, Timer};
 use crate::pg::function::{composite_result, pg_function, text_argument};
 use crate::session::org_scope;
+use crate::shmem::counter::{Counter, Timer};
 use batch::{Outcome, Request};
 
 pg_function! {

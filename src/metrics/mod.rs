@@ -1,9 +1,4 @@
-//! Counters, timings and the state of the workers, for `ts_metrics()`, `ts_health()` and `ts_mirror_status()`.
-
-mod bell;
-pub mod counter;
-pub mod shared;
-mod worker;
+//! Counters, timings and worker states, for `ts_metrics()`, `ts_health()` and `ts_mirror_status()`.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -13,17 +8,17 @@ use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result, report};
-use counter::{BOUNDS, Counter, Timer};
-use shared::Role;
+use crate::shmem::counter::{BOUNDS, Counter, Timer};
+use crate::shmem::{self, Role};
 
 thread_local! {
-    /// What the running transaction did; counted when it commits.
+    /// What the running transaction has done. It is counted at its commit.
     static PENDING: RefCell<Vec<(Counter, u64)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Counts something that a transaction does, if it commits. Rolled back savepoints of it are counted.
+/// Counts an action when the transaction commits. An action in a savepoint that was rolled back is counted too.
 pub fn count_at_commit(counter: Counter, amount: u64) {
-    if amount > 0 && shared::is_preloaded() {
+    if amount > 0 && shmem::is_preloaded() {
         PENDING.with_borrow_mut(|pending| match pending.iter_mut().find(|(other, _)| *other == counter) {
             Some((_, sum)) => *sum += amount,
             None => pending.push((counter, amount)),
@@ -31,31 +26,31 @@ pub fn count_at_commit(counter: Counter, amount: u64) {
     }
 }
 
-/// The transaction has ended.
+/// Transaction callback: counts the pending actions of a committed transaction.
 pub fn transaction_ended(committed: bool) {
     PENDING.with_borrow_mut(|pending| {
         if committed
             && !pending.is_empty()
-            && let Some(slot) = shared::own()
+            && let Some(shared) = shmem::own()
         {
             for (counter, amount) in pending.iter() {
-                slot.count(*counter, *amount);
+                shared.count(*counter, *amount);
             }
         }
         pending.clear();
     });
 }
 
-/// Counts at once, whatever becomes of the transaction.
+/// Counts an action at once, whether the transaction commits or not.
 pub fn count(counter: Counter, amount: u64) {
-    if let Some(slot) = shared::own() {
-        slot.count(counter, amount);
+    if let Some(shared) = shmem::own() {
+        shared.count(counter, amount);
     }
 }
 
 pub fn observe(timer: Timer, took: Duration) {
-    if let Some(slot) = shared::own() {
-        slot.histogram(timer).observe(took);
+    if let Some(shared) = shmem::own() {
+        shared.histogram(timer).observe(took);
     }
 }
 
@@ -73,15 +68,15 @@ fn counters() -> TableIterator<
         name!(help, &'static str),
     ),
 > {
-    let Some(slot) = shared::own() else { return report(Err(Error::NotPreloaded)) };
+    let Some(shared) = shmem::own() else { return report(Err(Error::NotPreloaded)) };
     let mut rows: Vec<Row> = Vec::new();
     for counter in Counter::ALL {
         let (name, help) = counter.describe();
-        rows.push((name.to_owned(), "{}".to_owned(), slot.counted(counter) as f64, "counter", help));
+        rows.push((name.to_owned(), "{}".to_owned(), shared.counted(counter) as f64, "counter", help));
     }
     for timer in Timer::ALL {
         let (name, help) = timer.describe();
-        let histogram = slot.histogram(timer);
+        let histogram = shared.histogram(timer);
         let bounds = BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
         let cumulative = histogram.cumulative();
         for (bound, count) in bounds.zip(cumulative) {
@@ -93,14 +88,14 @@ fn counters() -> TableIterator<
         rows.push((format!("{name}_count"), "{}".to_owned(), total, "histogram", help));
     }
     for role in Role::ALL {
-        let up = f64::from(u8::from(slot.worker(role).pid() != 0));
+        let up = f64::from(u8::from(shared.worker(role).pid() != 0));
         let labels = format!("{{\"worker\":\"{}\"}}", role.name());
         rows.push(("tailstream_worker_up".to_owned(), labels, up, "gauge", "Whether the worker runs."));
     }
     TableIterator::new(rows)
 }
 
-/// `tailstream.count(counter text, amount bigint)`: for what is done in SQL.
+/// `tailstream.count(counter text, amount bigint)`: for actions of SQL functions.
 #[pg_extern(sql = false)]
 fn count_by_name(counter: &str, amount: i64) {
     let known = Counter::ALL.into_iter().find(|known| known.describe().0 == counter);
@@ -125,9 +120,9 @@ fn worker_state(
     ),
 > {
     let found = Role::ALL.into_iter().find(|role| role.name() == worker);
-    let row = shared::own().zip(found).map(|(slot, role)| {
-        let cell = slot.worker(role);
-        let (error, at) = shared::last_error(slot, role).unzip();
+    let row = shmem::own().zip(found).map(|(shared, role)| {
+        let cell = shared.worker(role);
+        let (error, at) = shmem::last_error(shared, role).unzip();
         let pid = Some(cell.pid()).filter(|pid| *pid != 0);
         (pid, cell.state().name(), error, at.and_then(time))
     });
@@ -148,7 +143,7 @@ fn has_workers() -> bool {
 
 /// Error unless this database has workers.
 pub fn workers_here() -> Result<()> {
-    if !shared::is_preloaded() {
+    if !shmem::is_preloaded() {
         return Err(Error::NotPreloaded);
     }
     let name = database_name();

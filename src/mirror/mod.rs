@@ -39,9 +39,9 @@ use std::time::Duration;
 use pgrx::{pg_guard, pg_sys};
 
 use crate::error::Error;
-use crate::metrics::shared::{Role, State};
+use crate::shmem::{Role, State};
 use crate::worker::process;
-use crate::worker::report::Reporter;
+use crate::worker::status::Reporter;
 use replicator::Replicator;
 
 pub use status::{is_on, stream_key_of};
@@ -53,13 +53,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn tailstream_mirror_main(argument: pg_sys::Datum) {
-    let slot = process::begin(argument);
+    let shared = process::begin(argument);
     process::report_activity(c"mirroring to Redis");
     // A chunk may be small when its plan is made, and the plan is kept. An index scan remains right when the chunk
     // grows.
     process::set(c"enable_seqscan", c"off");
-    let mut reporter = Reporter::new(slot, Role::Mirror);
-    let mut replicator = match Replicator::new(slot) {
+    let mut reporter = Reporter::new(shared, Role::Mirror);
+    let mut replicator = match Replicator::new(shared) {
         Ok(replicator) => replicator,
         Err(error) => {
             reporter.failed(&format!("cannot start a thread: {error}"));
@@ -74,8 +74,8 @@ pub extern "C-unwind" fn tailstream_mirror_main(argument: pg_sys::Datum) {
                 }
                 if step.succeeded {
                     reporter.succeeded(step.state);
-                } else if slot.worker(Role::Mirror).state() != State::Failing {
-                    slot.worker(Role::Mirror).set_state(step.state);
+                } else if shared.worker(Role::Mirror).state() != State::Failing {
+                    shared.worker(Role::Mirror).set_state(step.state);
                 }
                 step.pause.unwrap_or(INTERVAL)
             }

@@ -6,8 +6,8 @@ use pgrx::prelude::*;
 
 use super::key::Template;
 use crate::error::{Error, Result, report};
-use crate::metrics::counter::Counter;
-use crate::metrics::shared::{self, Role};
+use crate::shmem::counter::Counter;
+use crate::shmem::{self, Role};
 use crate::{metrics, settings};
 
 /// `tailstream.mirror_progress()`
@@ -28,13 +28,13 @@ fn mirror_progress() -> TableIterator<
         name!(retries, i64),
     ),
 > {
-    let Some(slot) = shared::own() else { return report(Err(Error::NotPreloaded)) };
-    let (next_seq, next_offset) = slot.progress.cursor();
-    let (error, at) = shared::last_error(slot, Role::Mirror).unzip();
-    let counted = |counter| slot.counted(counter) as i64;
+    let Some(shared) = shmem::own() else { return report(Err(Error::NotPreloaded)) };
+    let (next_seq, next_offset) = shared.progress.next_position();
+    let (error, at) = shmem::last_error(shared, Role::Mirror).unzip();
+    let counted = |counter| shared.counted(counter) as i64;
     TableIterator::once((
-        slot.worker(Role::Mirror).state().name(),
-        metrics::time(slot.progress.connected_since()),
+        shared.worker(Role::Mirror).state().name(),
+        metrics::time(shared.progress.connected_since()),
         Some(next_seq).filter(|seq| *seq != 0),
         next_offset,
         error,

@@ -18,9 +18,9 @@ use super::replies::{self, text};
 use super::server::{self, Limits};
 use super::{state, status, stream_contents};
 use crate::error::{Error, Result, report};
-use crate::metrics::shared;
 use crate::pg::time;
 use crate::session::org_scope;
+use crate::shmem;
 use crate::worker::process;
 
 /// The number of entries that are requested at a time.
@@ -87,13 +87,13 @@ fn verify(org: Option<&str>) -> Result<Findings> {
     let org = org_scope::valid_org(org)?;
     org_scope::require_org(org)?;
     crate::metrics::workers_here()?;
-    let slot = shared::own().ok_or(Error::NotPreloaded)?;
+    let shared = shmem::own().ok_or(Error::NotPreloaded)?;
     let target = Target::from_settings().ok_or(Error::NoRedis)?;
     let key = status::template()?.key(org);
     let mut redis = Client::begin(target)?;
     let limits = redis.limits()?;
     let mut findings = Findings::default();
-    let (seq, offset) = slot.progress.cursor();
+    let (seq, offset) = shared.progress.next_position();
     let sent = EventPosition { seq, offset };
     if state::resync_requests()?.iter().any(|request| request.org == org) {
         findings.by_kind.insert("rebuilding", (1, (0, 0), (0, 0)));
@@ -184,8 +184,8 @@ fn discard_trimmed(
     findings: &mut Findings,
 ) -> Result<()> {
     let oldest = stream_from(redis, key, (0, 0), (i64::MAX, i64::MAX), 1)?.first().map(|entry| entry.id);
-    let slot = shared::own().ok_or(Error::NotPreloaded)?;
-    let start = stream_contents::start(org, slot.progress.cursor().0)?;
+    let shared = shmem::own().ok_or(Error::NotPreloaded)?;
+    let start = stream_contents::start(org, shared.progress.next_position().0)?;
     let start = start.map(|start| reader::stream_id(org, start)).transpose()?.flatten();
     let trimmed_before = start.unwrap_or_default().max(hole);
     let is_trimmed = |id: Id| id < trimmed_before && oldest.is_none_or(|oldest| id < oldest);

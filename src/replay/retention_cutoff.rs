@@ -4,10 +4,10 @@ use pgrx::{IntoDatum, pg_sys, varlena};
 
 use crate::error::{Error, Result, report};
 use crate::metrics;
-use crate::metrics::counter::Counter;
 use crate::pg::function::{pg_function, text_argument};
 use crate::pg::time;
 use crate::session::org_scope;
+use crate::shmem::counter::Counter;
 use crate::tier::{cache, retention};
 
 /// A replay may start this much before the floor, in microseconds: clocks differ, requests take time.

@@ -13,13 +13,13 @@ use pgrx::{pg_guard, pg_sys};
 
 use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
-use crate::metrics::counter::{Counter, Timer};
-use crate::metrics::shared::{Role, Slot, State};
 use crate::pg::snapshot;
 use crate::pg::time;
+use crate::shmem::counter::{Counter, Timer};
+use crate::shmem::{DatabaseState, Role, State};
 use crate::tier::lookup;
 use crate::worker::process;
-use crate::worker::report::Reporter;
+use crate::worker::status::Reporter;
 use crate::worker::transaction::{self, Isolation};
 use receipt_bounds::ReceiptBounds;
 use snapshot_tracker::SnapshotTracker;
@@ -58,7 +58,7 @@ struct Order {
 struct Poll {
     sequenced: usize,
     /// Bit mask of the orgs whose events were sequenced, by notification channel.
-    bells: u64,
+    notifiers: u64,
     /// More rows are ready.
     stopped: bool,
     /// More rows follow shortly: some transactions are committing.
@@ -69,21 +69,21 @@ struct Poll {
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn tailstream_sequencer_main(argument: pg_sys::Datum) {
-    let slot = process::begin(argument);
+    let shared = process::begin(argument);
     process::report_activity(c"assigning positions to batches");
-    let mut reporter = Reporter::new(slot, Role::Sequencer);
+    let mut reporter = Reporter::new(shared, Role::Sequencer);
     let mut order = None;
     let mut next_chunk_at = Instant::now();
     loop {
         if next_chunk_at <= Instant::now() {
             next_chunk_at = Instant::now() + make_next_chunk();
         }
-        let pause = match poll(&mut order, slot) {
+        let pause = match poll(&mut order, shared) {
             Ok(poll) => {
                 reporter.recovered();
                 reporter.succeeded(State::Running);
                 if poll.sequenced > 0 {
-                    slot.worker(Role::Mirror).wake();
+                    shared.worker(Role::Mirror).wake();
                 }
                 match poll {
                     Poll { stopped: true, sequenced: 1.., .. } => None,
@@ -111,12 +111,12 @@ pub extern "C-unwind" fn tailstream_sequencer_main(argument: pg_sys::Datum) {
 }
 
 /// Assigns positions to new batches, and stores the tracker's state in the same transaction.
-fn poll(order: &mut Option<Order>, slot: &Slot) -> Result<Poll> {
+fn poll(order: &mut Option<Order>, shared: &DatabaseState) -> Result<Poll> {
     let began = Instant::now();
     // A failed transaction must not leave changes in memory either.
     let mut next = order.take();
     // Publish the time before reading the next id: a transaction that gets its id later sees this time.
-    let began_at = slot.progress.look_at(time::now());
+    let began_at = shared.progress.begin_poll(time::now());
     // SAFETY: reads shared memory.
     let next_xid = unsafe { pg_sys::ReadNextFullTransactionId() }.value;
     let poll = transaction::run(Isolation::RepeatableRead, || {
@@ -139,13 +139,13 @@ fn poll(order: &mut Option<Order>, slot: &Slot) -> Result<Poll> {
     })?;
     *order = next;
     if let Some(order) = order {
-        slot.progress.set_placed_seq(order.counter.seq - 1);
+        shared.progress.set_last_seq(order.counter.seq - 1);
     }
-    slot.ring(poll.bells);
-    slot.count(Counter::SequencerLooks, 1);
+    shared.notify(poll.notifiers);
+    shared.count(Counter::SequencerPolls, 1);
     if poll.sequenced > 0 {
-        slot.count(Counter::SequencerBatches, poll.sequenced as u64);
-        slot.histogram(Timer::SequencerLook).observe(began.elapsed());
+        shared.count(Counter::SequencerBatches, poll.sequenced as u64);
+        shared.histogram(Timer::SequencerPoll).observe(began.elapsed());
     }
     failpoint("sequencer-committed");
     Ok(poll)
@@ -180,6 +180,7 @@ fn sequence_new(order: &mut Order) -> Result<Poll> {
         ledger::store_positions(&rows, order)?;
         failpoint("sequencer-placed");
     }
-    let bells = rows.iter().fold(0, |bells, batch| bells | 1 << Slot::bell_of(batch.org()));
-    Ok(Poll { sequenced: rows.len(), bells, stopped: !complete, committing: !committing.is_empty() })
+    let notifiers =
+        rows.iter().fold(0, |notifiers, batch| notifiers | 1 << DatabaseState::notifier_number(batch.org()));
+    Ok(Poll { sequenced: rows.len(), notifiers, stopped: !complete, committing: !committing.is_empty() })
 }

@@ -7,7 +7,7 @@ pub mod retention;
 use pgrx::pg_sys;
 
 use crate::pg::function::pg_function;
-use crate::worker::commit;
+use crate::worker::transaction_callbacks;
 
 pg_function! {
     /// Statement trigger on tailstream.orgs and tailstream.tiers.
@@ -18,7 +18,7 @@ pg_function! {
             if pgrx::is_a(context, pg_sys::NodeTag::T_TriggerData) {
                 let relation = (*context.cast::<pg_sys::TriggerData>()).tg_relation;
                 cache::invalidate_everywhere((*relation).rd_id);
-                commit::wake_mirror();
+                transaction_callbacks::wake_mirror();
             }
             pg_sys::Datum::null()
         }

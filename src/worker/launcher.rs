@@ -9,9 +9,9 @@ use pgrx::{pg_guard, pg_sys};
 
 use super::process;
 use super::transaction::{self, Isolation};
-use crate::metrics::shared::{self, Role};
 use crate::pg::catalog;
 use crate::settings;
+use crate::shmem::{self, Role};
 
 /// How often it looks by itself: databases come and go without telling it.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ pub extern "C-unwind" fn tailstream_launcher_main(_argument: pg_sys::Datum) {
     process::attach_signals();
     // SAFETY: without a database: it reads what all of them share.
     unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(pg_sys::InvalidOid, pg_sys::InvalidOid, 0) };
-    if let Some(launcher) = shared::launcher() {
+    if let Some(launcher) = shmem::launcher() {
         // Of one that ended with an error the cell still tells.
         launcher.leave();
         launcher.enter();
@@ -50,7 +50,7 @@ pub extern "C-unwind" fn tailstream_launcher_main(_argument: pg_sys::Datum) {
     loop {
         if let Err(error) = transaction::run(Isolation::ReadCommitted, || {
             let all = catalog::databases();
-            shared::release_unless(|database| all.iter().any(|(oid, _)| *oid == database));
+            shmem::release_unless(|database| all.iter().any(|(oid, _)| *oid == database));
             let names = settings::databases();
             let wanted = all.into_iter().filter(|(_, name)| names.contains(name));
             Ok(wanted.collect::<Vec<_>>())
@@ -80,7 +80,7 @@ fn keep_running(workers: &mut HashMap<(u32, Role), Started>, wanted: &[(pg_sys::
         }
     }
     for (database, name) in wanted {
-        let Some(slot) = shared::claim(*database) else { continue };
+        let Some(shared) = shmem::claim(*database) else { continue };
         for role in Role::ALL {
             let key = (database.to_u32(), role);
             let runs = workers.get(&key).is_some_and(|started| {
@@ -88,9 +88,9 @@ fn keep_running(workers: &mut HashMap<(u32, Role), Started>, wanted: &[(pg_sys::
                     || started.at.elapsed() < PAUSE
             });
             // One that an earlier launcher started, or that takes its time to end.
-            let runs = runs || slot.worker(role).pid() != 0;
+            let runs = runs || shared.worker(role).pid() != 0;
             if !runs
-                && !slot.is_paused()
+                && !shared.is_paused()
                 && let Some(handle) = start(*database, name, role)
             {
                 workers.insert(key, Started { handle, at: Instant::now() });

@@ -2,15 +2,15 @@
 //! `tailstream.databases`.
 
 pub mod backoff;
-pub mod commit;
-mod database;
 mod launcher;
 pub mod process;
-pub mod report;
+pub mod status;
 pub mod transaction;
+pub mod transaction_callbacks;
+mod utility_hook;
 
 /// Registers the launcher and the hooks that workers need; while the server starts.
 pub fn register() {
     launcher::register();
-    database::install();
+    utility_hook::install();
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::{pg_guard, pg_sys};
 
-use crate::metrics::shared::{self, Role, State};
+use crate::shmem::{self, Role, State};
 
 unsafe extern "C-unwind" {
     /// PostgreSQL's own handler: the next interrupt check ends the process. Called by the system, so without a guard.
@@ -144,23 +144,23 @@ pub fn argument(database: pg_sys::Oid, role: Role) -> pg_sys::Datum {
     pg_sys::Datum::from(u64::from(database.to_u32()) | (role as u64) << 32)
 }
 
-/// Connects the process to its database and enters it in shared memory until it ends. Without a free slot there is
+/// Connects the process to its database and enters it in shared memory until it ends. Without a free shared there is
 /// nothing to do, and the process ends.
-pub fn begin(argument: pg_sys::Datum) -> &'static shared::Slot {
+pub fn begin(argument: pg_sys::Datum) -> &'static shmem::DatabaseState {
     let (database, role) = assignment(argument);
     attach_signals();
     // SAFETY: once, before anything that needs a database.
     unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0) };
-    let Some(slot) = shared::own() else {
+    let Some(shared) = shmem::own() else {
         pgrx::warning!("tailstream: more databases than one server has room for");
         end()
     };
-    if !is_only_one(role) || !slot.worker(role).enter() {
+    if !is_only_one(role) || !shared.worker(role).enter() {
         end()
     }
     // SAFETY: runs when the process ends, however that comes about short of a crash, which resets shared memory.
     unsafe { pg_sys::before_shmem_exit(Some(leave), argument) };
-    if slot.is_paused() {
+    if shared.is_paused() {
         // Started just before somebody wanted the database to himself.
         end()
     }
@@ -169,11 +169,11 @@ pub fn begin(argument: pg_sys::Datum) -> &'static shared::Slot {
     }
     if is_restoring() {
         // TimescaleDB refuses what a worker does, and a session has that setting from its beginning to its end.
-        slot.worker(role).set_state(State::Off);
+        shared.worker(role).set_state(State::Off);
         wait(RESTORING);
         end();
     }
-    slot
+    shared
 }
 
 /// Takes a lock that one process at a time can have, until it ends: two sequencers would give every batch two places.
@@ -213,8 +213,8 @@ fn end() -> ! {
 #[pg_guard]
 unsafe extern "C-unwind" fn leave(_code: c_int, argument: pg_sys::Datum) {
     let (_, role) = assignment(argument);
-    if let Some(slot) = shared::own() {
-        slot.worker(role).leave();
+    if let Some(shared) = shmem::own() {
+        shared.worker(role).leave();
     }
 }
 

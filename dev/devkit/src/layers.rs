@@ -25,6 +25,7 @@ const ALL: [Layers; 3] = [
             "settings",
             "failpoint",
             "pg",
+            "shmem",
             "metrics",
             "storage",
             "locks",

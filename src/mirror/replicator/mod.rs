@@ -33,9 +33,9 @@ use super::resync::Resyncs;
 use super::server::{self, Limits};
 use super::state::{LastEntry, ResyncRequest};
 use crate::error::{Error, Result};
-use crate::metrics::counter::Counter;
-use crate::metrics::shared::{Slot, State};
 use crate::pg::time;
+use crate::shmem::counter::Counter;
+use crate::shmem::{DatabaseState, State};
 
 /// While there is nothing to send, the checkpoint in Redis is checked at this interval.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -97,7 +97,7 @@ struct InFlight {
 }
 
 pub struct Replicator {
-    slot: &'static Slot,
+    shared: &'static DatabaseState,
     connection: Connection,
     desired: Option<DesiredConfig>,
     connected: bool,
@@ -148,12 +148,12 @@ pub struct Replicator {
 }
 
 impl Replicator {
-    pub fn new(slot: &'static Slot) -> std::io::Result<Self> {
+    pub fn new(shared: &'static DatabaseState) -> std::io::Result<Self> {
         let now = Instant::now();
         // SAFETY: reads shared memory (the copy of the control file) and a variable.
         let (system, database) = unsafe { (pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId) };
         Ok(Self {
-            slot,
+            shared,
             connection: Connection::start()?,
             desired: None,
             connected: false,
@@ -258,7 +258,7 @@ impl Replicator {
 
     /// Disconnects, and waits for `pause` before the next attempt.
     pub fn failed(&mut self, pause: Duration) {
-        self.slot.count(Counter::MirrorRetries, 1);
+        self.shared.count(Counter::MirrorRetries, 1);
         self.retry_at = Some(Instant::now() + pause);
         self.write_succeeded = false;
         // The server that refused may no longer be the right one. A new connection resolves the host name again.
@@ -282,7 +282,7 @@ impl Replicator {
         self.connected = false;
         self.awaited = None;
         self.untrimmable.clear();
-        self.slot.progress.set_connected_since(0);
+        self.shared.progress.set_connected_since(0);
         self.forget_checkpoint();
     }
 
@@ -378,7 +378,7 @@ impl Replicator {
             Awaited::Server => {
                 self.limits = server::read_limits(&replies)?;
                 self.connected = true;
-                self.slot.progress.set_connected_since(time::to_postgres_time(time::now()));
+                self.shared.progress.set_connected_since(time::to_postgres_time(time::now()));
                 Ok(())
             }
             Awaited::Checkpoint => self.compare_checkpoint(&replies),

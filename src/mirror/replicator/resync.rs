@@ -13,10 +13,10 @@ use super::super::stream_contents;
 use super::{Awaited, Replicator};
 use crate::error::Result;
 use crate::failpoint::failpoint;
-use crate::metrics::counter::Counter;
-use crate::metrics::shared::{self, Role};
 use crate::pg::snapshot;
 use crate::pg::time;
+use crate::shmem::counter::Counter;
+use crate::shmem::{self, Role};
 use crate::tier;
 use crate::worker::process;
 use crate::worker::transaction::{self, Isolation};
@@ -161,7 +161,7 @@ impl Replicator {
                 }
             }
         }
-        self.slot.count(Counter::MirrorRebuilds, 1);
+        self.shared.count(Counter::MirrorResyncs, 1);
         Ok(())
     }
 
@@ -173,7 +173,7 @@ impl Replicator {
 
     pub(super) fn resync_failed(&mut self, org: &str, message: &str) {
         let message = format!("the stream of org \"{org}\" cannot be written again: {message}");
-        shared::note_error(self.slot, Role::Mirror, time::to_postgres_time(time::now()), &message);
+        shmem::record_error(self.shared, Role::Mirror, time::to_postgres_time(time::now()), &message);
         self.resyncs.failed(org, Instant::now(), process::random());
     }
 }

@@ -14,10 +14,10 @@ use super::suspect::Suspect;
 use super::{Awaited, HEARTBEAT, InFlight, Replicator};
 use crate::error::{Error, Result};
 use crate::failpoint::failpoint;
-use crate::metrics::counter::{Counter, Timer};
-use crate::metrics::shared::{self, Role};
 use crate::pg::snapshot;
 use crate::pg::time;
+use crate::shmem::counter::{Counter, Timer};
+use crate::shmem::{self, Role};
 use crate::tier;
 use crate::worker::process;
 use crate::worker::transaction::{self, Isolation};
@@ -34,9 +34,9 @@ impl Replicator {
             // A resync is about to end at the present read position, which must therefore not move.
             return Ok(());
         }
-        let requests = self.slot.progress.requests();
+        let requests = self.shared.progress.org_changes();
         let requested = self.requests_seen != requests;
-        let placed = self.slot.progress.placed_seq() >= self.read_position.next.seq;
+        let placed = self.shared.progress.last_seq() >= self.read_position.next.seq;
         if !self.more && !requested && !placed {
             return Ok(());
         }
@@ -75,7 +75,7 @@ impl Replicator {
         });
         match result {
             Ok((transaction, more)) => {
-                self.slot.count(Counter::MirrorExpired, transaction.expired);
+                self.shared.count(Counter::MirrorExpired, transaction.expired);
                 (self.read_position, self.more) = (read_position, more);
                 self.ready = Some(transaction);
                 self.publish_position();
@@ -101,7 +101,7 @@ impl Replicator {
             Some(checkpoint) if in_flight || ready => checkpoint.position,
             _ => self.read_position.next,
         };
-        self.slot.progress.set_cursor(next.seq, next.offset);
+        self.shared.progress.set_next_position(next.seq, next.offset);
     }
 
     /// Sends a transaction, unless the checkpoint is unknown. `resync` is the request that the transaction belongs to,
@@ -148,17 +148,17 @@ impl Replicator {
                 self.limits.entry
             );
             pgrx::log!("tailstream mirror: {message}");
-            shared::note_error(self.slot, Role::Mirror, time::to_postgres_time(time::now()), &message);
+            shmem::record_error(self.shared, Role::Mirror, time::to_postgres_time(time::now()), &message);
             self.last_oversized.insert(org.clone(), stream_id(*ms, *seq));
         }
-        self.slot.count(Counter::MirrorOversized, transaction.oversized.len() as u64);
+        self.shared.count(Counter::MirrorOversized, transaction.oversized.len() as u64);
     }
 
     /// Handles the replies to a transaction.
     pub(super) fn transaction_answered(&mut self, in_flight: InFlight, replies: &[Value]) -> Result<()> {
         let InFlight { transaction, checkpoint, since, resent, resync, resync_number } = in_flight;
         failpoint("mirror-answered");
-        self.slot.histogram(Timer::MirrorPipeline).observe(since.elapsed());
+        self.shared.histogram(Timer::MirrorTransaction).observe(since.elapsed());
         let outcome = self.handle_outcome(&transaction, replies, checkpoint, resync.is_some());
         if let (Err(_), Some(request)) = (&outcome, &resync) {
             // The next attempt starts from the beginning. Its first transaction may succeed each time, so the
@@ -245,14 +245,14 @@ impl Replicator {
         if self.checkpoint.is_none() {
             return;
         }
-        self.slot.count(Counter::MirrorEntries, transaction.entries as u64);
-        self.slot.count(Counter::MirrorPipelines, 1);
+        self.shared.count(Counter::MirrorEntries, transaction.entries as u64);
+        self.shared.count(Counter::MirrorTransactions, 1);
         if resent {
-            self.slot.count(Counter::MirrorResent, transaction.entries as u64);
+            self.shared.count(Counter::MirrorResent, transaction.entries as u64);
         }
         if !is_resync && transaction.entries > 0 {
             let lag = (time::now() / 1_000 - transaction.end.placed_ms).max(0).unsigned_abs();
-            self.slot.histogram(Timer::MirrorLag).observe(Duration::from_millis(lag));
+            self.shared.histogram(Timer::MirrorLag).observe(Duration::from_millis(lag));
         }
     }
 

@@ -7,7 +7,7 @@ use super::store::{self, DurableCursor, Standing};
 use super::wait::FetchTimeout;
 use super::{filter_of, order, start_position, valid_name};
 use crate::error::{Error, Result, report};
-use crate::metrics::{self, counter::Counter};
+use crate::metrics;
 use crate::pg::function::{argument, pg_function, text_argument};
 use crate::pg::subtransaction;
 use crate::replay::filter::Values;
@@ -19,6 +19,7 @@ use crate::replay::page::{gap, page_size};
 use crate::replay::token::{self, Course, Place};
 use crate::session::client;
 use crate::settings;
+use crate::shmem::counter::Counter;
 
 /// How often a cursor that is used without being moved is written down as active: microseconds.
 const TOUCH: i64 = 60 * 1_000_000;

@@ -7,8 +7,8 @@ use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 use crate::metrics;
-use crate::metrics::shared;
 use crate::session::client;
+use crate::shmem;
 use crate::tier::retention;
 
 /// The longest wait: longer than a day is not worth an open transaction.
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// The time that a fetch may still wait for events.
 pub struct FetchTimeout {
-    bell: Option<&'static shared::Bell>,
+    notifier: Option<&'static shmem::Notifier>,
     until: Option<Instant>,
     heard: u64,
 }
@@ -27,7 +27,7 @@ pub struct FetchTimeout {
 impl FetchTimeout {
     /// `None` waits for nothing. Error where a wait could not end well.
     pub fn new(org: &str, timeout: Option<Interval>) -> Result<Self> {
-        let Some(timeout) = timeout else { return Ok(Self { bell: None, until: None, heard: 0 }) };
+        let Some(timeout) = timeout else { return Ok(Self { notifier: None, until: None, heard: 0 }) };
         let days = timeout.days().saturating_add(timeout.months().saturating_mul(30));
         let micros = retention::microseconds(days, timeout.micros());
         let Ok(micros) = u64::try_from(micros) else {
@@ -43,7 +43,7 @@ impl FetchTimeout {
             return Err(Error::CannotWait(if serializable { "serializable" } else { "repeatable read" }));
         }
         let until = Instant::now() + Duration::from_micros(micros).min(MAX_WAIT);
-        Ok(Self { bell: shared::own().map(|slot| slot.bell(org)), until: Some(until), heard: 0 })
+        Ok(Self { notifier: shmem::own().map(|shared| shared.notifier(org)), until: Some(until), heard: 0 })
     }
 
     pub fn may_wait(&self) -> bool {
@@ -52,18 +52,18 @@ impl FetchTimeout {
 
     /// What is placed from here on ends the next wait.
     pub fn listen(&mut self) {
-        self.heard = self.bell.map_or(0, shared::Bell::rings);
+        self.heard = self.notifier.map_or(0, shmem::Notifier::count);
     }
 
     /// Waits until something was placed since it last listened; false if the time is over. Error if the client is gone.
     pub fn wait(&self) -> Result<bool> {
-        let (Some(bell), Some(until)) = (self.bell, self.until) else { return Ok(false) };
+        let (Some(notifier), Some(until)) = (self.notifier, self.until) else { return Ok(false) };
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(false);
             }
-            if bell.wait(self.heard, left.min(LOOK)) {
+            if notifier.wait(self.heard, left.min(LOOK)) {
                 return Ok(true);
             }
             client::require()?;

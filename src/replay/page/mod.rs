@@ -13,10 +13,11 @@ pub mod rows;
 use pgrx::pg_sys;
 
 use crate::error::{Error, Result, report};
-use crate::metrics::{self, counter::Counter};
+use crate::metrics;
 use crate::pg::function::{argument, pg_function, text_argument};
 use crate::replay::token::{self, Place, Token};
 use crate::session::org_scope;
+use crate::shmem::counter::Counter;
 pub use arguments::{filter_argument, json_text, page_size, quoted};
 use commit_order::Next;
 use event_time::KeysetStart;

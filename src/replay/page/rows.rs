@@ -6,10 +6,11 @@ use pgrx::{IntoDatum, PgMemoryContexts, pg_sys};
 
 use super::copy::{Copier, EVENT};
 use crate::error::{Error, Result};
-use crate::metrics::{self, counter::Counter};
+use crate::metrics;
 use crate::pg::function;
 use crate::pg::streaming::SlotRow;
 use crate::replay::token::{MAX_TEXT, Signer, Token};
+use crate::shmem::counter::Counter;
 
 /// Columns of a result: those of tailstream.log_events, then cursor, kind, gap_from, gap_to, gap_reason.
 pub const COLUMNS: usize = 18;

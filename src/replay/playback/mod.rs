@@ -15,10 +15,11 @@ use pgrx::{IntoDatum, PgMemoryContexts, fcinfo, pg_sys};
 use super::page::{quoted, read_token};
 use super::token::{self, Clock, Place, Signer, Token};
 use crate::error::{Error, Result, report};
-use crate::metrics::{self, counter::Counter};
+use crate::metrics;
 use crate::pg::function::{argument, pg_function, text_argument};
 use crate::pg::streaming::{SlotRow, StreamingStatement, Visibility};
 use crate::session::org_scope;
+use crate::shmem::counter::Counter;
 use crate::tier::retention;
 use pace::Pace;
 

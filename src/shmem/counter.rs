@@ -20,15 +20,15 @@ pub enum Counter {
     PurgeChunks,
     PurgeEvents,
     PurgeRescued,
-    SequencerLooks,
+    SequencerPolls,
     SequencerBatches,
     MirrorEntries,
     MirrorResent,
     MirrorExpired,
     MirrorOversized,
-    MirrorPipelines,
+    MirrorTransactions,
     MirrorRetries,
-    MirrorRebuilds,
+    MirrorResyncs,
 }
 
 impl Counter {
@@ -48,15 +48,15 @@ impl Counter {
         Self::PurgeChunks,
         Self::PurgeEvents,
         Self::PurgeRescued,
-        Self::SequencerLooks,
+        Self::SequencerPolls,
         Self::SequencerBatches,
         Self::MirrorEntries,
         Self::MirrorResent,
         Self::MirrorExpired,
         Self::MirrorOversized,
-        Self::MirrorPipelines,
+        Self::MirrorTransactions,
         Self::MirrorRetries,
-        Self::MirrorRebuilds,
+        Self::MirrorResyncs,
     ];
 
     /// Its name in the style of Prometheus, and what it counts.
@@ -97,7 +97,7 @@ impl Counter {
             Self::PurgeRescued => {
                 ("tailstream_purge_events_rescued_total", "Events copied into their org's present tier.")
             }
-            Self::SequencerLooks => {
+            Self::SequencerPolls => {
                 ("tailstream_sequencer_looks_total", "Looks of the sequencer at the ledger.")
             }
             Self::SequencerBatches => {
@@ -116,15 +116,13 @@ impl Counter {
                 "tailstream_mirror_oversized_events_total",
                 "Events not sent because Redis takes no entry so large.",
             ),
-            Self::MirrorPipelines => {
+            Self::MirrorTransactions => {
                 ("tailstream_mirror_pipelines_total", "Transactions that Redis has confirmed.")
             }
             Self::MirrorRetries => {
                 ("tailstream_mirror_retries_total", "Attempts that failed and were, or will be, repeated.")
             }
-            Self::MirrorRebuilds => {
-                ("tailstream_mirror_rebuilds_total", "Streams made again from the table.")
-            }
+            Self::MirrorResyncs => ("tailstream_mirror_rebuilds_total", "Streams made again from the table."),
         }
     }
 }
@@ -133,15 +131,15 @@ impl Counter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
     Ingest,
-    SequencerLook,
+    SequencerPoll,
     MirrorLag,
-    MirrorPipeline,
+    MirrorTransaction,
 }
 
 impl Timer {
     pub const COUNT: usize = 4;
     pub const ALL: [Self; Self::COUNT] =
-        [Self::Ingest, Self::SequencerLook, Self::MirrorLag, Self::MirrorPipeline];
+        [Self::Ingest, Self::SequencerPoll, Self::MirrorLag, Self::MirrorTransaction];
 
     /// Its name in the style of Prometheus, and what it times.
     pub fn describe(self) -> (&'static str, &'static str) {
@@ -149,14 +147,14 @@ impl Timer {
             Self::Ingest => {
                 ("tailstream_ingest_duration_seconds", "Time of a call of ts_ingest, without the commit.")
             }
-            Self::SequencerLook => {
+            Self::SequencerPoll => {
                 ("tailstream_sequencer_look_duration_seconds", "Time of a look that found anything.")
             }
             Self::MirrorLag => (
                 "tailstream_mirror_lag_seconds",
                 "From a batch's place in the order to Redis's confirmation of its last entry.",
             ),
-            Self::MirrorPipeline => (
+            Self::MirrorTransaction => (
                 "tailstream_mirror_pipeline_duration_seconds",
                 "Time of a transaction in Redis, as seen from here.",
             ),

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use pgrx::{is_a, pg_guard, pg_sys};
 
-use super::commit;
-use crate::metrics::shared::{self, Role, Slot};
+use super::transaction_callbacks;
+use crate::shmem::{self, DatabaseState, Role};
 
 /// Workers leave at once, or after the statement they are in.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 thread_local! {
     /// The databases whose workers this transaction keeps away.
-    static PAUSED: RefCell<Vec<&'static Slot>> = const { RefCell::new(Vec::new()) };
+    static PAUSED: RefCell<Vec<&'static DatabaseState>> = const { RefCell::new(Vec::new()) };
 }
 
 static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
@@ -71,8 +71,8 @@ unsafe extern "C-unwind" fn process_utility(
         let next = PREVIOUS.unwrap_or(standard_ProcessUtility);
         next(statement, text, read_only_tree, context, parameters, environment, destination, completion);
         if commits_prepared {
-            commit::wake_sequencer();
-            commit::wake_mirror();
+            transaction_callbacks::wake_sequencer();
+            transaction_callbacks::wake_mirror();
         }
     }
 }
@@ -143,11 +143,11 @@ fn pause(name: *const c_char) {
     if database == pg_sys::InvalidOid || !is_owner(database) {
         return;
     }
-    let Some(slot) = shared::find(database) else { return };
-    slot.set_paused(true);
-    PAUSED.with_borrow_mut(|paused| paused.push(slot));
+    let Some(shared) = shmem::find(database) else { return };
+    shared.set_paused(true);
+    PAUSED.with_borrow_mut(|paused| paused.push(shared));
     let began = Instant::now();
-    while Role::ALL.iter().any(|role| dismiss(slot, *role)) && began.elapsed() < PATIENCE {
+    while Role::ALL.iter().any(|role| dismiss(shared, *role)) && began.elapsed() < PATIENCE {
         let wake_up = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
         // SAFETY: the process's own latch; a cancelled command ends here, and the pause with its transaction.
         unsafe {
@@ -159,8 +159,8 @@ fn pause(name: *const c_char) {
 }
 
 /// Whether the worker still runs.
-fn dismiss(slot: &Slot, role: Role) -> bool {
-    let pid = slot.worker(role).pid();
+fn dismiss(shared: &DatabaseState, role: Role) -> bool {
+    let pid = shared.worker(role).pid();
     if pid != 0 {
         // SAFETY: a process of this server; SIGTERM is how it is told to end.
         unsafe { libc::kill(pid, libc::SIGTERM) };
@@ -174,8 +174,8 @@ pub fn transaction_ended() {
     if paused.is_empty() {
         return;
     }
-    paused.iter().for_each(|slot| slot.set_paused(false));
-    if let Some(launcher) = shared::launcher() {
+    paused.iter().for_each(|shared| shared.set_paused(false));
+    if let Some(launcher) = shmem::launcher() {
         launcher.wake();
     }
 }

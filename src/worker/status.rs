@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::process;
-use crate::metrics::shared::{self, Role, Slot, State};
 use crate::pg::time::{self, to_postgres_time};
+use crate::shmem::{self, DatabaseState, Role, State};
 
 /// Keeps state, last error and pauses of one worker.
 pub struct Reporter {
-    slot: &'static Slot,
+    shared: &'static DatabaseState,
     role: Role,
     backoff: Backoff,
     /// The last failure, and how long the pause after it is.
@@ -19,8 +19,8 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    pub fn new(slot: &'static Slot, role: Role) -> Self {
-        Self { slot, role, backoff: Backoff::default(), failure: None, logged: String::new() }
+    pub fn new(shared: &'static DatabaseState, role: Role) -> Self {
+        Self { shared, role, backoff: Backoff::default(), failure: None, logged: String::new() }
     }
 
     /// What failed before has worked: the next failure is a first one again.
@@ -31,7 +31,7 @@ impl Reporter {
 
     /// Something worked. It may have been something else than what failed before: then that has to last.
     pub fn succeeded(&mut self, state: State) {
-        self.slot.worker(self.role).set_state(state);
+        self.shared.worker(self.role).set_state(state);
         if self.failure.is_some_and(|(at, pause)| at.elapsed() > pause * 2) {
             self.recovered();
         }
@@ -43,8 +43,8 @@ impl Reporter {
 
     /// Something failed. Returns how long to wait before the next attempt.
     pub fn failed(&mut self, message: &str) -> Duration {
-        self.slot.worker(self.role).set_state(State::Failing);
-        shared::note_error(self.slot, self.role, to_postgres_time(time::now()), message);
+        self.shared.worker(self.role).set_state(State::Failing);
+        shmem::record_error(self.shared, self.role, to_postgres_time(time::now()), message);
         if self.logged != message {
             message.clone_into(&mut self.logged);
             pgrx::log!("tailstream {}: {message}", self.role.name());

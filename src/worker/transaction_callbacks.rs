@@ -5,9 +5,9 @@ use std::cell::Cell;
 
 use pgrx::{pg_guard, pg_sys};
 
-use super::database;
+use super::utility_hook;
 use crate::metrics;
-use crate::metrics::shared::{self, Role};
+use crate::shmem::{self, Role};
 
 thread_local! {
     /// What the running transaction has for the workers.
@@ -49,7 +49,7 @@ pub fn wake_mirror() {
 unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
     use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
     if matches!(event, XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE) {
-        database::transaction_ended();
+        utility_hook::transaction_ended();
     }
     match event {
         XACT_EVENT_COMMIT => {
@@ -78,14 +78,14 @@ unsafe extern "C-unwind" fn released(
         return;
     }
     let work = COMMITTED.replace(Work::NONE);
-    // A database without a slot has no workers.
+    // A database without a shared has no workers.
     // SAFETY: reads one variable.
-    let Some(slot) = shared::find(unsafe { pg_sys::MyDatabaseId }) else { return };
+    let Some(shared) = shmem::find(unsafe { pg_sys::MyDatabaseId }) else { return };
     if work.sequencer {
-        slot.worker(Role::Sequencer).wake();
+        shared.worker(Role::Sequencer).wake();
     }
     if work.mirror {
-        slot.progress.add_request();
-        slot.worker(Role::Mirror).wake();
+        shared.progress.add_org_change();
+        shared.worker(Role::Mirror).wake();
     }
 }

@@ -1,4 +1,4 @@
-//! What a worker lets the other processes know.
+//! The state of a worker, as other processes see it.
 
 use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
 
@@ -27,7 +27,7 @@ impl Role {
 pub enum State {
     /// Not running.
     Stopped = 0,
-    /// There is nothing it could do: no extension, no URL, or it is switched off.
+    /// Nothing to do: no extension, no URL, or switched off.
     Off = 1,
     Running = 2,
     /// Waiting for Redis to answer for the first time since it was lost.
@@ -53,18 +53,18 @@ impl State {
     }
 }
 
-/// One worker.
+/// The state of one worker.
 #[derive(Default)]
-pub struct WorkerCell {
+pub struct WorkerState {
     pid: AtomicI32,
     latch: AtomicPtr<pg_sys::Latch>,
     state: AtomicI32,
 }
 
-impl WorkerCell {
-    /// To be called by the worker itself; false if another process is there.
+impl WorkerState {
+    /// Registers the calling process. Returns false if another process is registered.
     pub fn enter(&self) -> bool {
-        // SAFETY: reads variables of the process; its latch lies in shared memory.
+        // SAFETY: reads variables of the process; its latch is in shared memory.
         let (pid, latch) = unsafe { (pg_sys::MyProcPid, pg_sys::MyLatch) };
         let entered = self.pid.compare_exchange(0, pid, Relaxed, Relaxed).is_ok();
         if entered {
@@ -79,7 +79,7 @@ impl WorkerCell {
         self.pid.store(0, Relaxed);
     }
 
-    /// 0 if it does not run.
+    /// 0 if the worker does not run.
     pub fn pid(&self) -> i32 {
         self.pid.load(Relaxed)
     }
@@ -92,11 +92,11 @@ impl WorkerCell {
         self.state.store(state as i32, Relaxed);
     }
 
-    /// Has it look for work. A latch that has gone to another process since does no harm there.
+    /// Sets the worker's latch. If the latch belongs to another process by now, that process ignores it.
     pub fn wake(&self) {
         let latch = self.latch.load(Relaxed);
         if !latch.is_null() {
-            // SAFETY: latches lie in shared memory as long as the server runs.
+            // SAFETY: latches are in shared memory for as long as the server runs.
             unsafe { pg_sys::SetLatch(latch) };
         }
     }
