@@ -40,8 +40,15 @@ pub extern "C-unwind" fn _PG_init() {
     ingest::view::pending::register();
     ingest::view::always_fire::install();
     // SAFETY: reads two variables.
-    if unsafe { pgrx::pg_sys::process_shared_preload_libraries_in_progress && !pgrx::pg_sys::IsBinaryUpgrade }
-    {
+    let has_workers = unsafe {
+        pgrx::pg_sys::process_shared_preload_libraries_in_progress && !pgrx::pg_sys::IsBinaryUpgrade
+    };
+    pg::utility_hook::install(if has_workers {
+        &[worker::utility_hook::OBSERVER, ingest::view::always_fire::OBSERVER]
+    } else {
+        &[ingest::view::always_fire::OBSERVER]
+    });
+    if has_workers {
         shmem::reserve();
         worker::register();
     }

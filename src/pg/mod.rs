@@ -18,3 +18,4 @@ pub mod subtransaction;
 pub mod table_scan;
 pub mod time;
 pub mod time_window;
+pub mod utility_hook;

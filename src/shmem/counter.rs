@@ -1,9 +1,9 @@
-//! What is counted and timed.
+//! The counters and timers of a database.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Something that is counted.
+/// A counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counter {
     IngestBatches,
@@ -59,54 +59,57 @@ impl Counter {
         Self::MirrorResyncs,
     ];
 
-    /// Its name in the style of Prometheus, and what it counts.
+    /// The name in Prometheus style, and the help text.
     pub fn describe(self) -> (&'static str, &'static str) {
         match self {
             Self::IngestBatches => ("tailstream_ingest_batches_total", "Batches committed."),
             Self::IngestEvents => ("tailstream_ingest_events_total", "Events committed."),
-            Self::IngestRejected => ("tailstream_ingest_rejected_events_total", "Invalid events put aside."),
+            Self::IngestRejected => {
+                ("tailstream_ingest_rejected_events_total", "Invalid events quarantined.")
+            }
             Self::IngestExpired => (
                 "tailstream_ingest_expired_events_total",
                 "Events that were older than their org's retention on arrival.",
             ),
             Self::IngestDuplicates => (
                 "tailstream_ingest_duplicate_batches_total",
-                "Batches that came again with their idempotency key.",
+                "Batches sent again with a known idempotency key.",
             ),
             Self::Replays => {
                 ("tailstream_replays_total", "Calls of ts_replay and ts_replay_schedule that began to read.")
             }
             Self::ReplayPages => {
-                ("tailstream_replay_pages_total", "Pages read, those of schedules included.")
+                ("tailstream_replay_pages_total", "Pages read, including those of ts_replay_schedule.")
             }
             Self::ReplayGaps => (
                 "tailstream_replay_gaps_total",
-                "Gaps that readers were told of: events they had not reached were gone.",
+                "Gaps reported to readers: events that were lost before they were read.",
             ),
             Self::CursorFetches => ("tailstream_cursor_fetches_total", "Calls of ts_cursor_fetch."),
-            Self::CursorEvents => ("tailstream_cursor_events_total", "Events that durable cursors returned."),
+            Self::CursorEvents => ("tailstream_cursor_events_total", "Events returned by durable cursors."),
             Self::PurgeRuns => (
                 "tailstream_purge_runs_total",
-                "Calls of ts_apply_retention that were not kept off by another.",
+                "Calls of ts_apply_retention, except those refused because another one was running.",
             ),
             Self::PurgeChunks => ("tailstream_purge_chunks_dropped_total", "Chunks of events dropped."),
             Self::PurgeEvents => (
                 "tailstream_purge_events_dropped_total",
-                "Events dropped with their chunks, from statistics.",
+                "Events dropped with their chunks, estimated from statistics.",
             ),
-            Self::PurgeRescued => {
-                ("tailstream_purge_events_rescued_total", "Events copied into their org's present tier.")
-            }
+            Self::PurgeRescued => (
+                "tailstream_purge_events_rescued_total",
+                "Events copied into their org's present tier before a drop.",
+            ),
             Self::SequencerPolls => {
-                ("tailstream_sequencer_looks_total", "Looks of the sequencer at the ledger.")
+                ("tailstream_sequencer_looks_total", "Polls of the ledger by the sequencer.")
             }
             Self::SequencerBatches => {
-                ("tailstream_sequencer_batches_total", "Batches that were given their place.")
+                ("tailstream_sequencer_batches_total", "Batches that were given their position.")
             }
             Self::MirrorEntries => ("tailstream_mirror_entries_total", "Entries that Redis has confirmed."),
             Self::MirrorResent => (
                 "tailstream_mirror_resent_entries_total",
-                "Entries sent again: after a failure, or to make a stream again.",
+                "Entries sent again, after a failure or for a resync.",
             ),
             Self::MirrorExpired => (
                 "tailstream_mirror_expired_events_total",
@@ -114,20 +117,22 @@ impl Counter {
             ),
             Self::MirrorOversized => (
                 "tailstream_mirror_oversized_events_total",
-                "Events not sent because Redis takes no entry so large.",
+                "Events not sent because they exceed the size limit of Redis.",
             ),
             Self::MirrorTransactions => {
                 ("tailstream_mirror_pipelines_total", "Transactions that Redis has confirmed.")
             }
             Self::MirrorRetries => {
-                ("tailstream_mirror_retries_total", "Attempts that failed and were, or will be, repeated.")
+                ("tailstream_mirror_retries_total", "Failed attempts, each of which is repeated.")
             }
-            Self::MirrorResyncs => ("tailstream_mirror_rebuilds_total", "Streams made again from the table."),
+            Self::MirrorResyncs => {
+                ("tailstream_mirror_rebuilds_total", "Streams written again from the table.")
+            }
         }
     }
 }
 
-/// Something that is timed.
+/// A timer, with a histogram of its durations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
     Ingest,
@@ -141,32 +146,32 @@ impl Timer {
     pub const ALL: [Self; Self::COUNT] =
         [Self::Ingest, Self::SequencerPoll, Self::MirrorLag, Self::MirrorTransaction];
 
-    /// Its name in the style of Prometheus, and what it times.
+    /// The name in Prometheus style, and the help text.
     pub fn describe(self) -> (&'static str, &'static str) {
         match self {
             Self::Ingest => {
-                ("tailstream_ingest_duration_seconds", "Time of a call of ts_ingest, without the commit.")
+                ("tailstream_ingest_duration_seconds", "Duration of ingest calls, without the commit.")
             }
             Self::SequencerPoll => {
-                ("tailstream_sequencer_look_duration_seconds", "Time of a look that found anything.")
+                ("tailstream_sequencer_look_duration_seconds", "Duration of polls that found batches.")
             }
             Self::MirrorLag => (
                 "tailstream_mirror_lag_seconds",
-                "From a batch's place in the order to Redis's confirmation of its last entry.",
+                "Time from the assignment of a batch's position to the confirmation of its last entry by Redis.",
             ),
             Self::MirrorTransaction => (
                 "tailstream_mirror_pipeline_duration_seconds",
-                "Time of a transaction in Redis, as seen from here.",
+                "Duration of Redis transactions, including the round trip.",
             ),
         }
     }
 }
 
-/// Upper bounds in seconds; the last bucket has none.
+/// Upper bounds of the buckets in seconds. One more bucket has no bound.
 pub const BOUNDS: [f64; 15] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
-/// How often something took how long.
+/// A histogram of durations.
 #[derive(Default)]
 pub struct Histogram {
     buckets: [AtomicU64; BOUNDS.len() + 1],
@@ -181,7 +186,7 @@ impl Histogram {
         self.microseconds.fetch_add(took.as_micros() as u64, Relaxed);
     }
 
-    /// For every bound, and for all: how many were not longer.
+    /// For each bound, the number of durations up to it; last, the number of all.
     pub fn cumulative(&self) -> [u64; BOUNDS.len() + 1] {
         let mut sum = 0;
         std::array::from_fn(|bucket| {

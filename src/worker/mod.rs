@@ -7,10 +7,9 @@ pub mod process;
 pub mod status;
 pub mod transaction;
 pub mod transaction_callbacks;
-mod utility_hook;
+pub mod utility_hook;
 
-/// Registers the launcher and the hooks that workers need; while the server starts.
+/// Registers the launcher. Called while the server starts.
 pub fn register() {
     launcher::register();
-    utility_hook::install();
 }

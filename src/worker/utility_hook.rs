@@ -1,8 +1,8 @@
-//! Makes room for commands that want a database to themselves.
+//! Stops the workers of a database for commands that need it without other sessions.
 //!
-//! DROP DATABASE, ALTER DATABASE … RENAME or SET TABLESPACE and CREATE DATABASE … TEMPLATE fail while anybody is connected,
-//! and our workers always are. So they leave when such a command comes, and come back if the database is
-//! still there after it. COMMIT PREPARED passes here too: it makes rows visible without telling anybody.
+//! DROP DATABASE, ALTER DATABASE … RENAME or SET TABLESPACE and CREATE DATABASE … TEMPLATE fail while a session is connected,
+//! and the workers always are. They are stopped before such a command, and started again after it if the database still
+//! exists. The observer also wakes the workers after COMMIT PREPARED, which calls no transaction callback in this session.
 
 use core::ffi::{CStr, c_char};
 use std::cell::RefCell;
@@ -11,90 +11,52 @@ use std::time::{Duration, Instant};
 use pgrx::{is_a, pg_guard, pg_sys};
 
 use super::transaction_callbacks;
+use crate::pg::utility_hook::Observer;
 use crate::shmem::{self, DatabaseState, Role};
 
-/// Workers leave at once, or after the statement they are in.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Workers end at once, or after the statement that they are running.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 thread_local! {
-    /// The databases whose workers this transaction keeps away.
+    /// The databases whose workers this transaction has stopped.
     static PAUSED: RefCell<Vec<&'static DatabaseState>> = const { RefCell::new(Vec::new()) };
 }
 
-static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
-
-/// Installs the hook; while the server starts.
-pub fn install() {
-    // SAFETY: PostgreSQL's hooks are plain variables of a single-threaded process.
-    unsafe {
-        PREVIOUS = pg_sys::ProcessUtility_hook;
-        pg_sys::ProcessUtility_hook = Some(process_utility);
-    }
-}
-
-unsafe extern "C-unwind" {
-    /// PostgreSQL's own, without the guard that pgrx puts around it: an error would lose its context and
-    /// SQLSTATEs of users' own on the way.
-    fn standard_ProcessUtility(
-        statement: *mut pg_sys::PlannedStmt,
-        text: *const c_char,
-        read_only_tree: bool,
-        context: pg_sys::ProcessUtilityContext::Type,
-        parameters: pg_sys::ParamListInfo,
-        environment: *mut pg_sys::QueryEnvironment,
-        destination: *mut pg_sys::DestReceiver,
-        completion: *mut pg_sys::QueryCompletion,
-    );
-}
-
-/// Every utility statement of the server passes here, and its errors pass as they are: over this frame, which must
-/// hold nothing that would have to be dropped. What may go wrong on our side has a guard of its own.
-#[allow(clippy::too_many_arguments, reason = "PostgreSQL's own list")]
-unsafe extern "C-unwind" fn process_utility(
-    statement: *mut pg_sys::PlannedStmt,
-    text: *const c_char,
-    read_only_tree: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    parameters: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    destination: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
-    // SAFETY: the arguments are PostgreSQL's own and passed on as they came.
-    unsafe {
-        let command = (*statement).utilityStmt;
-        if concerns_databases(command) {
-            send_workers_away(command);
+/// Stops and restarts workers around utility statements.
+pub const OBSERVER: Observer = Observer {
+    before: |command| {
+        // SAFETY: the statement as it came from the parser.
+        unsafe {
+            if concerns_databases(command) {
+                stop_workers_for(command);
+            }
+            commits_prepared(command)
         }
-        // The statement may be gone when it has run.
-        let commits_prepared = commits_prepared(command);
-        let next = PREVIOUS.unwrap_or(standard_ProcessUtility);
-        next(statement, text, read_only_tree, context, parameters, environment, destination, completion);
-        if commits_prepared {
-            transaction_callbacks::wake_sequencer();
-            transaction_callbacks::wake_mirror();
-        }
-    }
-}
+    },
+    after: || {
+        transaction_callbacks::wake_sequencer();
+        transaction_callbacks::wake_mirror();
+    },
+};
 
 unsafe fn concerns_databases(command: *mut pg_sys::Node) -> bool {
     use pg_sys::NodeTag::{T_AlterDatabaseStmt, T_CreatedbStmt, T_DropdbStmt, T_RenameStmt};
-    // SAFETY: every node begins with what it is.
+    // SAFETY: every node begins with its tag.
     let tag = unsafe { (*command).type_ };
     [T_DropdbStmt, T_RenameStmt, T_AlterDatabaseStmt, T_CreatedbStmt].contains(&tag)
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn send_workers_away(command: *mut pg_sys::Node) {
-    // SAFETY: the command as it came from the parser.
-    if let Some(name) = unsafe { wanted_alone(command) } {
+unsafe extern "C-unwind" fn stop_workers_for(command: *mut pg_sys::Node) {
+    // SAFETY: a statement from the parser.
+    if let Some(name) = unsafe { exclusive_database(command) } {
         pause(name);
     }
 }
 
-/// The name of the database that the command wants to be alone with.
-unsafe fn wanted_alone(command: *mut pg_sys::Node) -> Option<*const c_char> {
-    // SAFETY: the node says what it is.
+/// The name of the database that the command needs without other sessions.
+unsafe fn exclusive_database(command: *mut pg_sys::Node) -> Option<*const c_char> {
+    // SAFETY: the tag of a node says its type.
     unsafe {
         if is_a(command, pg_sys::NodeTag::T_DropdbStmt) {
             return Some((*command.cast::<pg_sys::DropdbStmt>()).dbname);
@@ -115,7 +77,7 @@ unsafe fn wanted_alone(command: *mut pg_sys::Node) -> Option<*const c_char> {
     }
 }
 
-/// The value of an option of the command, if it has that.
+/// The value of an option of the command, if it is given.
 unsafe fn option(options: *mut pg_sys::List, name: &str) -> Option<*const c_char> {
     // SAFETY: a list of options from the parser.
     unsafe {
@@ -136,7 +98,7 @@ unsafe fn commits_prepared(command: *mut pg_sys::Node) -> bool {
     }
 }
 
-/// Sends the workers of a database away until the transaction ends, if there are any and the user owns the database.
+/// Stops the workers of a database until the transaction ends, if the user owns the database.
 fn pause(name: *const c_char) {
     // SAFETY: a name from the parser; catalog look-ups inside a transaction.
     let database = unsafe { pg_sys::get_database_oid(name, true) };
@@ -147,9 +109,9 @@ fn pause(name: *const c_char) {
     shared.set_paused(true);
     PAUSED.with_borrow_mut(|paused| paused.push(shared));
     let began = Instant::now();
-    while Role::ALL.iter().any(|role| dismiss(shared, *role)) && began.elapsed() < PATIENCE {
+    while Role::ALL.iter().any(|role| stop(shared, *role)) && began.elapsed() < STOP_TIMEOUT {
         let wake_up = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-        // SAFETY: the process's own latch; a cancelled command ends here, and the pause with its transaction.
+        // SAFETY: the process's own latch. If the command is cancelled, the transaction's end lets the workers start again.
         unsafe {
             pg_sys::WaitLatch(pg_sys::MyLatch, wake_up as i32, 5, pg_sys::PG_WAIT_EXTENSION);
             pg_sys::ResetLatch(pg_sys::MyLatch);
@@ -158,17 +120,17 @@ fn pause(name: *const c_char) {
     }
 }
 
-/// Whether the worker still runs.
-fn dismiss(shared: &DatabaseState, role: Role) -> bool {
+/// Signals the worker to end. Returns whether it still runs.
+fn stop(shared: &DatabaseState, role: Role) -> bool {
     let pid = shared.worker(role).pid();
     if pid != 0 {
-        // SAFETY: a process of this server; SIGTERM is how it is told to end.
+        // SAFETY: signals a process of this server.
         unsafe { libc::kill(pid, libc::SIGTERM) };
     }
     pid != 0
 }
 
-/// The transaction has ended, be it that the session has: workers may come back.
+/// Transaction callback, also at the end of a session: the workers may start again.
 pub fn transaction_ended() {
     let paused = PAUSED.take();
     if paused.is_empty() {

@@ -10,37 +10,41 @@ use pgrx::{PgList, is_a, pg_guard, pg_sys};
 
 use crate::error::Error;
 use crate::pg::catalog;
+use crate::pg::utility_hook::Observer;
 
 const VIEW: &CStr = c"log_events";
 /// Prefix of the names of our triggers.
 const OURS: &[u8] = b"log_events_";
 
 static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
-static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
+
+/// Refuses COPY into the view in replica mode.
+pub const OBSERVER: Observer = Observer {
+    before: |command| {
+        // SAFETY: the statement as it came from the parser.
+        unsafe {
+            if pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as c_int
+                && is_a(command, pg_sys::NodeTag::T_CopyStmt)
+            {
+                refuse_copy(command.cast());
+            }
+        }
+        false
+    },
+    after: || {},
+};
 
 unsafe extern "C-unwind" {
-    // PostgreSQL's functions without pgrx's guard: errors pass through the hooks unchanged.
+    /// PostgreSQL's function without pgrx's guard: errors pass through the hook unchanged.
     fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
-    fn standard_ProcessUtility(
-        statement: *mut pg_sys::PlannedStmt,
-        text: *const c_char,
-        read_only_tree: bool,
-        context: pg_sys::ProcessUtilityContext::Type,
-        parameters: pg_sys::ParamListInfo,
-        environment: *mut pg_sys::QueryEnvironment,
-        destination: *mut pg_sys::DestReceiver,
-        completion: *mut pg_sys::QueryCompletion,
-    );
 }
 
-/// Installs the hooks. Called once, when the library is loaded.
+/// Installs the hook. Called once, when the library is loaded.
 pub fn install() {
-    // SAFETY: PostgreSQL's hooks are plain variables of a single-threaded process.
+    // SAFETY: PostgreSQL's hook is a plain variable of a single-threaded process.
     unsafe {
         PREVIOUS_START = pg_sys::ExecutorStart_hook;
         pg_sys::ExecutorStart_hook = Some(started);
-        PREVIOUS_UTILITY = pg_sys::ProcessUtility_hook;
-        pg_sys::ProcessUtility_hook = Some(utility);
     }
 }
 
@@ -77,31 +81,6 @@ unsafe extern "C-unwind" fn fire_always(relations: *mut pg_sys::List) {
                 }
             }
         }
-    }
-}
-
-/// Refuses COPY into the view in replica mode. As above, this frame must not own anything that needs to be dropped.
-#[allow(clippy::too_many_arguments, reason = "PostgreSQL's own list")]
-unsafe extern "C-unwind" fn utility(
-    statement: *mut pg_sys::PlannedStmt,
-    text: *const c_char,
-    read_only_tree: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    parameters: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    destination: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
-    // SAFETY: as above.
-    unsafe {
-        let command = (*statement).utilityStmt;
-        if pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as c_int
-            && is_a(command, pg_sys::NodeTag::T_CopyStmt)
-        {
-            refuse_copy(command.cast());
-        }
-        let next = PREVIOUS_UTILITY.unwrap_or(standard_ProcessUtility);
-        next(statement, text, read_only_tree, context, parameters, environment, destination, completion);
     }
 }
 
