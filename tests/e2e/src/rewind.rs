@@ -22,7 +22,12 @@ impl Snapshot {
     /// Of a server that persists to a dump file: saves it first.
     pub fn save(redis: &Redis) -> Self {
         let mut connection = redis.connect().expect("a connection to Redis");
-        redis::cmd("SAVE").exec(&mut connection).expect("SAVE");
+        // A replica that connects makes its primary save in the background.
+        eventually("the server to save", PATIENCE, || match redis::cmd("SAVE").exec(&mut connection) {
+            Ok(()) => Some(()),
+            Err(error) if error.to_string().contains("Background save already in progress") => None,
+            Err(error) => panic!("SAVE: {error}"),
+        });
         Self::copy(redis)
     }
 
