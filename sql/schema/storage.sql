@@ -243,8 +243,8 @@ BEGIN
     END IF;
 
     -- A sequence, for its numbers do not come again after a rollback.
-    IF to_regclass('tailstream.cursor_course_seq') IS NULL THEN
-        CREATE SEQUENCE tailstream.cursor_course_seq AS integer CYCLE;
+    IF to_regclass('tailstream.cursor_seek_generation_seq') IS NULL THEN
+        CREATE SEQUENCE tailstream.cursor_seek_generation_seq AS integer CYCLE;
     END IF;
 
     -- Consumers' places. Every acknowledgement updates a row: there is room for the new version beside the old one.
@@ -257,18 +257,18 @@ BEGIN
             by_arrival   boolean NOT NULL,
             filter       jsonb,
             -- Another one after each ts_cursor_seek(): what was fetched before cannot be acknowledged any more.
-            course       integer NOT NULL DEFAULT nextval('tailstream.cursor_course_seq'),
+            seek_generation integer NOT NULL DEFAULT nextval('tailstream.cursor_seek_generation_seq'),
             -- By arrival: the next event is at this offset of the batch at this position, or behind; it was not placed
             -- before place_at. By event time: the last event's time and id.
             place_at     timestamptz NOT NULL,
             place_id     bigint NOT NULL,
             place_offset integer NOT NULL,
-            -- What happened before `reach` and has a position before `reach_seq` was not to be had when it began, or its
+            -- What happened before `accounted_until` and has a position before `accounted_until_seq` was not to be had when it began, or its
             -- loss was told: it is no loss.
-            reach        timestamptz NOT NULL,
-            reach_seq    bigint NOT NULL,
+            accounted_until timestamptz NOT NULL,
+            accounted_until_seq bigint NOT NULL,
             -- Tells the org from one of the same name before it was erased.
-            life         bigint NOT NULL,
+            incarnation bigint NOT NULL,
             created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
             last_active  timestamptz NOT NULL DEFAULT clock_timestamp(),
             UNIQUE (name, org_id),

@@ -1,7 +1,7 @@
 //! Places in the sequencer's order, found without a look at all of it.
 //!
 //! Positions are divided by the time at which they were given, and times never decrease with numbers. So whoever looks
-//! for a number goes through stretches of time, from an end that is known, and opens the chunks of those alone.
+//! for a number goes through windows of time, from an end that is known, and opens the chunks of those alone.
 //! All of it reads with the active snapshot.
 
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
@@ -15,11 +15,11 @@ use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans, backward, forward};
 
 /// What positions are read first, and then four times as much each time: microseconds. A chunk of them has as much unless it
 /// was changed.
-pub const STRETCH: i64 = 6 * 3_600 * 1_000_000;
+pub const WINDOW_UNIT: i64 = 6 * 3_600 * 1_000_000;
 
 /// From, to, a number, an org, the time of an event.
 const ARGUMENTS: [PgBuiltInOids; 5] = [TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, TEXTOID, TIMESTAMPTZOID];
-/// What a query is asked for besides a stretch.
+/// What a query is asked for besides a window.
 type Sought<'a> = (i64, Option<&'a str>, i64);
 
 const LAST_BEFORE: &str = "p.seq < $3";
@@ -31,7 +31,7 @@ const FIRST_BEHIND: &str = "p.org_id = $4 AND (p.placed_at > $5 OR p.stream_seq 
 const FIRST_SHOWN: &str = "p.seq >= $3 AND p.org_id = $4 AND p.last_event_at >= $5";
 
 thread_local! {
-    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
 }
 
 /// A position as far as its place in the order goes.
@@ -88,7 +88,7 @@ pub fn last_before_now(seq: i64) -> Result<Option<Mark>> {
     let query = query(LAST_BEFORE, "DESC");
     let plan = || PLANS.with(|plans| plans.of_moment(&query));
     let mut found =
-        backward(i64::MAX, now(), STRETCH).map(|stretch| in_stretch(plan, stretch, (seq, None, 0)));
+        backward(i64::MAX, now(), WINDOW_UNIT).map(|window| in_window(plan, window, (seq, None, 0)));
     found.find_map(Result::transpose).transpose()
 }
 
@@ -109,11 +109,11 @@ pub fn since(seq: i64) -> Result<Option<i64>> {
 }
 
 /// The same, of what was given after a time.
-pub fn since_or(seq: i64, floor: i64) -> Result<i64> {
-    let stretches = backward(i64::MAX, now(), STRETCH).take_while(|(_, end)| *end > floor);
-    let stretches = stretches.map(|(start, end)| (start.max(floor), end));
-    let last = in_any(&query(LAST_BEFORE, "DESC"), stretches, (seq, None, 0))?;
-    Ok(last.map_or(floor, |last| last.placed_at))
+pub fn since_or(seq: i64, cutoff: i64) -> Result<i64> {
+    let windows = backward(i64::MAX, now(), WINDOW_UNIT).take_while(|(_, end)| *end > cutoff);
+    let windows = windows.map(|(start, end)| (start.max(cutoff), end));
+    let last = in_any(&query(LAST_BEFORE, "DESC"), windows, (seq, None, 0))?;
+    Ok(last.map_or(cutoff, |last| last.placed_at))
 }
 
 /// The first position from a number on.
@@ -131,10 +131,10 @@ pub fn first_of_org(org: &str, since: i64) -> Result<Option<Mark>> {
 }
 
 /// An org's first position with an event of this time or later.
-pub fn first_shown(org: &str, floor: i64) -> Result<Option<Mark>> {
+pub fn first_shown(org: &str, cutoff: i64) -> Result<Option<Mark>> {
     // An event is placed a day before its time at the earliest: the range of max_future_skew.
-    let since = floor.saturating_sub(24 * 3_600 * 1_000_000);
-    first(FIRST_SHOWN, since, (i64::MIN, Some(org), floor))
+    let since = cutoff.saturating_sub(24 * 3_600 * 1_000_000);
+    first(FIRST_SHOWN, since, (i64::MIN, Some(org), cutoff))
 }
 
 /// An org's first position of a time with a stream id from this number on, or of a later time.
@@ -170,23 +170,23 @@ pub fn kept(at: i64) -> Result<Kept> {
 
 /// The first position from a time on of which that is so.
 fn first(condition: &str, since: i64, sought: Sought<'_>) -> Result<Option<Mark>> {
-    in_any(&query(condition, "ASC"), forward(since, now(), STRETCH), sought)
+    in_any(&query(condition, "ASC"), forward(since, now(), WINDOW_UNIT), sought)
 }
 
 /// The last position before a time of which that is so.
 fn last(condition: &str, before: i64, sought: Sought<'_>) -> Result<Option<Mark>> {
-    in_any(&query(condition, "DESC"), backward(before, now(), STRETCH), sought)
+    in_any(&query(condition, "DESC"), backward(before, now(), WINDOW_UNIT), sought)
 }
 
-/// What is found in the first of these stretches that has any.
+/// What is found in the first of these windows that has any.
 fn in_any(
     query: &str,
-    stretches: impl Iterator<Item = (i64, i64)>,
+    windows: impl Iterator<Item = (i64, i64)>,
     sought: Sought<'_>,
 ) -> Result<Option<Mark>> {
-    for stretch in stretches {
-        let plan = || PLANS.with(|plans| plans.get(query.to_owned(), stretch));
-        if let Some(found) = in_stretch(plan, stretch, sought)? {
+    for window in windows {
+        let plan = || PLANS.with(|plans| plans.get(query.to_owned(), window));
+        if let Some(found) = in_window(plan, window, sought)? {
             return Ok(Some(found));
         }
     }
@@ -202,7 +202,7 @@ fn query(condition: &str, order: &str) -> String {
     )
 }
 
-fn in_stretch(
+fn in_window(
     plan: impl Fn() -> Result<StreamingPlan>,
     (start, end): (i64, i64),
     (seq, org, at): Sought<'_>,

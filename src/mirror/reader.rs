@@ -15,7 +15,7 @@ use super::read_ahead::ReadAhead;
 use super::redis_transaction::RedisTransaction;
 use super::server::{Limits, MAX_EVENTS};
 use super::stream_contents;
-use crate::batch_reader::order::{self, STRETCH};
+use crate::batch_reader::order::{self, WINDOW_UNIT};
 use crate::batch_reader::{POSITION_COLUMNS, Position, position_columns};
 use crate::error::{Error, Result};
 use crate::pg::snapshot;
@@ -37,7 +37,7 @@ const MAX_PAGES: usize = 4;
 /// First sequence number, start and end of the time window, limit.
 const ARGUMENTS: [PgBuiltInOids; 4] = [INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
 thread_local! {
-    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
     /// The org and the position whose events are being read, so that an error can be attributed to the org.
     static BEING_READ: RefCell<Option<(String, i64)>> = const { RefCell::new(None) };
 }
@@ -233,12 +233,12 @@ fn positions(read_position: &mut ReadPosition) -> Result<Vec<(Position, String, 
         let mut found = Vec::new();
         if read_position.placed_ms == 0 {
             // No position precedes this one, so there is no lower bound for the time, and all times are read.
-            in_stretch(read_position.next.seq, (i64::MIN, i64::MAX), &mut found)?;
+            in_window(read_position.next.seq, (i64::MIN, i64::MAX), &mut found)?;
             return Ok(found);
         }
         let since = to_postgres_time(read_position.placed_ms * 1_000);
-        for stretch in forward(since, order::now(), STRETCH) {
-            in_stretch(read_position.next.seq, stretch, &mut found)?;
+        for window in forward(since, order::now(), WINDOW_UNIT) {
+            in_window(read_position.next.seq, window, &mut found)?;
             if found.len() as i64 >= PAGE {
                 break;
             }
@@ -247,7 +247,7 @@ fn positions(read_position: &mut ReadPosition) -> Result<Vec<(Position, String, 
     })
 }
 
-fn in_stretch(seq: i64, (from, to): (i64, i64), found: &mut Vec<(Position, String, u64)>) -> Result<()> {
+fn in_window(seq: i64, (from, to): (i64, i64), found: &mut Vec<(Position, String, u64)>) -> Result<()> {
     let left = PAGE - found.len() as i64;
     let values = [seq, from, to, left].map(|value| Some(value.into()));
     let columns = position_columns!();

@@ -12,7 +12,7 @@ use pgrx::prelude::*;
 use pgrx::{IntoDatum, PgBuiltInOids, pg_sys};
 
 use super::position::EventPosition;
-use crate::batch_reader::order::{self, STRETCH};
+use crate::batch_reader::order::{self, WINDOW_UNIT};
 use crate::batch_reader::{Position, position_columns};
 use crate::error::{Error, Result};
 use crate::pg::snapshot;
@@ -29,7 +29,7 @@ const CONDITION: &str =
     AND p.event_count > 0 AND ($7 IS NULL OR NOT pg_visible_in_snapshot(p.xid, $7::pg_snapshot))";
 
 thread_local! {
-    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
     static BOUNDS: StreamingStatement = const { StreamingStatement::new(
         // TimescaleDB cannot look for chunks of later times than this, and no position has a later time.
         "SELECT least(greatest(clock_timestamp() - least(t.stream_age, interval '36500 days') + interval '1 microsecond',
@@ -108,9 +108,9 @@ pub fn positions(org: &str, from: i64, before: i64, most: usize) -> Result<Vec<P
         let Some(bounds) = StreamBounds::of(org)? else { return Ok(Vec::new()) };
         let since = last_read(org, from).map_or(bounds.since, |time| time.max(bounds.since));
         let mut found = Vec::new();
-        for stretch in forward(since, order::now(), STRETCH) {
+        for window in forward(since, order::now(), WINDOW_UNIT) {
             let left = (from, before, (most - found.len()) as i64);
-            bounds.each(org, (position_columns!(), "ORDER BY p.seq LIMIT $6"), stretch, left, |row| {
+            bounds.each(org, (position_columns!(), "ORDER BY p.seq LIMIT $6"), window, left, |row| {
                 found.push(Position::of(&row));
                 true
             })?;
@@ -132,15 +132,15 @@ pub fn start(org: &str, before: i64) -> Result<Option<EventPosition>> {
     with_snapshot(|| {
         let Some(bounds) = StreamBounds::of(org)? else { return Ok(None) };
         let (mut start, mut newer, mut failed) = (None, 0, false);
-        for (from, to) in backward(i64::MAX, order::now(), STRETCH) {
+        for (from, to) in backward(i64::MAX, order::now(), WINDOW_UNIT) {
             // Each position has at least one event.
             let most = (i64::MIN, before, bounds.entries - newer);
-            let stretch = (from.max(bounds.since), to);
-            if stretch.0 < stretch.1 {
+            let window = (from.max(bounds.since), to);
+            if window.0 < window.1 {
                 bounds.each(
                     org,
                     ("p.seq, p.event_count", "ORDER BY p.seq DESC LIMIT $6"),
-                    stretch,
+                    window,
                     most,
                     |row| {
                         let Some((seq, events)) = row.int8(0).zip(row.int4(1)) else {

@@ -1,4 +1,4 @@
-//! `ts_replay_live`: a replay of the past that goes over into the live stream without a seam.
+//! `ts_replay_live`: history and the live stream with one boundary between them, without a gap or a repetition.
 //!
 //! The boundary is the last position there is. What has a place up to it is history, what gets one later comes by the
 //! stream, and stream ids follow positions: so one id separates the two, whatever the times of events.
@@ -11,7 +11,7 @@ use super::cursor::start_position::before;
 use super::page::commit_order::Next;
 use super::page::gap::from_ms;
 use super::page::quoted;
-use super::page::request::{floor, in_range, life};
+use super::page::request::{cutoff, in_range, incarnation};
 use super::token::{self, Boundary, Token};
 use crate::batch_reader::order::{self, Kept};
 use crate::error::{Error, Result, report};
@@ -84,9 +84,10 @@ fn open(
             return Err(Error::BadArgument { what: "resume_after", value: quoted(resume_after), hint });
         }
         Some(id) => behind(org, stream_id(id)?, &head)?.place(),
-        None => before(in_range(start.unwrap_or(floor(org)?))),
+        None => before(in_range(start.unwrap_or(cutoff(org)?))),
     };
-    let token = Token { boundary: Some(Boundary::new(head.seq, head.ms)), ..Token::at(place, life(org)?) };
+    let token =
+        Token { boundary: Some(Boundary::new(head.seq, head.ms)), ..Token::at(place, incarnation(org)?) };
     let cursor = token::signer(org)?.text(&token);
     Ok((cursor, stream_key(org)?, head.stream_id()))
 }

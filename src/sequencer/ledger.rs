@@ -21,7 +21,7 @@ use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans};
 /// Transaction, batch, limit, and the earliest receive time.
 const POLL: [PgBuiltInOids; 4] = [XID8OID, INT8OID, INT8OID, TIMESTAMPTZOID];
 /// The time bounds of a poll are multiples of this: microseconds. It is the default chunk interval of the ledger.
-const STRETCH: i64 = 6 * 3_600 * 1_000_000;
+const WINDOW_UNIT: i64 = 6 * 3_600 * 1_000_000;
 
 thread_local! {
     static ADOPT: Statement = const { Statement::new("adopting the ledger", "SELECT tailstream.adopt_ledger()", &[]) };
@@ -32,7 +32,7 @@ thread_local! {
         "SELECT snapshot::text, after_seq FROM tailstream.sequencer", &[]) };
     static NEXT_CHUNK: Statement = const { Statement::new(
         "making chunks ahead", "SELECT tailstream.make_next_chunk($1::interval)", &[TEXTOID]) };
-    static POLLS: TimeWindowPlans = TimeWindowPlans::new("b.received_at", &POLL, STRETCH);
+    static POLLS: TimeWindowPlans = TimeWindowPlans::new("b.received_at", &POLL, WINDOW_UNIT);
     static PLACE: Statement = const { Statement::new(
         "placing batches",
         "INSERT INTO tailstream.positions (seq, placed_at, stream_seq, batch_id, xid, org_id, tier, event_count,

@@ -16,7 +16,7 @@ use crate::replay::page::event_time;
 use crate::replay::page::request::PageRequest;
 use crate::replay::page::rows::Rows;
 use crate::replay::page::{gap, page_size};
-use crate::replay::token::{self, Course, Place};
+use crate::replay::token::{self, Place, SeekGeneration};
 use crate::session::client;
 use crate::settings;
 use crate::shmem::counter::Counter;
@@ -121,10 +121,10 @@ fn round(
     read: &mut Read,
     rows: &mut Rows,
 ) -> Result<()> {
-    request.reach = read.stands.reach;
-    request.reach_seq = read.stands.reach_seq;
-    request.course = Some(Course { cursor: cursor.id, number: cursor.course });
-    if let Some(gap) = gap::by_erasure(&request, read.stands.place, read.stands.life)? {
+    request.accounted_until = read.stands.accounted_until;
+    request.accounted_until_seq = read.stands.accounted_until_seq;
+    request.seek_generation = Some(SeekGeneration { cursor: cursor.id, number: cursor.seek_generation });
+    if let Some(gap) = gap::by_erasure(&request, read.stands.place, read.stands.incarnation)? {
         if !cursor.by_arrival {
             request.tell(gap.to);
         }
@@ -139,10 +139,10 @@ fn round(
         Place::Time { created_at, id, .. } => {
             let start = event_time::KeysetStart { at: (created_at, id), resumed: true };
             (read.events, read.stands.place) = event_time::forward(&mut request, start, limit, rows)?;
-            read.stands.reach = request.reach;
+            read.stands.accounted_until = request.accounted_until;
         }
     }
-    read.stands.life = request.life;
+    read.stands.incarnation = request.incarnation;
     Ok(())
 }
 

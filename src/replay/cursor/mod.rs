@@ -173,18 +173,25 @@ fn ack(name: Option<&str>, token: Option<&str>, org: Option<&str>) -> Result<boo
     let token = token.ok_or(Error::NullArgument("token"))?;
     let cursor = store::acquire(valid_name(name)?, org, false)?;
     let token = request::read_token(&token::signer(&cursor.org)?, token)?;
-    match token.course {
-        Some(course) if course.cursor != cursor.id => return Err(Error::OtherCursor(cursor.name)),
+    match token.seek_generation {
+        Some(seek_generation) if seek_generation.cursor != cursor.id => {
+            return Err(Error::OtherCursor(cursor.name));
+        }
         None => return Err(Error::OtherCursor(cursor.name)),
-        Some(course) if course.number != cursor.course => return Err(Error::CursorMoved(cursor.name)),
+        Some(seek_generation) if seek_generation.number != cursor.seek_generation => {
+            return Err(Error::CursorMoved(cursor.name));
+        }
         Some(_) => {}
     }
     let stands = cursor.stands;
-    let reach = token.reach.map_or(stands.reach, |reach| reach.max(stands.reach));
-    let acknowledged = Standing { place: token.place, reach, life: token.life, ..stands };
+    let accounted_until = token
+        .accounted_until
+        .map_or(stands.accounted_until, |accounted_until| accounted_until.max(stands.accounted_until));
+    let acknowledged =
+        Standing { place: token.place, accounted_until, incarnation: token.incarnation, ..stands };
     // Behind a gap the place may be the same: then what was told makes the difference.
-    let is_ahead = (order(token.place), reach) > (order(stands.place), stands.reach)
-        || order(token.place) == order(stands.place) && token.life != stands.life;
+    let is_ahead = (order(token.place), accounted_until) > (order(stands.place), stands.accounted_until)
+        || order(token.place) == order(stands.place) && token.incarnation != stands.incarnation;
     if is_ahead {
         rewind_check::check_place(&token)?;
         cursor.move_to(acknowledged)?;

@@ -34,12 +34,12 @@ pub enum StartPosition<'a> {
 
 impl StartPosition<'_> {
     pub fn find(&self, org: &str, by_arrival: bool) -> Result<Standing> {
-        let floor = request::floor(org)?;
+        let cutoff = request::cutoff(org)?;
         // Before anything else is looked for: what is placed meanwhile comes behind it, and must not be passed over.
         let head = head()?;
         let place = match self {
-            Self::Text("beginning") if by_arrival => first(order::first_shown, org, floor, head)?,
-            Self::Text("beginning") => before(floor),
+            Self::Text("beginning") if by_arrival => first(order::first_shown, org, cutoff, head)?,
+            Self::Text("beginning") => before(cutoff),
             Self::Text("now") if by_arrival => head.place(),
             // SAFETY: reads the clock.
             Self::Text("now") => before(unsafe { pg_sys::GetCurrentTimestamp() }),
@@ -56,7 +56,12 @@ impl StartPosition<'_> {
             }
         };
         // What a longer retention shows from before may be there or not: if it is gone, that is a loss.
-        Ok(Standing { place, reach: floor, reach_seq: head.seq, life: request::life(org)? })
+        Ok(Standing {
+            place,
+            accounted_until: cutoff,
+            accounted_until_seq: head.seq,
+            incarnation: request::incarnation(org)?,
+        })
     }
 }
 
@@ -108,5 +113,10 @@ fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<Standing> {
         (Place::Arrival { .. }, _) if by_arrival => token.place,
         (Place::Arrival { .. }, _) => return Err(Error::OtherOrder("arrival")),
     };
-    Ok(Standing { place, reach: token.reach.unwrap_or(ALWAYS), reach_seq: ALWAYS, life: token.life })
+    Ok(Standing {
+        place,
+        accounted_until: token.accounted_until.unwrap_or(ALWAYS),
+        accounted_until_seq: ALWAYS,
+        incarnation: token.incarnation,
+    })
 }

@@ -33,19 +33,19 @@ const NAME: usize = 2;
 const ORG_ID: usize = 3;
 const BY_ARRIVAL: usize = 4;
 const FILTER: usize = 5;
-const COURSE: usize = 6;
+const SEEK_GENERATION: usize = 6;
 const PLACE_AT: usize = 7;
 const PLACE_ID: usize = 8;
 const PLACE_OFFSET: usize = 9;
-const REACH: usize = 10;
-const REACH_SEQ: usize = 11;
-const LIFE: usize = 12;
+const ACCOUNTED_UNTIL: usize = 10;
+const ACCOUNTED_UNTIL_SEQ: usize = 11;
+const INCARNATION: usize = 12;
 const LAST_ACTIVE: usize = 14;
 
 thread_local! {
     static CREATE: Statement = const { Statement::new(
         "creating a cursor",
-        "INSERT INTO tailstream.durable_cursors (name, org_id, by_arrival, filter, place_at, place_id, place_offset, reach, reach_seq, life)
+        "INSERT INTO tailstream.durable_cursors (name, org_id, by_arrival, filter, place_at, place_id, place_offset, accounted_until, accounted_until_seq, incarnation)
          VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING cursor_id",
         &[TEXTOID, TEXTOID, BOOLOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
     static COUNT: StreamingStatement = const { StreamingStatement::new(
@@ -56,14 +56,14 @@ thread_local! {
     static MOVE: Statement = const { Statement::new(
         "moving a cursor",
         "UPDATE tailstream.durable_cursors
-         SET place_at = $2, place_id = $3, place_offset = $4, reach = $5, reach_seq = $6, life = $7, last_active = clock_timestamp()
+         SET place_at = $2, place_id = $3, place_offset = $4, accounted_until = $5, accounted_until_seq = $6, incarnation = $7, last_active = clock_timestamp()
          WHERE cursor_id = $1 RETURNING cursor_id",
         &[INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
     static SEEK: Statement = const { Statement::new(
         "moving a cursor",
         "UPDATE tailstream.durable_cursors
-         SET place_at = $2, place_id = $3, place_offset = $4, reach = $5, reach_seq = $6, life = $7, last_active = clock_timestamp(),
-             course = nextval('tailstream.cursor_course_seq')
+         SET place_at = $2, place_id = $3, place_offset = $4, accounted_until = $5, accounted_until_seq = $6, incarnation = $7, last_active = clock_timestamp(),
+             seek_generation = nextval('tailstream.cursor_seek_generation_seq')
          WHERE cursor_id = $1 RETURNING cursor_id",
         &[INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
 }
@@ -78,7 +78,7 @@ pub struct DurableCursor {
     /// As JSON.
     pub filter: Option<String>,
     /// Another one after each seek.
-    pub course: i32,
+    pub seek_generation: i32,
     pub stands: Standing,
     /// PostgreSQL's microseconds.
     pub last_active: i64,
@@ -89,25 +89,25 @@ pub struct DurableCursor {
 pub struct Standing {
     pub place: Place,
     /// What is older, and has a position before that one, is no loss: PostgreSQL's microseconds.
-    pub reach: i64,
-    pub reach_seq: i64,
+    pub accounted_until: i64,
+    pub accounted_until_seq: i64,
     /// Of the org when it got there.
-    pub life: u32,
+    pub incarnation: u32,
 }
 
 impl Standing {
     /// As the table has it, behind the cursor's id.
     fn arguments(self, id: i64) -> Result<[DatumWithOid<'static>; 7]> {
         let (at, place, offset) = columns(self.place)?;
-        let reach = time(self.reach)?;
+        let accounted_until = time(self.accounted_until)?;
         Ok([
             arg(id),
             arg(at),
             arg(place),
             arg(offset),
-            arg(reach),
-            arg(self.reach_seq),
-            arg(i64::from(self.life)),
+            arg(accounted_until),
+            arg(self.accounted_until_seq),
+            arg(i64::from(self.incarnation)),
         ])
     }
 }
@@ -209,12 +209,12 @@ fn cursor(row: &ScannedRow) -> Result<DurableCursor> {
         org: there(row, ORG_ID)?,
         by_arrival,
         filter,
-        course: there(row, COURSE)?,
+        seek_generation: there(row, SEEK_GENERATION)?,
         stands: Standing {
             place,
-            reach: there(row, REACH)?,
-            reach_seq: there(row, REACH_SEQ)?,
-            life: u32::try_from(there::<i64>(row, LIFE)?).unwrap_or_default(),
+            accounted_until: there(row, ACCOUNTED_UNTIL)?,
+            accounted_until_seq: there(row, ACCOUNTED_UNTIL_SEQ)?,
+            incarnation: u32::try_from(there::<i64>(row, INCARNATION)?).unwrap_or_default(),
         },
         last_active: there(row, LAST_ACTIVE)?,
     })
@@ -241,9 +241,20 @@ pub fn create(
     filter: Option<String>,
     begins: Standing,
 ) -> Result<bool> {
-    let [_, at, place, offset, reach, reach_seq, life] = begins.arguments(0)?;
+    let [_, at, place, offset, accounted_until, accounted_until_seq, incarnation] = begins.arguments(0)?;
     let (name, org) = (arg(name.to_owned()), arg(org.to_owned()));
-    let arguments = [name, org, arg(by_arrival), arg(filter), at, place, offset, reach, reach_seq, life];
+    let arguments = [
+        name,
+        org,
+        arg(by_arrival),
+        arg(filter),
+        at,
+        place,
+        offset,
+        accounted_until,
+        accounted_until_seq,
+        incarnation,
+    ];
     Spi::connect_mut(|client| Ok(!CREATE.with(|create| create.run(client, &arguments))?.is_empty()))
 }
 

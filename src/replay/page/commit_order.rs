@@ -93,7 +93,7 @@ impl Reader<'_, '_> {
         let known = gap::first_known_position(next.seq, next.placed_ms)?;
         if known > next.seq {
             let first = gap::first_behind(self.request.org, next.placed_ms)?;
-            let from = first.max(self.request.reach).max(self.request.start);
+            let from = first.max(self.request.accounted_until).max(self.request.start);
             let to = self.request.lost_before;
             self.lose(Gap { from: from.min(to), to, reason: Reason::Retention });
             self.read.next = Next { seq: known, offset: 0, ..next };
@@ -124,10 +124,10 @@ impl Reader<'_, '_> {
             return Ok(end);
         }
         // Positions are kept for longer than events, and it would take long to find out for each that it is gone.
-        if last < request.floor {
+        if last < request.cutoff {
             if !self.is_excused(position, last) {
-                let from = first.max(request.start).max(request.reach).min(last);
-                self.lose(Gap { from, to: request.floor, reason: Reason::Retention });
+                let from = first.max(request.start).max(request.accounted_until).min(last);
+                self.lose(Gap { from, to: request.cutoff, reason: Reason::Retention });
             }
             return Ok(end);
         }
@@ -150,12 +150,12 @@ impl Reader<'_, '_> {
         if self.is_excused(position, last) {
             return Ok(());
         }
-        let from = first.max(request.start).max(request.reach).min(last);
+        let from = first.max(request.start).max(request.accounted_until).min(last);
         // A purge may have gone on while this page was read.
-        let floor = request::floor(request.org)?;
-        let lost_before = request.lost_before.max(floor);
+        let cutoff = request::cutoff(request.org)?;
+        let lost_before = request.lost_before.max(cutoff);
         let (to, reason) = if first < lost_before {
-            (if first < floor { floor } else { lost_before }, Reason::Retention)
+            (if first < cutoff { cutoff } else { lost_before }, Reason::Retention)
         } else {
             (last.saturating_add(1), Reason::Deleted)
         };
@@ -163,9 +163,9 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// Whether an event of this time in this batch was never within reach.
+    /// Whether an event of this time in this batch was never within accounted_until.
     fn is_excused(&self, position: &Position, created_at: i64) -> bool {
-        position.seq < self.request.reach_seq && created_at < self.request.reach
+        position.seq < self.request.accounted_until_seq && created_at < self.request.accounted_until
     }
 
     fn lose(&mut self, gap: Gap) {
@@ -221,7 +221,7 @@ impl Window<'_, '_, '_> {
         let in_range = request.start <= created_at && created_at < request.end;
         if !in_range || !self.is_wanted(row) {
             Some(Found::Unwanted)
-        } else if created_at < request.floor {
+        } else if created_at < request.cutoff {
             Some(Found::Lost(created_at))
         } else {
             None
@@ -267,7 +267,7 @@ impl Window<'_, '_, '_> {
         match found {
             Found::Lost(created_at) if self.reader.is_excused(self.position, created_at) => {}
             Found::Lost(created_at) => {
-                let to = self.reader.request.floor;
+                let to = self.reader.request.cutoff;
                 self.reader.lose(Gap { from: created_at, to, reason: Reason::Retention });
             }
             Found::Unwanted => {}

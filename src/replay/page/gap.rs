@@ -9,7 +9,7 @@ use pgrx::{PgBuiltInOids, pg_sys};
 
 use super::request::{ALWAYS, PageRequest, in_range};
 use super::rows::{Gap, Reason, datum};
-use crate::batch_reader::order::{self, Kept, STRETCH};
+use crate::batch_reader::order::{self, Kept, WINDOW_UNIT};
 use crate::error::{Error, Result};
 use crate::pg::statement::{Statement, arg};
 use crate::pg::streaming::Visibility;
@@ -29,7 +29,7 @@ const ARGUMENTS: [PgBuiltInOids; 7] =
     [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID];
 
 thread_local! {
-    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
     // Without a sequencer the ledger is kept in the positions' stead, and all of it is unplaced.
     static LEDGER_IS_CUT: Statement = const { Statement::new(
         LOOKING,
@@ -45,7 +45,7 @@ thread_local! {
 /// What a reader that stands behind this event has lost up to a time, in the order of event times.
 pub fn between(request: &PageRequest<'_>, behind: (i64, i64), until: i64) -> Result<Option<Gap>> {
     let from_start = |start: i64| (start.saturating_sub(1), i64::MAX);
-    let (time, id) = behind.max(from_start(request.start)).max(from_start(request.reach));
+    let (time, id) = behind.max(from_start(request.start)).max(from_start(request.accounted_until));
     let to = until.min(request.end);
     let from = if id == i64::MAX { time.saturating_add(1) } else { time };
     if from >= to || !may_be_lost(request, (time, id), to)? {
@@ -88,7 +88,7 @@ fn any_placed(request: &PageRequest<'_>, since: i64, (time, id): (i64, i64), to:
     );
     let mut any = false;
     // What was placed at some time tells of events of that time, or of earlier ones.
-    for (start, end) in forward(since, order::now(), STRETCH) {
+    for (start, end) in forward(since, order::now(), WINDOW_UNIT) {
         let values = [
             Some(datum(request.org)?),
             Some(start.into()),
@@ -142,8 +142,8 @@ pub fn first_known_position(from: i64, placed_ms: i64) -> Result<i64> {
 }
 
 /// What a reader has lost if its org was erased since it was there.
-pub fn by_erasure(request: &PageRequest<'_>, place: Place, life: u32) -> Result<Option<Gap>> {
-    if life == 0 || life == request.life {
+pub fn by_erasure(request: &PageRequest<'_>, place: Place, incarnation: u32) -> Result<Option<Gap>> {
+    if incarnation == 0 || incarnation == request.incarnation {
         return Ok(None);
     }
     let registered_at = cache::find(request.org)?.map(|org| org.registered_at);
@@ -155,7 +155,7 @@ pub fn by_erasure(request: &PageRequest<'_>, place: Place, life: u32) -> Result<
         Place::Arrival { placed_ms, .. } => first_behind(request.org, placed_ms)?,
     };
     // A range without beginning begins with what is shown.
-    let from = if from == ALWAYS { request.floor } else { from };
+    let from = if from == ALWAYS { request.cutoff } else { from };
     Ok(Some(Gap { from: from.min(until), to: until, reason: Reason::Erased }))
 }
 

@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 use crate::error::{Error, Result};
 use crate::pg::snapshot;
 use crate::replay::filter::{Filter, Values};
-use crate::replay::token::{Boundary, Course, Place, Refusal, Signer, Token};
+use crate::replay::token::{Boundary, Place, Refusal, SeekGeneration, Signer, Token};
 use crate::tier::cache;
 
 /// The earliest and the latest time there is, for a range without such an end.
@@ -21,13 +21,13 @@ pub struct PageRequest<'a> {
     pub start: i64,
     pub end: i64,
     /// Older events are hidden, and may be gone.
-    pub floor: i64,
-    /// Older events may be gone though they would be shown: the retention was shorter once. Not before the floor.
+    pub cutoff: i64,
+    /// Older events may be gone though they would be shown: the retention was shorter once. Not before the cutoff.
     pub lost_before: i64,
-    /// What is older is no loss for this reader: it was never within its reach, or it was told.
-    pub reach: i64,
+    /// What is older is no loss for this reader: it was never within its accounted_until, or it was told.
+    pub accounted_until: i64,
     /// The same goes only for what has a position before this one.
-    pub reach_seq: i64,
+    pub accounted_until_seq: i64,
     /// Only what has a position up to this one.
     pub boundary: Option<Boundary>,
     /// When that was placed: PostgreSQL's microseconds.
@@ -35,8 +35,8 @@ pub struct PageRequest<'a> {
     /// What is not found will be taken for not there: no position that is committed may be missing, not even one whose
     /// commit is just being told to other sessions.
     pub complete: bool,
-    pub life: u32,
-    pub course: Option<Course>,
+    pub incarnation: u32,
+    pub seek_generation: Option<SeekGeneration>,
 }
 
 impl<'a> PageRequest<'a> {
@@ -50,35 +50,40 @@ impl<'a> PageRequest<'a> {
         // A call may come long after its transaction's last lock, with which PostgreSQL tells of changes.
         // SAFETY: inside a transaction.
         unsafe { pg_sys::AcceptInvalidationMessages() };
-        let floor = floor(org)?;
+        let cutoff = cutoff(org)?;
         Ok(Self {
             org,
             filter,
             values,
             start: ALWAYS,
             end: FOREVER,
-            floor,
-            lost_before: lost_before(org)?.max(floor),
-            reach: ALWAYS,
-            reach_seq: FOREVER,
+            cutoff,
+            lost_before: lost_before(org)?.max(cutoff),
+            accounted_until: ALWAYS,
+            accounted_until_seq: FOREVER,
             boundary: None,
             boundary_at: None,
             complete: false,
-            life: life(org)?,
-            course: None,
+            incarnation: incarnation(org)?,
+            seek_generation: None,
         })
     }
 
     pub fn token(&self, place: Place) -> Token {
-        let reach = match place {
+        let accounted_until = match place {
             // Behind it there is nothing more to tell.
             Place::Time { created_at, backward: false, .. } => {
-                (created_at < self.reach).then_some(self.reach)
+                (created_at < self.accounted_until).then_some(self.accounted_until)
             }
-            Place::Time { .. } => (self.reach != ALWAYS).then_some(self.reach),
+            Place::Time { .. } => (self.accounted_until != ALWAYS).then_some(self.accounted_until),
             Place::Arrival { .. } => None,
         };
-        Token { boundary: self.boundary, reach, course: self.course, ..Token::at(place, self.life) }
+        Token {
+            boundary: self.boundary,
+            accounted_until,
+            seek_generation: self.seek_generation,
+            ..Token::at(place, self.incarnation)
+        }
     }
 
     /// With a snapshot for what has positions: that of the transaction, but up to a boundary the latest, for from there on
@@ -94,7 +99,7 @@ impl<'a> PageRequest<'a> {
 
     /// A loss before this time was told.
     pub fn tell(&mut self, until: i64) {
-        self.reach = self.reach.max(until);
+        self.accounted_until = self.accounted_until.max(until);
     }
 }
 
@@ -108,7 +113,7 @@ pub fn in_range(time: i64) -> i64 {
 
 /// The oldest time that is shown of an org at this moment. Not at the statement's start: a function may run many pages
 /// in one statement, and what is purged meanwhile would be missing without a word.
-pub fn floor(org: &str) -> Result<i64> {
+pub fn cutoff(org: &str) -> Result<i64> {
     // SAFETY: reads the clock.
     Ok(unsafe { pg_sys::GetCurrentTimestamp() } - crate::replay::retention_of(org)?)
 }
@@ -122,7 +127,7 @@ fn lost_before(org: &str) -> Result<i64> {
 }
 
 /// Tells an org from one of the same name that was erased; 0 if it is not registered.
-pub fn life(org: &str) -> Result<u32> {
+pub fn incarnation(org: &str) -> Result<u32> {
     // Milliseconds wrap after seven weeks, and nobody erases an org at the very millisecond of its registration then.
     Ok(cache::find(org)?.map_or(0, |org| ((org.registered_at / 1_000) as u32).max(1)))
 }

@@ -9,7 +9,7 @@ use pgrx::{PgBuiltInOids, Spi, pg_sys};
 
 use super::gap::from_ms;
 use super::request::ALWAYS;
-use crate::batch_reader::order::{self, Mark, STRETCH};
+use crate::batch_reader::order::{self, Mark, WINDOW_UNIT};
 use crate::error::{Error, Result};
 use crate::pg::streaming::StreamingStatement;
 use crate::pg::streaming::{StreamingPlan, Visibility};
@@ -21,7 +21,7 @@ use crate::replay::token::{Boundary, Place, Token};
 const ARGUMENTS: [PgBuiltInOids; 3] = [INT8OID, INT8OID, TIMESTAMPTZOID];
 
 thread_local! {
-    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
     // Erasure may have taken the last positions before this one.
     static AFTER: StreamingStatement = const { StreamingStatement::new(
         "SELECT s.after_seq FROM tailstream.sequencer s", &[]) };

@@ -42,7 +42,7 @@ impl Reason {
     }
 }
 
-/// A stretch of event time of which something was lost.
+/// A window of event time of which something was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
     /// PostgreSQL's microseconds.

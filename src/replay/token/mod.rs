@@ -1,7 +1,7 @@
 //! The token of a place in a replay: where to go on, and whose it is.
 //!
 //! ```text
-//! version 1 | flags 1 | org 8 | life 4 | place 16 | boundary 8? | reach 8? | course 12? | clock 16? | seal 16
+//! version 1 | flags 1 | org 8 | incarnation 4 | place 16 | boundary 8? | accounted_until 8? | seek_generation 12? | clock 16? | seal 16
 //! ```
 //! Numbers are big-endian; the whole is base64url without padding (RFC 4648, section 5). The seal is BLAKE3 under a key
 //! of the database, cut to 128 bits; `org` is a hash of the org id under another one, so that a token says whose it is
@@ -26,10 +26,10 @@ pub const MAX_TEXT: usize = MAX_BYTES.div_ceil(3) * 4;
 const ARRIVAL: u8 = 1;
 const BACKWARD: u8 = 2;
 const BOUNDARY: u8 = 4;
-const COURSE: u8 = 8;
+const SEEK_GENERATION: u8 = 8;
 const CLOCK: u8 = 16;
-const REACH: u8 = 32;
-const KNOWN: u8 = ARRIVAL | BACKWARD | BOUNDARY | COURSE | CLOCK | REACH;
+const ACCOUNTED_UNTIL: u8 = 32;
+const KNOWN: u8 = ARRIVAL | BACKWARD | BOUNDARY | SEEK_GENERATION | CLOCK | ACCOUNTED_UNTIL;
 
 /// Offsets in a batch take so many bits, the end of the largest one included.
 const OFFSET_BITS: u32 = 17;
@@ -76,7 +76,7 @@ impl Boundary {
 
 /// The durable cursor that a token was fetched from, and which of its courses that was on: a seek begins another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Course {
+pub struct SeekGeneration {
     pub cursor: i64,
     pub number: i32,
 }
@@ -93,18 +93,18 @@ pub struct Clock {
 pub struct Token {
     pub place: Place,
     /// Tells the org from one of the same name before it was erased; 0 if it was not registered.
-    pub life: u32,
+    pub incarnation: u32,
     /// Only what has a position up to this one.
     pub boundary: Option<Boundary>,
     /// What was lost before this time was told: PostgreSQL's microseconds.
-    pub reach: Option<i64>,
-    pub course: Option<Course>,
+    pub accounted_until: Option<i64>,
+    pub seek_generation: Option<SeekGeneration>,
     pub clock: Option<Clock>,
 }
 
 impl Token {
-    pub fn at(place: Place, life: u32) -> Self {
-        Self { place, life, boundary: None, reach: None, course: None, clock: None }
+    pub fn at(place: Place, incarnation: u32) -> Self {
+        Self { place, incarnation, boundary: None, accounted_until: None, seek_generation: None, clock: None }
     }
 }
 
@@ -152,19 +152,19 @@ impl Signer {
         };
         put(&[VERSION, flags(token)]);
         put(&self.org);
-        put(&token.life.to_be_bytes());
+        put(&token.incarnation.to_be_bytes());
         let (first, second) = pack(token.place);
         put(&first.to_be_bytes());
         put(&second.to_be_bytes());
         if let Some(boundary) = token.boundary {
             put(&boundary.pack().to_be_bytes());
         }
-        if let Some(reach) = token.reach {
-            put(&reach.to_be_bytes());
+        if let Some(accounted_until) = token.accounted_until {
+            put(&accounted_until.to_be_bytes());
         }
-        if let Some(course) = token.course {
-            put(&course.cursor.to_be_bytes());
-            put(&course.number.to_be_bytes());
+        if let Some(seek_generation) = token.seek_generation {
+            put(&seek_generation.cursor.to_be_bytes());
+            put(&seek_generation.number.to_be_bytes());
         }
         if let Some(clock) = token.clock {
             put(&clock.ideal.to_be_bytes());
@@ -198,8 +198,8 @@ fn flags(token: &Token) -> u8 {
     };
     let optional = [
         (token.boundary.is_some(), BOUNDARY),
-        (token.reach.is_some(), REACH),
-        (token.course.is_some(), COURSE),
+        (token.accounted_until.is_some(), ACCOUNTED_UNTIL),
+        (token.seek_generation.is_some(), SEEK_GENERATION),
         (token.clock.is_some(), CLOCK),
     ];
     optional.iter().fold(order, |flags, (is_there, flag)| if *is_there { flags | flag } else { flags })
@@ -219,7 +219,7 @@ fn parse(content: &[u8]) -> Option<([u8; 8], Token)> {
     if version != VERSION || flags & !KNOWN != 0 || flags & (ARRIVAL | BACKWARD) == ARRIVAL | BACKWARD {
         return None;
     }
-    let life = u32::from_be_bytes(take(&mut rest)?);
+    let incarnation = u32::from_be_bytes(take(&mut rest)?);
     let (first, second) = (number(&mut rest)?, number(&mut rest)?);
     let place = if flags & ARRIVAL != 0 {
         let offset = i32::try_from(second & ((1 << OFFSET_BITS) - 1)).ok()?;
@@ -227,17 +227,17 @@ fn parse(content: &[u8]) -> Option<([u8; 8], Token)> {
     } else {
         Place::Time { created_at: first, id: second, backward: flags & BACKWARD != 0 }
     };
-    let mut token = Token::at(place, life);
+    let mut token = Token::at(place, incarnation);
     if flags & BOUNDARY != 0 {
         token.boundary = Some(Boundary::unpack(number(&mut rest)?));
     }
-    if flags & REACH != 0 {
-        token.reach = Some(number(&mut rest)?);
+    if flags & ACCOUNTED_UNTIL != 0 {
+        token.accounted_until = Some(number(&mut rest)?);
     }
-    if flags & COURSE != 0 {
+    if flags & SEEK_GENERATION != 0 {
         let cursor = number(&mut rest)?;
         let number = i32::from_be_bytes(take(&mut rest)?);
-        token.course = Some(Course { cursor, number });
+        token.seek_generation = Some(SeekGeneration { cursor, number });
     }
     if flags & CLOCK != 0 {
         let (ideal, shown) = (number(&mut rest)?, number(&mut rest)?);

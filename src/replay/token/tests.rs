@@ -20,19 +20,27 @@ fn places() -> impl Strategy<Value = Place> {
 }
 
 fn tokens() -> impl Strategy<Value = Token> {
-    let course = (any::<i64>(), any::<i32>()).prop_map(|(cursor, number)| Course { cursor, number });
+    let seek_generation =
+        (any::<i64>(), any::<i32>()).prop_map(|(cursor, number)| SeekGeneration { cursor, number });
     let clock = (any::<i64>(), any::<i64>()).prop_map(|(ideal, shown)| Clock { ideal, shown });
     // No token has both: what is fetched is not played.
     let extra = prop_oneof![
         Just((None, None)),
-        course.prop_map(|course| (Some(course), None)),
+        seek_generation.prop_map(|seek_generation| (Some(seek_generation), None)),
         clock.prop_map(|clock| (None, Some(clock))),
     ];
     let boundary = (0..1_i64 << 43, any::<i64>()).prop_map(|(seq, ms)| Boundary::new(seq, ms));
     let times = (prop::option::of(boundary), any::<Option<i64>>());
-    (places(), any::<u32>(), times, extra).prop_map(|(place, life, (boundary, reach), (course, clock))| {
-        Token { place, life, boundary, reach, course, clock }
-    })
+    (places(), any::<u32>(), times, extra).prop_map(
+        |(place, incarnation, (boundary, accounted_until), (seek_generation, clock))| Token {
+            place,
+            incarnation,
+            boundary,
+            accounted_until,
+            seek_generation,
+            clock,
+        },
+    )
 }
 
 proptest! {

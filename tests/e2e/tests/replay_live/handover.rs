@@ -1,4 +1,4 @@
-//! The seam between the history and the stream.
+//! The handover between the history and the stream.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,7 +22,7 @@ fn sow(client: &mut Client, batches: usize) {
 
 #[test]
 fn the_history_ends_where_the_stream_begins() {
-    let (database, mut sides, writing) = scene("seam");
+    let (database, mut sides, writing) = scene("handover");
     // Whoever may read is enough.
     let viewer = database.login_role("viewer", &["tailstream_reader"]);
     let mut source = writing.at(Pace { page_size: 3, quiet: Duration::from_secs(3_600), ..PACE });

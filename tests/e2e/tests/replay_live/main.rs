@@ -25,7 +25,7 @@ use tailstream_e2e::{Database, Mirror, Server, Sides};
 use crate::reader::Source;
 
 /// The databases of tests that share a server and a Redis.
-const NAMES: &str = "seam, crowd, quiet_org, open_end, limited, small, aged, left, hidden, away, erased, unmirrored, toggled, \
+const NAMES: &str = "handover, crowd, quiet_org, open_end, limited, small, aged, left, hidden, away, erased, unmirrored, toggled, \
                      refused, future";
 const KEYS: &str = "l:{database}:{{org}}";
 const ORG: &str = "acme";
