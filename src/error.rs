@@ -1,4 +1,4 @@
-//! Every error the extension raises itself, with its SQLSTATE, message, detail and hint.
+//! All errors that the extension raises, with their SQLSTATEs, messages, details and hints.
 
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -43,17 +43,17 @@ pub enum Error {
     BadFilter(String),
     #[error("{what} is {value}")]
     BadArgument { what: &'static str, value: String, hint: &'static str },
-    #[error("cursor is not valid")]
+    #[error("token is not valid")]
     BadToken,
-    #[error("cursor belongs to another org")]
+    #[error("token belongs to another org")]
     ForeignToken,
-    #[error("cursor goes {0}")]
+    #[error("token is for direction \"{0}\"")]
     OtherDirection(&'static str),
-    #[error("cursor is of order {0}")]
+    #[error("token is for order \"{0}\"")]
     OtherOrder(&'static str),
-    #[error("cursor is of a moment that the database does not know")]
+    #[error("token refers to a position that the database does not have")]
     DatabaseRewound,
-    #[error("cursor is of a moment that the standby has not come to")]
+    #[error("token refers to a position that the standby has not replayed")]
     StandbyBehind,
     #[error("cursor \"{0}\" does not exist")]
     NoCursor(String),
@@ -67,7 +67,7 @@ pub enum Error {
     AmbiguousCursor(String),
     #[error("cursor \"{0}\" is in use")]
     CursorInUse(String),
-    #[error("the token is not of cursor \"{0}\"")]
+    #[error("token was not fetched from cursor \"{0}\"")]
     OtherCursor(String),
     #[error("cursor \"{0}\" was moved since the token was fetched")]
     CursorMoved(String),
@@ -128,7 +128,7 @@ impl Error {
             Self::CursorInUse(_) => ERRCODE_LOCK_NOT_AVAILABLE,
             Self::CannotWait(_) => ERRCODE_INVALID_TRANSACTION_STATE,
             Self::OnStandby => ERRCODE_READ_ONLY_SQL_TRANSACTION,
-            // Not unique_violation: clients pass over that as "stored already", which this is not.
+            // Not unique_violation: clients take that for "already stored", which is wrong here.
             Self::KeyReused { .. } => ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION,
             Self::UnknownOrg(_) => ERRCODE_FOREIGN_KEY_VIOLATION,
             Self::ForeignOrg(_)
@@ -210,8 +210,8 @@ impl Error {
                     .into(),
             ),
             Self::BadArgument { hint, .. } => Some((*hint).into()),
-            Self::OtherDirection(_) => Some("Resume in the direction in which the cursor was made.".into()),
-            Self::OtherOrder(_) => Some("Resume in the order in which the cursor was made.".into()),
+            Self::OtherDirection(_) => Some("Continue in the direction in which the token was returned.".into()),
+            Self::OtherOrder(_) => Some("Continue in the order in which the token was returned.".into()),
             Self::NoCursor(_) | Self::ExpiredCursor(_) => Some("Create a cursor with ts_cursor_create().".into()),
             Self::CursorExists { .. } => Some("ts_cursor_seek() moves a cursor, ts_cursor_drop() removes it.".into()),
             Self::TooManyCursors { .. } => {
@@ -262,7 +262,6 @@ impl Error {
 fn event_code(sqlstate: &str) -> PgSqlErrorCode {
     use PgSqlErrorCode::*;
     match sqlstate {
-        "22001" => ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
         "22003" => ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
         "22007" => ERRCODE_INVALID_DATETIME_FORMAT,
         "22008" => ERRCODE_DATETIME_FIELD_OVERFLOW,
@@ -274,12 +273,12 @@ fn event_code(sqlstate: &str) -> PgSqlErrorCode {
     }
 }
 
-/// Puts what was being done in front of an SPI error.
+/// Converts an SPI error; `what` names the operation.
 pub fn spi(what: &'static str) -> impl FnOnce(pgrx::spi::Error) -> Error {
     move |source| Error::Spi { what, source }
 }
 
-/// The value, or the error raised in PostgreSQL: for the thin wrappers that PostgreSQL calls.
+/// Returns the value, or raises the error in PostgreSQL. For the functions that PostgreSQL calls.
 pub fn report<T>(result: Result<T>) -> T {
     result.unwrap_or_else(|error| error.raise())
 }

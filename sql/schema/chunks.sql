@@ -1,6 +1,5 @@
--- The tier and the time range of a chunk, read from the CHECK constraints that define them: those are the same in
--- every edition and version of TimescaleDB, its catalogs are not. They are printed and read back, so the format and
--- the zone must be ones in which that comes to the same.
+-- The tier and the time range of a chunk, from the CHECK constraints that define them. These are the same in all editions and
+-- versions of TimescaleDB; its catalogs are not. The constraints are printed and parsed, so format and time zone are pinned.
 CREATE FUNCTION tailstream.chunk_range(
     chunk oid, time_column text, OUT tier smallint, OUT range_start timestamptz, OUT range_end timestamptz)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO' SET timezone = 'UTC'
@@ -22,7 +21,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     WHERE i.inhparent = hypertable
 $body$;
 
--- The chunks of one of our hypertables that end by a time; the others cost nothing.
+-- The chunks of one of our hypertables that end at a time or earlier. Does not read the others.
 CREATE FUNCTION tailstream.chunks_before(hypertable regclass, time_column text, until timestamptz)
 RETURNS TABLE (chunk regclass, range_end timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$

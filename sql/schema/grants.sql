@@ -1,4 +1,4 @@
--- Nothing is PUBLIC's; each role gets what its work needs.
+-- PUBLIC gets nothing; each role gets what its work requires.
 DO $revoke$
 DECLARE
     member regprocedure;
@@ -27,8 +27,9 @@ GRANT EXECUTE ON FUNCTION
     tailstream.bound_org(),
     tailstream.session_unbound()
 TO tailstream_writer;
--- RETURNING needs SELECT on the columns that it returns. A writer reads nothing by that: whoever reads the view evaluates
--- its filter: tailstream.is_retained() is for readers, and tailstream.session_unbound() refuses others while the query is planned.
+-- RETURNING needs SELECT on the columns that it returns. This does not let a writer read the view: a query of the view
+-- evaluates its filter, only readers may execute tailstream.is_retained(), and tailstream.session_unbound() refuses other
+-- roles while the query is planned.
 GRANT INSERT, SELECT (id, created_at, org_id, host, method, path, status, response_time, response_size, user_agent, referrer,
                       ip_address, metadata) ON tailstream.log_events TO tailstream_writer;
 

@@ -2,7 +2,7 @@
 CREATE FUNCTION ts_version() RETURNS text
 LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'ts_version_wrapper';
 
--- ts_health: one row per component with status ok, warning or error and what to do about it.
+-- ts_health: rows for each component with the status ok, warning or error, and a hint.
 CREATE FUNCTION ts_health() RETURNS TABLE (component text, status text, detail text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE

@@ -16,13 +16,13 @@ AS 'MODULE_PATHNAME', 'ts_ingest_ndjson_wrapper';
 CREATE FUNCTION ts_event(event record) RETURNS json
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ts_event_wrapper';
 
--- The same, where nobody else can put a function for a row of some type, which would fit better.
+-- The same in a schema where no other role can create a better matching function for some row type.
 CREATE FUNCTION tailstream.event_json(event record) RETURNS json
 LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ts_event_wrapper';
 
--- INSERT INTO tailstream.log_events, for ORMs: the rows of one statement are one batch for each org. The row trigger gives
--- each row its id and collects it, with the rights of the caller; the statement trigger stores what was collected. The row
--- that RETURNING shows is the row as stored. An event older than its org's retention inserts no row.
+-- INSERT INTO tailstream.log_events, for ORMs: the rows of one statement are one batch for each org. The row trigger assigns
+-- the ids and collects the rows with the privileges of the caller; the statement trigger stores them. RETURNING shows each
+-- row as stored. An event older than its org's retention inserts no row.
 CREATE FUNCTION tailstream.insert_log_event() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', 'insert_log_event_wrapper';
 

@@ -1,4 +1,4 @@
--- ts_metrics: counters, gauges and histograms of this database since the server started, named as Prometheus has it.
+-- ts_metrics: counters, gauges and histograms of this database since the server started, with Prometheus names.
 CREATE FUNCTION ts_metrics() RETURNS TABLE (name text, labels jsonb, value double precision, type text, help text)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
@@ -13,15 +13,15 @@ $body$;
 CREATE FUNCTION tailstream.counters() RETURNS TABLE (name text, labels text, value double precision, type text, help text)
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'counters_wrapper';
 
--- Counts what SQL functions did: name of the counter and how much.
+-- Adds to a counter from SQL: its name and the amount.
 CREATE FUNCTION tailstream.count(counter text, amount bigint) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'count_by_name_wrapper';
 
--- Whether this database has workers, or will have them in a moment.
+-- Whether this database has workers, or gets them within seconds.
 CREATE FUNCTION tailstream.has_workers() RETURNS boolean
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'has_workers_wrapper';
 
--- What a worker of this database is doing, from shared memory.
+-- The state of a worker of this database, from shared memory.
 CREATE FUNCTION tailstream.worker_state(worker text)
 RETURNS TABLE (pid integer, state text, last_error text, last_error_at timestamptz)
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'worker_state_wrapper';

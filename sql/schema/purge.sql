@@ -1,7 +1,7 @@
--- The chunks whose every event is older than their tier's retention. A tier that was dropped counts as the longest; of one
--- that is in no table, or keeps less than was set for it, nobody knows how long its events are wanted, and its chunks stay.
--- The grace lets an ingest that began while its events were still young enough finish before its chunk goes.
--- A day of retention has 24 hours, also where clocks are changed: hence UTC, here and below.
+-- The chunks whose events are all older than their tier's retention. A dropped tier counts as the one with the longest retention.
+-- Chunks of an unknown tier, or of a tier with a shorter retention than was set, are kept, because their retention is unknown.
+-- The 10 seconds let an ingest call finish that began before its events expired.
+-- A day of retention has 24 hours, also when clocks change: hence UTC, here and below.
 CREATE FUNCTION tailstream.expired_chunks()
 RETURNS TABLE (chunk regclass, tier smallint, tier_name text, retention interval, range_start timestamptz, range_end timestamptz)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
@@ -16,8 +16,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' A
     WHERE c.range_end <= clock_timestamp() - k.retention - interval '10 seconds'
 $body$;
 
--- Rescues and drops one chunk, or does nothing if somebody holds it for longer than `lock_timeout`.
--- While rows are copied out only writers are kept away; readers wait for nothing but the drop itself.
+-- Rescues and drops one chunk, or does nothing if it is in use for longer than `lock_timeout`. While rows are copied, only
+-- writers are blocked; readers wait only for the drop itself.
 CREATE FUNCTION tailstream.purge_chunk(
     chunk regclass, tier smallint, retention interval, lock_timeout interval,
     OUT dropped boolean, OUT events bigint, OUT rescued bigint, OUT bytes bigint)
@@ -27,14 +27,14 @@ BEGIN
     dropped := false; events := 0; rescued := 0; bytes := 0;
     IF tier IS NOT NULL THEN
         EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', chunk);
-        -- While this waited the tier may have been given a longer retention.
+        -- The tier may have been given a longer retention during the wait.
         IF EXISTS (SELECT FROM tailstream.tiers t WHERE t.id = purge_chunk.tier AND t.retention > purge_chunk.retention) THEN
             RETURN;
         END IF;
         rescued := tailstream.rescue_events(chunk, tier, retention);
     END IF;
     EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', chunk);
-    -- While this waited a batch may have been committed into it that has no position yet.
+    -- A batch without a position may have been committed into it during the wait.
     IF tier IS NULL AND NOT tailstream.is_done_with(chunk) THEN
         RETURN;
     END IF;
@@ -46,13 +46,13 @@ EXCEPTION
     WHEN lock_not_available OR deadlock_detected OR undefined_table THEN
         dropped := false; events := 0; rescued := 0; bytes := 0;
     WHEN OTHERS THEN
-        -- One broken chunk must not keep the others.
+        -- One broken chunk must not stop the purge of the others.
         RAISE WARNING 'chunk % was not purged: %', chunk, SQLERRM USING ERRCODE = SQLSTATE;
         dropped := false; events := 0; rescued := 0; bytes := 0;
 END
 $body$;
 
--- Whether every batch in this chunk of the ledger has its position; `seen` is the snapshot of the sequencer's last look.
+-- Whether every batch in this chunk of the ledger has its position; `seen` is the snapshot of the last poll.
 CREATE FUNCTION tailstream.is_sequenced(chunk regclass, seen pg_snapshot) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -67,8 +67,8 @@ BEGIN
 END
 $body$;
 
--- Whether an expired chunk of the ledger can go: the sequencer is done with it, or its events are older than any retention.
--- Other chunks can.
+-- Whether an expired chunk may be dropped. A chunk of the ledger may be dropped if all of its batches have positions, or if its
+-- events are older than any retention; other chunks always.
 CREATE FUNCTION tailstream.is_done_with(chunk regclass) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
     SELECT NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = chunk AND i.inhparent = 'tailstream.batches'::regclass)
@@ -77,10 +77,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' A
         OR tailstream.is_sequenced(chunk, (SELECT l.snapshot FROM tailstream.last_poll() l))
 $body$;
 
--- Chunks of the ledger that neither the idempotency window nor the sequencer nor a rebuild of streams needs any
--- more, positions two days past the longest retention (they tell readers of event times what they have lost, and an event
--- may be a day ahead of its position) but for the last, and rejected events past theirs. Without a sequencer
--- the ledger is kept as long as the events.
+-- Expired chunks of the other tables. Chunks of the ledger expire when neither the idempotency window nor the sequencer nor a
+-- resync of streams needs them; without a sequencer, when the events expire. Positions are kept for two days longer than the
+-- longest retention, because readers in event-time order detect gaps by them, and an event may be a day ahead of its
+-- position; the chunk of the last position is always kept. Rejected events have a retention of their own.
 CREATE FUNCTION tailstream.expired_bookkeeping() RETURNS TABLE (hypertable regclass, chunk regclass, range_end timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
 DECLARE
@@ -116,7 +116,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $body$
         'bytes', coalesce((tally -> tier_name ->> 'bytes')::bigint, 0) + bytes))
 $body$;
 
--- One row for every tier there is, for tiers that are gone but still had chunks, and for unknown ones, of which nothing goes.
+-- One row for each tier, for dropped tiers whose chunks were purged, and for unknown tiers, whose chunks are kept.
 CREATE FUNCTION tailstream.retention_report(tally jsonb)
 RETURNS TABLE (tier text, chunks_dropped integer, events_dropped bigint, events_rescued bigint,
                bytes_freed bigint, oldest_kept timestamptz)
@@ -145,15 +145,15 @@ $body$;
 CREATE FUNCTION tailstream.try_lock_purge() RETURNS boolean
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'try_lock_purge_wrapper';
 
--- Whether any session waits for a lock that this one holds.
-CREATE FUNCTION tailstream.somebody_waits() RETURNS boolean
+-- Whether another session waits for a lock that this one holds.
+CREATE FUNCTION tailstream.is_blocking_others() RETURNS boolean
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT EXISTS (SELECT FROM pg_locks l WHERE NOT l.granted AND pg_backend_pid() = ANY (pg_blocking_pids(l.pid)))
 $body$;
 
--- ts_apply_retention: drops every chunk whose tier's retention is over, one row per tier. Events of orgs that
--- were upgraded meanwhile are copied into their present tier first; where that has no chunk for them yet, this call
--- makes it and the next one goes on. A chunk in use is left for the next call, too.
+-- ts_apply_retention: drops every expired chunk; returns one row per tier. Events of orgs that are on a tier with a longer
+-- retention by now are first copied into that tier. If it has no chunk for them yet, this call creates the chunk and the next one
+-- copies. A chunk that is in use is left for the next call, too.
 CREATE FUNCTION ts_apply_retention()
 RETURNS TABLE (tier text, chunks_dropped integer, events_dropped bigint, events_rescued bigint,
                bytes_freed bigint, oldest_kept timestamptz)
@@ -181,13 +181,13 @@ BEGIN
     IF unknown <> '' THEN
         RAISE WARNING '%', unknown
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'ts_health() says what to do.';
-        -- Their events may be wanted for longer than any tier says, and what is known of them with them.
+        -- Their events may have a longer retention than any known tier, so the ledger and the positions are kept as well.
         held_up := ARRAY['tailstream.batches', 'tailstream.positions']::regclass[];
     END IF;
-    -- A dropped chunk stays locked until commit, so from the first drop on others may be waiting, also for what
-    -- holds up the purge. It therefore waits no longer in all than for one chunk, and then ends as soon as
-    -- somebody waits for it; what takes time comes before any drop: first what is to be rescued, one chunk a call.
-    -- A rescue that has its chunks comes before one that still needs some, so that every call gets one done.
+    -- A dropped chunk stays locked until the commit, so after the first drop other sessions may be waiting for this one, even
+    -- while it waits for another chunk. After the first drop, all waits together are therefore limited to one lock timeout, and
+    -- then the purge ends as soon as another session waits for it. Slow work comes before any drop: first the rescue of one chunk.
+    -- Chunks whose rescue needs no new chunk come first, so that every call can complete one.
     FOR victim IN
         SELECT x.*, r.rescue
         FROM tailstream.expired_chunks() x
@@ -199,12 +199,12 @@ BEGIN
         IF victim.rescue THEN
             made := tailstream.make_rescue_chunks(victim.chunk, victim.tier, victim.retention, victim.range_start, lock_timeout);
             IF made THEN
-                -- Making a chunk keeps others from making any until commit.
+                -- Creating a chunk blocks other sessions from creating one until the commit.
                 give_up := clock_timestamp() + lock_timeout;
             END IF;
             CONTINUE WHEN made IS NOT FALSE;
         END IF;
-        EXIT WHEN give_up < clock_timestamp() AND tailstream.somebody_waits();
+        EXIT WHEN give_up < clock_timestamp() AND tailstream.is_blocking_others();
         outcome := tailstream.purge_chunk(
             victim.chunk, victim.tier, victim.retention, coalesce(give_up - clock_timestamp(), lock_timeout));
         give_up := CASE WHEN outcome.dropped THEN coalesce(give_up, clock_timestamp() + lock_timeout) ELSE give_up END;
@@ -214,9 +214,9 @@ BEGIN
             ON CONFLICT ON CONSTRAINT purges_pkey DO UPDATE SET until = greatest(g.until, excluded.until);
         END IF;
     END LOOP;
-    -- Oldest first, and of each table only up to a chunk in use: readers tell by the oldest position what they have lost.
+    -- Oldest first, and each table only up to the first chunk in use: readers detect gaps by the oldest position.
     FOR victim IN SELECT * FROM tailstream.expired_bookkeeping() l ORDER BY l.range_end LOOP
-        EXIT WHEN give_up < clock_timestamp() AND tailstream.somebody_waits();
+        EXIT WHEN give_up < clock_timestamp() AND tailstream.is_blocking_others();
         CONTINUE WHEN victim.hypertable = ANY (held_up);
         outcome := tailstream.purge_chunk(victim.chunk, NULL, NULL, coalesce(give_up - clock_timestamp(), lock_timeout));
         IF NOT outcome.dropped THEN
@@ -234,7 +234,8 @@ BEGIN
 END
 $body$;
 
--- ts_retention_preview: what ts_apply_retention() would do now. Counts rescued events exactly, dropped ones from statistics.
+-- ts_retention_preview: what ts_apply_retention() would do now. The number of rescued events is exact, that of dropped ones is
+-- estimated from statistics.
 CREATE FUNCTION ts_retention_preview()
 RETURNS TABLE (tier text, chunks_dropped integer, events_dropped bigint, events_rescued bigint,
                bytes_freed bigint, oldest_kept timestamptz)

@@ -1,6 +1,6 @@
--- What is stored and has no tier or no org: a dump may have been restored in part, or a row deleted by hand.
+-- Finds stored data without a tier or an org: a dump may have been restored partly, or a row deleted by hand.
 
--- The tier of each chunk of events, and nothing else of it: by far cheaper where there are many.
+-- The tier of each chunk of events. Much cheaper than tailstream.chunks() if there are many.
 CREATE FUNCTION tailstream.chunk_tiers() RETURNS TABLE (chunk regclass, tier smallint)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $body$
     SELECT i.inhrelid::regclass, substring(d.definition FROM '[(]tier >= ''?(-?[0-9]+)')::smallint
@@ -10,8 +10,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifi
     WHERE i.inhparent = 'tailstream.events'::regclass AND d.definition LIKE '%(tier >= %'
 $body$;
 
--- Which tiers chunks of events belong to that no table knows, in words; NULL if there are none. A dump may have been restored
--- in part, or a row deleted by hand.
+-- A message that lists the unknown tiers of chunks of events; NULL if there are none.
 CREATE FUNCTION tailstream.unknown_tiers() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT 'chunks belong to tiers that do not exist, and are not purged: '
@@ -22,8 +21,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
           GROUP BY c.tier) u
 $body$;
 
--- Which tiers keep less than was set for them, in words; NULL if there are none. A dump was restored into tables that were
--- there already, or the table was changed by hand.
+-- A message that lists the tiers with a shorter retention than was set for them; NULL if there are none. A dump was restored
+-- into existing tables, or the table was changed by hand.
 CREATE FUNCTION tailstream.shortened_tiers() RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT 'tiers keep less than was set for them, and are not purged: '
@@ -31,8 +30,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     FROM tailstream.tiers t JOIN tailstream.tier_retentions r ON r.tier = t.id AND r.retention > t.retention
 $body$;
 
--- Orgs that a chunk of events or positions has rows of and table orgs has not; looks at so many orgs at the most. Goes from
--- org to org by the index, so the chunk is not scanned. A chunk that is being dropped is passed over.
+-- Orgs with rows in a chunk of events or positions that are missing in table orgs. Checks a limited number of orgs. Goes from
+-- org to org through the index, so it does not scan the chunk. Skips a chunk that is being dropped.
 CREATE FUNCTION tailstream.unregistered_orgs(chunk regclass, most integer) RETURNS SETOF text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_sort = off
     SET lock_timeout = '100ms' AS $body$
@@ -44,17 +43,17 @@ BEGIN
             SELECT (SELECT e.org_id FROM %1$s e WHERE e.org_id > f.org_id ORDER BY e.org_id LIMIT 1), f.n + 1
             FROM found f WHERE f.org_id IS NOT NULL AND f.n < $1)
         SELECT f.org_id FROM found f
-        -- What was erased has no name.
+        -- Positions of an erased org have an empty org_id.
         WHERE f.org_id <> '' AND NOT EXISTS (SELECT FROM tailstream.orgs o WHERE o.org_id = f.org_id)$query$, chunk)
     USING most;
 EXCEPTION WHEN lock_not_available OR undefined_table OR syntax_error THEN
-    -- One that is gone has a number for a name.
+    -- The name of a chunk that no longer exists is its oid.
     RETURN;
 END
 $body$;
 
--- Up to 100 orgs that have events and are not registered. Looks at all chunks, or at the first and the last one that was made
--- for each tier: a restore that fails loses all orgs and not some. A chunk without a heap is compressed, and not looked at.
+-- Up to 100 orgs that have events and are not registered. Checks all chunks, or only the first and the last one created for
+-- each tier: a restore that fails loses all orgs, not some. Skips compressed chunks.
 CREATE FUNCTION tailstream.lost_orgs(thorough boolean) RETURNS text[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -78,7 +77,7 @@ BEGIN
 END
 $body$;
 
--- What is stored and has no tier or no org, in words, and what to do about it; no row if all is there.
+-- One row with a message and a hint for each kind of missing registration; no row if nothing is missing.
 CREATE FUNCTION tailstream.missing_registrations(thorough boolean) RETURNS TABLE (component text, status text, message text, advice text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE

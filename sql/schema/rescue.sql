@@ -1,16 +1,16 @@
--- How long each lock is waited for, until the calling function ends: so this one has no SET of its own, its callers pin
--- the search_path. At least a millisecond: 0 would mean for ever.
+-- Sets lock_timeout until the calling function ends. It has no SET clause itself, because that would undo the change; its
+-- callers pin the search_path. At least one millisecond, because 0 would mean no limit.
 CREATE FUNCTION tailstream.set_lock_timeout(lock_timeout interval) RETURNS text
 LANGUAGE sql VOLATILE AS $body$
     SELECT set_config('lock_timeout', greatest(1, (1000 * extract(epoch FROM lock_timeout))::integer)::text, true)
 $body$;
 
--- Keeps ts_erase_org() waiting as long as this transaction runs.
+-- Blocks ts_erase_org() until this transaction ends.
 CREATE FUNCTION tailstream.lock_org_for_ingest(org text) RETURNS void
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'lock_org_for_ingest_wrapper';
 
--- Which orgs have events in the chunk that their present tier still keeps. Probes the index org by org: the
--- chunk is never scanned, and an org that was not upgraded costs one descent.
+-- The orgs with events in the chunk that their present tier still keeps. Probes the index once per org with a longer retention,
+-- and never scans the chunk.
 CREATE FUNCTION tailstream.orgs_to_rescue(chunk regclass, tier smallint, retention interval)
 RETURNS TABLE (org_id text, new_tier smallint, keep_from timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
@@ -37,8 +37,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
                      AND c.range_start <= has_event_chunk.created_at AND has_event_chunk.created_at < c.range_end)
 $body$;
 
--- Copies an org's events of a chunk into another tier, all or as many as `most`; all columns, also those that
--- users added. Returns how many, and the id of one of them.
+-- Copies an org's events of a chunk into another tier, with all columns, including those that users added; at most `most` of
+-- them unless that is NULL. Returns the number and the id of one of them.
 CREATE FUNCTION tailstream.copy_events(
     chunk regclass, org_id text, new_tier smallint, keep_from timestamptz, most bigint,
     OUT copied bigint, OUT copied_id bigint)
@@ -69,7 +69,7 @@ DECLARE
     rescued bigint := 0;
 BEGIN
     FOR saved IN SELECT * FROM tailstream.orgs_to_rescue(chunk, tier, retention) LOOP
-        -- As an ingest would: ts_erase_org() must not end between the old rows and their copies.
+        -- As an ingest call does: ts_erase_org() must not run between the deletion of the old rows and their copies.
         PERFORM tailstream.lock_org_for_ingest(saved.org_id);
         copies := tailstream.copy_events(chunk, saved.org_id, saved.new_tier, saved.keep_from, NULL);
         rescued := rescued + copies.copied;
@@ -78,8 +78,9 @@ BEGIN
 END
 $body$;
 
--- Makes the chunks that a rescue will copy into, if they are missing; returns whether any was, or could not be had.
--- They have to be committed before the old chunk goes: a reader that looked for chunks before that would find neither.
+-- Creates the missing chunks into which a rescue will copy. Returns whether any was missing; NULL if one could not be created.
+-- They must be committed before the old chunk is dropped: otherwise a reader that lists chunks before the commit would find
+-- neither.
 CREATE FUNCTION tailstream.make_rescue_chunks(
     chunk regclass, tier smallint, retention interval, range_start timestamptz, lock_timeout interval) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = 0 AS $body$
@@ -93,7 +94,7 @@ BEGIN
         SELECT DISTINCT ON (o.new_tier) o.* FROM tailstream.orgs_to_rescue(chunk, tier, retention) o
         WHERE NOT tailstream.has_event_chunk(o.new_tier, make_rescue_chunks.range_start)
     LOOP
-        -- A row makes the chunk, and is not wanted yet.
+        -- Inserting a row creates the chunk; the row is then deleted.
         copies := tailstream.copy_events(chunk, saved.org_id, saved.new_tier, saved.keep_from, 1);
         DELETE FROM tailstream.events e
         WHERE e.org_id = saved.org_id AND e.tier = saved.new_tier AND e.id = copies.copied_id

@@ -1,4 +1,4 @@
--- The job that purges and the one that keeps pg_cron's own run log from growing.
+-- The purge job, and the job that trims pg_cron's run log.
 CREATE FUNCTION tailstream.retention_jobs() RETURNS TABLE (job_name text, command text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
     VALUES (format('tailstream-retention-%s', current_database()),
@@ -11,7 +11,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
 $body$;
 
 -- ts_schedule_retention: has pg_cron run ts_apply_retention() (default: every minute). Returns the job's id.
--- Called again it changes the schedule. Where pg_cron lives in another database, the error says what to run there.
+-- A second call changes the schedule. If pg_cron is installed in another database, the error says what to run there.
 CREATE FUNCTION ts_schedule_retention(schedule text DEFAULT '* * * * *') RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -36,7 +36,7 @@ BEGIN
             RAISE EXCEPTION 'extension pg_cron is not installed'
                 USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Run: CREATE EXTENSION pg_cron;';
         END IF;
-        RAISE EXCEPTION 'pg_cron lives in database "%"', home
+        RAISE EXCEPTION 'pg_cron is installed in database "%"', home
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = format('Run there: %s SELECT cron.schedule(%L, ''17 * * * *'', %L);', purge,
                                 (SELECT j.job_name FROM tailstream.retention_jobs() j OFFSET 1),
@@ -53,7 +53,7 @@ BEGIN
 END
 $body$;
 
--- ts_unschedule_retention: ends what ts_schedule_retention() began. Returns whether there was anything to end.
+-- ts_unschedule_retention: removes the jobs of ts_schedule_retention(). Returns whether there were any.
 CREATE FUNCTION ts_unschedule_retention() RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE

@@ -13,8 +13,8 @@ EXCEPTION WHEN unique_violation THEN
 END
 $body$;
 
--- A tier's id that nothing was ever stored under, as far as that is to be seen: where table tiers was lost, its sequence
--- may begin anew, and chunks of a lost tier must not become those of another one.
+-- An id that no stored data uses. If table tiers was lost, its sequence may start again, and the chunks of a lost tier must not
+-- become those of a new one.
 CREATE FUNCTION tailstream.unused_tier_id() RETURNS smallint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -33,8 +33,8 @@ BEGIN
 END
 $body$;
 
--- ts_alter_tier: changes what is not NULL. A shorter retention hides at once, a longer one brings back what was not
--- purged yet; stream limits hold from the next entry on.
+-- ts_alter_tier: changes the values that are not NULL. A shorter retention hides events at once; a longer one shows events
+-- again that were not purged yet. Stream limits apply from the next entry.
 CREATE FUNCTION ts_alter_tier(
     name text, retention interval DEFAULT NULL, stream_entries bigint DEFAULT NULL, stream_age interval DEFAULT NULL)
 RETURNS void
@@ -57,7 +57,7 @@ BEGIN
     PERFORM tailstream.check_tier(name, altered.retention, altered.stream_entries, altered.stream_age);
     IF retention > (SELECT t.retention FROM tailstream.tiers t WHERE t.id = altered.id) THEN
         altered.lost_before := greatest(altered.lost_before, tailstream.purged_bound(ARRAY[altered.id]));
-        -- Orgs that came from other tiers have events in those tiers' chunks.
+        -- Orgs that were on other tiers before have events in the chunks of those tiers.
         UPDATE tailstream.orgs o SET lost_before = moved.until
         FROM (SELECT m.org_id, max(g.until) AS until
               FROM tailstream.orgs m JOIN tailstream.purges g ON g.tier = ANY (m.earlier_tiers)
@@ -74,7 +74,7 @@ BEGIN
         ON CONFLICT ON CONSTRAINT tier_retentions_pkey DO UPDATE SET retention = excluded.retention;
     END IF;
     IF wider THEN
-        -- A stream holds nothing that is older.
+        -- The stream contains no older events.
         oldest := clock_timestamp() - altered.stream_age;
         PERFORM tailstream.request_rebuild(o.org_id, 'widened')
         FROM tailstream.orgs o
@@ -97,7 +97,7 @@ BEGIN
     END IF;
     DELETE FROM tailstream.tiers t WHERE t.id = dropped;
     DELETE FROM tailstream.tier_retentions r WHERE r.tier = dropped;
-    -- Its chunks may outlive it, and the purge has to know that they may go.
+    -- Its chunks may still exist, and the purge must know that it may drop them.
     INSERT INTO tailstream.dropped_tiers (id, name) VALUES (dropped, ts_drop_tier.name)
     ON CONFLICT (id) DO UPDATE SET name = excluded.name, dropped_at = excluded.dropped_at;
 EXCEPTION WHEN foreign_key_violation THEN
@@ -108,8 +108,8 @@ EXCEPTION WHEN foreign_key_violation THEN
 END
 $body$;
 
--- ts_set_org_tier: registers the org if need be and gives it the tier, effective at once. Where that has room for more of its
--- stream, the stream is made again with as much.
+-- ts_set_org_tier: registers the org if necessary and assigns the tier, effective at once. If the tier has larger stream limits,
+-- the stream is written again.
 CREATE FUNCTION ts_set_org_tier(org text, tier text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -122,7 +122,7 @@ BEGIN
     JOIN tailstream.tiers had ON had.id = o.tier
     JOIN tailstream.tiers given ON given.name = ts_set_org_tier.tier
     WHERE o.org_id = org AND o.mirrored AND EXISTS (SELECT FROM tailstream.mirror);
-    -- Its events lie in the chunks of the tiers it was on when they came.
+    -- Its events are in the chunks of the tiers that it had when they were stored.
     SELECT greatest(had.lost_before, CASE WHEN given.retention > had.retention THEN tailstream.purged_bound(ARRAY(
                SELECT t.id FROM tailstream.tiers t
                WHERE t.id = had.id OR t.id = ANY (o.earlier_tiers) AND tailstream.has_positions(org, t.id))) END)
@@ -143,8 +143,8 @@ BEGIN
 END
 $body$;
 
--- Before which time events in these tiers may have been purged by now. As long as this transaction runs nothing more is:
--- who is being given a longer retention must know what that comes too late for.
+-- The time before which events in these tiers may have been purged. Blocks the purge until this transaction ends, so that the
+-- bound is still right when a longer retention takes effect.
 CREATE FUNCTION tailstream.purged_bound(tier_ids smallint[]) RETURNS timestamptz
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
 BEGIN
@@ -152,12 +152,12 @@ BEGIN
     IF current_setting('transaction_isolation') LIKE 'read %' THEN
         RETURN (SELECT max(g.until) FROM tailstream.purges g WHERE g.tier = ANY (tier_ids));
     END IF;
-    -- Under other levels it need not be seen what was purged last.
+    -- Under other isolation levels the last purge may be invisible.
     RETURN clock_timestamp() - (SELECT min(t.retention) FROM tailstream.tiers t WHERE t.id = ANY (tier_ids));
 END
 $body$;
 
--- Waits until nobody purges, and keeps everybody from it until this transaction ends.
+-- Waits until no purge is running, and blocks new ones until this transaction ends.
 CREATE FUNCTION tailstream.lock_purge() RETURNS void
 LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'lock_purge_wrapper';
 
@@ -185,8 +185,8 @@ BEGIN
 END
 $body$;
 
--- Whether a time of today can be moved by this. Months, days and hours are added one after the other, and none of those
--- steps may leave the range of times, whatever they come to together.
+-- Whether the interval can be added to the present and subtracted from it. Months, days and hours are added one after the other, and
+-- none of these steps may leave the range of timestamps.
 CREATE FUNCTION tailstream.is_length(value interval) RETURNS boolean
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $body$
     SELECT value BETWEEN interval '-36500 days' AND interval '36500 days'

@@ -79,11 +79,11 @@ thread_local! {
         "setting a transaction up", "SELECT set_config('synchronous_commit', 'off', true)", &[]) };
     static OWN_KEYS: Statement = const { Statement::new(
         "recording the mirror's own keys",
-        "UPDATE tailstream.mirror SET marker_key = $1,
-                former_marker_keys = CASE WHEN marker_key = '' THEN former_marker_keys ELSE array_append(former_marker_keys, marker_key) END
-         WHERE marker_key <> $1", &[TEXTOID]) };
+        "UPDATE tailstream.mirror SET checkpoint_key = $1,
+                former_checkpoint_keys = CASE WHEN checkpoint_key = '' THEN former_checkpoint_keys ELSE array_append(former_checkpoint_keys, checkpoint_key) END
+         WHERE checkpoint_key <> $1", &[TEXTOID]) };
     static FORMER_KEYS: Statement = const { Statement::new(
-        "reading the mirror's former keys", "SELECT unnest(former_marker_keys) FROM tailstream.mirror", &[]) };
+        "reading the mirror's former keys", "SELECT unnest(former_checkpoint_keys) FROM tailstream.mirror", &[]) };
     static KNOWN: Statement = const { Statement::new(
         "looking for orgs", "SELECT o.org_id FROM tailstream.orgs o WHERE o.org_id = ANY ($1)", &[TEXTARRAYOID]) };
     static ORGS_WITHOUT_RESYNC: Statement = const { Statement::new(

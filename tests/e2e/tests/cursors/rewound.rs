@@ -15,7 +15,7 @@ const LIVE: &str = "SELECT cursor FROM ts_replay_live('acme', now() - interval '
 /// Every way to go on behind a token fails, and says why.
 #[track_caller]
 fn unknown(client: &mut Client, what: &str, token: &str, calls: &[&str]) {
-    refusing(client, what, token, calls, ("22023", "of a moment that the database does not know"));
+    refusing(client, what, token, calls, ("22023", "refers to a position that the database does not have"));
 }
 
 #[track_caller]
@@ -118,7 +118,7 @@ fn a_standby_that_lags_refuses_a_token_until_it_has_caught_up() {
     let live: String = one(&mut client, LIVE);
     let up_to_now = format!("'acme', NULL, NULL, after => '{live}'");
     let page_after = ["ts_replay_page('acme', NULL, NULL, after => '$')"];
-    let behind = ("55000", "of a moment that the standby has not come to");
+    let behind = ("55000", "refers to a position that the standby has not replayed");
     refusing(&mut replica, "a place", &rows[1].cursor, &page_after, behind);
     refusing(&mut replica, "a boundary", &live, &page_after, behind);
 

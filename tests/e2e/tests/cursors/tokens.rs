@@ -7,7 +7,7 @@ use tailstream_e2e::refused;
 
 use crate::{ORDERS, create, database, store_placed};
 
-const INVALID: &str = "cursor is not valid";
+const INVALID: &str = "token is not valid";
 
 /// Every way to use a token fails, and says that it is none.
 #[track_caller]

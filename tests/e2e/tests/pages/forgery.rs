@@ -50,7 +50,7 @@ impl Forger {
     fn check_use(&mut self, number: usize, token: &str) {
         let what = format!("{token:.200}");
         let error = refused(&what, self.client.query(&self.uses[number], &[&token]), &["22023"]);
-        assert_eq!(error.message(), "cursor is not valid", "{what}");
+        assert_eq!(error.message(), "token is not valid", "{what}");
     }
 }
 

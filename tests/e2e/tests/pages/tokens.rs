@@ -40,7 +40,7 @@ fn a_token_of_another_org_is_refused() {
         for org in ["acme", "acme2", "unknown", "Other", "other "] {
             let request = Request::of(org, direction).after(&row);
             let error = refused(org, request.try_page(&mut client), &["42501"]);
-            assert_eq!(error.message(), "cursor belongs to another org");
+            assert_eq!(error.message(), "token belongs to another org");
         }
     }
     let play = schedule("other").plays(&mut client).remove(1);
@@ -122,7 +122,7 @@ fn a_token_of_another_database_is_refused() {
         let request = Request::of("acme", direction).after(&row);
         assert_eq!(request.page(&mut other).len(), 2, "where it comes from");
         let error = refused("elsewhere", request.try_page(&mut client), &["22023"]);
-        assert_eq!(error.message(), "cursor is not valid");
+        assert_eq!(error.message(), "token is not valid");
     }
     let play = schedule("acme").plays(&mut other).remove(0);
     refused("a schedule elsewhere", schedule("acme").after(&play).try_plays(&mut client), &["22023"]);

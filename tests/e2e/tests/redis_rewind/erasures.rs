@@ -88,7 +88,7 @@ fn streams_of_the_mirror_on_a_former_server_are_removed() {
     sides
         .client
         .execute(
-            "UPDATE tailstream.mirror SET former_marker_keys = ARRAY[$1, $2, $3]",
+            "UPDATE tailstream.mirror SET former_checkpoint_keys = ARRAY[$1, $2, $3]",
             &[&former, &ahead, &broken],
         )
         .expect("former checkpoints");
