@@ -1,11 +1,11 @@
-//! Places at which a test can have a process die, as `kill -9` would. Without the feature `failpoints` there are none.
+//! Points at which a test can kill a process as `kill -9` does. Compiled only with the feature `failpoints`.
 
 /// Ends the process with SIGKILL if `tailstream.failpoint` names this place.
 #[cfg(feature = "failpoints")]
 pub fn failpoint(place: &str) {
     use std::cell::Cell;
     thread_local! {
-        /// How often this place was passed since it was named.
+        /// How many times the named place was reached since the setting named it.
         static PASSED: Cell<u32> = const { Cell::new(0) };
     }
     let setting = crate::settings::failpoint();
@@ -20,6 +20,6 @@ pub fn failpoint(place: &str) {
     }
 }
 
-/// Nothing.
+/// Does nothing: the feature `failpoints` is off.
 #[cfg(not(feature = "failpoints"))]
 pub fn failpoint(_place: &str) {}

@@ -1,19 +1,19 @@
-//! How long to wait before trying again.
+//! Exponential backoff between attempts.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(15);
 
-/// Pauses that double up to 15 seconds; each is shortened by up to half at random, so that many who lost
-/// the same server do not come back together.
+/// Pauses that double up to 15 seconds. Each pause is shortened at random by up to half, so that workers that lost
+/// the same server do not all reconnect at the same time.
 #[derive(Debug, Default, Clone)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// Counts a failure. `random` is any number.
+    /// Counts a failure and returns the pause before the next attempt. `random` is any number.
     pub fn next(&mut self, random: u64) -> Duration {
         let doubled = FIRST.saturating_mul(1 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
