@@ -243,38 +243,39 @@ BEGIN
     END IF;
 
     -- A sequence, for its numbers do not come again after a rollback.
-    IF to_regclass('tailstream.cursor_course_seq') IS NULL THEN
-        CREATE SEQUENCE tailstream.cursor_course_seq AS integer CYCLE;
+    IF to_regclass('tailstream.cursor_seek_generation_seq') IS NULL THEN
+        CREATE SEQUENCE tailstream.cursor_seek_generation_seq AS integer CYCLE;
     END IF;
 
-    -- Consumers' places. Every acknowledgement updates a row: there is room for the new version beside the old one.
+    -- The positions of consumers. Each acknowledgement updates a row, so the fill factor leaves room for the new version in
+    -- the same block.
     IF to_regclass('tailstream.durable_cursors') IS NULL THEN
         CREATE TABLE tailstream.durable_cursors (
             cursor_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
             name         text COLLATE "C" NOT NULL,
             org_id       text COLLATE "C" NOT NULL,
-            -- In the order of positions; else in that of event times.
+            -- True: the cursor reads in commit order. False: in event-time order.
             by_arrival   boolean NOT NULL,
             filter       jsonb,
-            -- Another one after each ts_cursor_seek(): what was fetched before cannot be acknowledged any more.
-            course       integer NOT NULL DEFAULT nextval('tailstream.cursor_course_seq'),
-            -- By arrival: the next event is at this offset of the batch at this position, or behind; it was not placed
-            -- before place_at. By event time: the last event's time and id.
+            -- Changes with each ts_cursor_seek(), so that tokens fetched before it cannot be acknowledged.
+            seek_generation integer NOT NULL DEFAULT nextval('tailstream.cursor_seek_generation_seq'),
+            -- In commit order: the next event is at this offset of the batch at this position, or after it, and its position
+            -- was not assigned before place_at. In event-time order: the time and id of the last event.
             place_at     timestamptz NOT NULL,
             place_id     bigint NOT NULL,
             place_offset integer NOT NULL,
-            -- What happened before `reach` and has a position before `reach_seq` was not to be had when it began, or its
-            -- loss was told: it is no loss.
-            reach        timestamptz NOT NULL,
-            reach_seq    bigint NOT NULL,
-            -- Tells the org from one of the same name before it was erased.
-            life         bigint NOT NULL,
+            -- Losses of events before `accounted_until` with a position before `accounted_until_seq` are not reported: the
+            -- events were already gone when the cursor began, or the loss has been reported.
+            accounted_until timestamptz NOT NULL,
+            accounted_until_seq bigint NOT NULL,
+            -- Distinguishes the org from an erased org with the same id.
+            incarnation  bigint NOT NULL,
             created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
             last_active  timestamptz NOT NULL DEFAULT clock_timestamp(),
             UNIQUE (name, org_id),
             CONSTRAINT durable_cursors_name_length CHECK (length(name) BETWEEN 1 AND 255)
         ) WITH (fillfactor = 20);
-        -- How many an org has.
+        -- For counting an org's cursors.
         CREATE INDEX durable_cursors_org_id_idx ON tailstream.durable_cursors (org_id);
     END IF;
 

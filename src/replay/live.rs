@@ -11,7 +11,7 @@ use super::cursor::start_position::before;
 use super::page::commit_order::Next;
 use super::page::gap::from_ms;
 use super::page::quoted;
-use super::page::request::{floor, in_range, life};
+use super::page::request::{floor, in_range, incarnation};
 use super::token::{self, Boundary, Token};
 use crate::batch_reader::order::{self, Kept};
 use crate::error::{Error, Result, report};
@@ -86,7 +86,8 @@ fn open(
         Some(id) => behind(org, stream_id(id)?, &head)?.place(),
         None => before(in_range(start.unwrap_or(floor(org)?))),
     };
-    let token = Token { boundary: Some(Boundary::new(head.seq, head.ms)), ..Token::at(place, life(org)?) };
+    let token =
+        Token { boundary: Some(Boundary::new(head.seq, head.ms)), ..Token::at(place, incarnation(org)?) };
     let cursor = token::signer(org)?.text(&token);
     Ok((cursor, stream_key(org)?, head.stream_id()))
 }

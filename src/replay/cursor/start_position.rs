@@ -4,7 +4,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
 
-use super::store::Standing;
+use super::store::CursorState;
 use crate::batch_reader::order::{self, Mark};
 use crate::error::{Error, Result, spi};
 use crate::pg::statement::{Statement, arg};
@@ -33,7 +33,7 @@ pub enum StartPosition<'a> {
 }
 
 impl StartPosition<'_> {
-    pub fn find(&self, org: &str, by_arrival: bool) -> Result<Standing> {
+    pub fn find(&self, org: &str, by_arrival: bool) -> Result<CursorState> {
         let floor = request::floor(org)?;
         // Before anything else is looked for: what is placed meanwhile comes behind it, and must not be passed over.
         let head = head()?;
@@ -56,7 +56,12 @@ impl StartPosition<'_> {
             }
         };
         // What a longer retention shows from before may be there or not: if it is gone, that is a loss.
-        Ok(Standing { place, reach: floor, reach_seq: head.seq, life: request::life(org)? })
+        Ok(CursorState {
+            place,
+            accounted_until: floor,
+            accounted_until_seq: head.seq,
+            incarnation: request::incarnation(org)?,
+        })
     }
 }
 
@@ -94,7 +99,7 @@ fn first(find: fn(&str, i64) -> Result<Option<Mark>>, org: &str, time: i64, head
 }
 
 /// Whatever was lost since the token was made is a loss.
-fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<Standing> {
+fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<CursorState> {
     let token = request::read_token(&token::signer(org)?, text)?;
     rewind_check::check_place(&token)?;
     let place = match (token.place, token.boundary) {
@@ -108,5 +113,10 @@ fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<Standing> {
         (Place::Arrival { .. }, _) if by_arrival => token.place,
         (Place::Arrival { .. }, _) => return Err(Error::OtherOrder("arrival")),
     };
-    Ok(Standing { place, reach: token.reach.unwrap_or(ALWAYS), reach_seq: ALWAYS, life: token.life })
+    Ok(CursorState {
+        place,
+        accounted_until: token.accounted_until.unwrap_or(ALWAYS),
+        accounted_until_seq: ALWAYS,
+        incarnation: token.incarnation,
+    })
 }

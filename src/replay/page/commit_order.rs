@@ -93,7 +93,7 @@ impl Reader<'_, '_> {
         let known = gap::first_known_position(next.seq, next.placed_ms)?;
         if known > next.seq {
             let first = gap::first_behind(self.request.org, next.placed_ms)?;
-            let from = first.max(self.request.reach).max(self.request.start);
+            let from = first.max(self.request.accounted_until).max(self.request.start);
             let to = self.request.lost_before;
             self.lose(Gap { from: from.min(to), to, reason: Reason::Retention });
             self.read.next = Next { seq: known, offset: 0, ..next };
@@ -126,7 +126,7 @@ impl Reader<'_, '_> {
         // Positions are kept for longer than events, and it would take long to find out for each that it is gone.
         if last < request.floor {
             if !self.is_excused(position, last) {
-                let from = first.max(request.start).max(request.reach).min(last);
+                let from = first.max(request.start).max(request.accounted_until).min(last);
                 self.lose(Gap { from, to: request.floor, reason: Reason::Retention });
             }
             return Ok(end);
@@ -150,7 +150,7 @@ impl Reader<'_, '_> {
         if self.is_excused(position, last) {
             return Ok(());
         }
-        let from = first.max(request.start).max(request.reach).min(last);
+        let from = first.max(request.start).max(request.accounted_until).min(last);
         // A purge may have gone on while this page was read.
         let floor = request::floor(request.org)?;
         let lost_before = request.lost_before.max(floor);
@@ -163,9 +163,9 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// Whether an event of this time in this batch was never within reach.
+    /// Whether the loss of an event of this time in this batch is already accounted for, so that it is not reported.
     fn is_excused(&self, position: &Position, created_at: i64) -> bool {
-        position.seq < self.request.reach_seq && created_at < self.request.reach
+        position.seq < self.request.accounted_until_seq && created_at < self.request.accounted_until
     }
 
     fn lose(&mut self, gap: Gap) {

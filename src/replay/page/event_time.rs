@@ -68,7 +68,7 @@ pub fn forward(
     // Who begins here has not lost what is hidden, but what a longer retention does not bring back.
     let shown = (request.floor.saturating_sub(1), i64::MAX);
     let behind = if start.resumed { start.at } else { start.at.max(shown) };
-    if from < request.lost_before && request.reach < request.lost_before {
+    if from < request.lost_before && request.accounted_until < request.lost_before {
         let gap = gap::between(request, behind, request.lost_before)?;
         request.tell(request.lost_before);
         if let Some(gap) = gap {
@@ -93,7 +93,7 @@ pub fn backward(
     let is_end = found < limit;
     let end = end.unwrap_or(place(start.at, true));
     let is_before = |time: i64| is_end || matches!(end, Place::Time { created_at, .. } if created_at < time);
-    if request.reach < request.lost_before && is_before(request.lost_before) {
+    if request.accounted_until < request.lost_before && is_before(request.lost_before) {
         let gap = lost_in(request, (from, to.min(request.lost_before)))?;
         request.tell(request.lost_before);
         if let Some(gap) = gap {
@@ -113,7 +113,7 @@ pub fn backward(
 
 /// What may have been lost in a range of time.
 fn lost_in(request: &PageRequest<'_>, (start, until): (i64, i64)) -> Result<Option<Gap>> {
-    let range = PageRequest { start, reach: ALWAYS, values: request.values, ..*request };
+    let range = PageRequest { start, accounted_until: ALWAYS, values: request.values, ..*request };
     gap::between(&range, (ALWAYS, i64::MIN), until)
 }
 

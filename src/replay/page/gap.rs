@@ -1,7 +1,7 @@
 //! Gaps: whether a reader has lost events that it had not reached.
 //!
 //! Events that are gone cannot be queried, but the positions of batches outlive their events. They tell whether there were
-//! any. Where positions do not reach back far enough, the answer is that events may be lost.
+//! any. Where positions do not go back far enough, the answer is that events may be lost.
 
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
@@ -45,7 +45,7 @@ thread_local! {
 /// What a reader that stands behind this event has lost up to a time, in the order of event times.
 pub fn between(request: &PageRequest<'_>, behind: (i64, i64), until: i64) -> Result<Option<Gap>> {
     let from_start = |start: i64| (start.saturating_sub(1), i64::MAX);
-    let (time, id) = behind.max(from_start(request.start)).max(from_start(request.reach));
+    let (time, id) = behind.max(from_start(request.start)).max(from_start(request.accounted_until));
     let to = until.min(request.end);
     let from = if id == i64::MAX { time.saturating_add(1) } else { time };
     if from >= to || !may_be_lost(request, (time, id), to)? {
@@ -142,8 +142,8 @@ pub fn first_known_position(from: i64, placed_ms: i64) -> Result<i64> {
 }
 
 /// What a reader has lost if its org was erased since it was there.
-pub fn by_erasure(request: &PageRequest<'_>, place: Place, life: u32) -> Result<Option<Gap>> {
-    if life == 0 || life == request.life {
+pub fn by_erasure(request: &PageRequest<'_>, place: Place, incarnation: u32) -> Result<Option<Gap>> {
+    if incarnation == 0 || incarnation == request.incarnation {
         return Ok(None);
     }
     let registered_at = cache::find(request.org)?.map(|org| org.registered_at);

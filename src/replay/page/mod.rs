@@ -54,7 +54,7 @@ unsafe fn page(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
             end: end.filter(|end| *end != FOREVER).map_or(FOREVER, request::in_range),
             boundary: after.and_then(|token| token.boundary),
             boundary_at: after.and_then(|token| token.boundary).map(rewind_check::placed_at).transpose()?,
-            reach: after.and_then(|token| token.reach).unwrap_or(ALWAYS),
+            accounted_until: after.and_then(|token| token.accounted_until).unwrap_or(ALWAYS),
             // From there on the reader follows the stream.
             complete: after.is_some_and(|token| token.boundary.is_some()),
             ..PageRequest::of(org, &filter)?
@@ -76,7 +76,7 @@ fn fill(
     rows: &mut Rows,
 ) -> Result<()> {
     if let Some(token) = &after
-        && let Some(gap) = gap::by_erasure(request, token.place, token.life)?
+        && let Some(gap) = gap::by_erasure(request, token.place, token.incarnation)?
     {
         if matches!(token.place, Place::Time { .. }) {
             request.tell(gap.to);

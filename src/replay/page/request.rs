@@ -5,7 +5,7 @@ use pgrx::pg_sys;
 use crate::error::{Error, Result};
 use crate::pg::snapshot;
 use crate::replay::filter::{Filter, Values};
-use crate::replay::token::{Boundary, Course, Place, Refusal, Signer, Token};
+use crate::replay::token::{Boundary, FetchedFrom, Place, Refusal, Signer, Token};
 use crate::tier::cache;
 
 /// The earliest and the latest time there is, for a range without such an end.
@@ -24,10 +24,11 @@ pub struct PageRequest<'a> {
     pub floor: i64,
     /// Older events may be gone though they would be shown: the retention was shorter once. Not before the floor.
     pub lost_before: i64,
-    /// What is older is no loss for this reader: it was never within its reach, or it was told.
-    pub reach: i64,
+    /// Losses of older events are not reported: the events were already gone when the reader began, or the loss was
+    /// reported.
+    pub accounted_until: i64,
     /// The same goes only for what has a position before this one.
-    pub reach_seq: i64,
+    pub accounted_until_seq: i64,
     /// Only what has a position up to this one.
     pub boundary: Option<Boundary>,
     /// When that was placed: PostgreSQL's microseconds.
@@ -35,8 +36,8 @@ pub struct PageRequest<'a> {
     /// What is not found will be taken for not there: no position that is committed may be missing, not even one whose
     /// commit is just being told to other sessions.
     pub complete: bool,
-    pub life: u32,
-    pub course: Option<Course>,
+    pub incarnation: u32,
+    pub fetched_from: Option<FetchedFrom>,
 }
 
 impl<'a> PageRequest<'a> {
@@ -59,26 +60,31 @@ impl<'a> PageRequest<'a> {
             end: FOREVER,
             floor,
             lost_before: lost_before(org)?.max(floor),
-            reach: ALWAYS,
-            reach_seq: FOREVER,
+            accounted_until: ALWAYS,
+            accounted_until_seq: FOREVER,
             boundary: None,
             boundary_at: None,
             complete: false,
-            life: life(org)?,
-            course: None,
+            incarnation: incarnation(org)?,
+            fetched_from: None,
         })
     }
 
     pub fn token(&self, place: Place) -> Token {
-        let reach = match place {
+        let accounted_until = match place {
             // Behind it there is nothing more to tell.
             Place::Time { created_at, backward: false, .. } => {
-                (created_at < self.reach).then_some(self.reach)
+                (created_at < self.accounted_until).then_some(self.accounted_until)
             }
-            Place::Time { .. } => (self.reach != ALWAYS).then_some(self.reach),
+            Place::Time { .. } => (self.accounted_until != ALWAYS).then_some(self.accounted_until),
             Place::Arrival { .. } => None,
         };
-        Token { boundary: self.boundary, reach, course: self.course, ..Token::at(place, self.life) }
+        Token {
+            boundary: self.boundary,
+            accounted_until,
+            fetched_from: self.fetched_from,
+            ..Token::at(place, self.incarnation)
+        }
     }
 
     /// With a snapshot for what has positions: that of the transaction, but up to a boundary the latest, for from there on
@@ -94,7 +100,7 @@ impl<'a> PageRequest<'a> {
 
     /// A loss before this time was told.
     pub fn tell(&mut self, until: i64) {
-        self.reach = self.reach.max(until);
+        self.accounted_until = self.accounted_until.max(until);
     }
 }
 
@@ -122,7 +128,7 @@ fn lost_before(org: &str) -> Result<i64> {
 }
 
 /// Tells an org from one of the same name that was erased; 0 if it is not registered.
-pub fn life(org: &str) -> Result<u32> {
+pub fn incarnation(org: &str) -> Result<u32> {
     // Milliseconds wrap after seven weeks, and nobody erases an org at the very millisecond of its registration then.
     Ok(cache::find(org)?.map_or(0, |org| ((org.registered_at / 1_000) as u32).max(1)))
 }

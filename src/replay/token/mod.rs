@@ -1,7 +1,8 @@
 //! The token of a place in a replay: where to go on, and whose it is.
 //!
 //! ```text
-//! version 1 | flags 1 | org 8 | life 4 | place 16 | boundary 8? | reach 8? | course 12? | clock 16? | seal 16
+//! version 1 | flags 1 | org 8 | incarnation 4 | place 16 | boundary 8? | accounted_until 8? |
+//! cursor id and seek generation 12? | clock 16? | seal 16
 //! ```
 //! Numbers are big-endian; the whole is base64url without padding (RFC 4648, section 5). The seal is BLAKE3 under a key
 //! of the database, cut to 128 bits; `org` is a hash of the org id under another one, so that a token says whose it is
@@ -26,10 +27,10 @@ pub const MAX_TEXT: usize = MAX_BYTES.div_ceil(3) * 4;
 const ARRIVAL: u8 = 1;
 const BACKWARD: u8 = 2;
 const BOUNDARY: u8 = 4;
-const COURSE: u8 = 8;
+const FETCHED_FROM: u8 = 8;
 const CLOCK: u8 = 16;
-const REACH: u8 = 32;
-const KNOWN: u8 = ARRIVAL | BACKWARD | BOUNDARY | COURSE | CLOCK | REACH;
+const ACCOUNTED_UNTIL: u8 = 32;
+const KNOWN: u8 = ARRIVAL | BACKWARD | BOUNDARY | FETCHED_FROM | CLOCK | ACCOUNTED_UNTIL;
 
 /// Offsets in a batch take so many bits, the end of the largest one included.
 const OFFSET_BITS: u32 = 17;
@@ -74,11 +75,11 @@ impl Boundary {
     }
 }
 
-/// The durable cursor that a token was fetched from, and which of its courses that was on: a seek begins another.
+/// The durable cursor that a token was fetched from, and the cursor's seek generation at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Course {
+pub struct FetchedFrom {
     pub cursor: i64,
-    pub number: i32,
+    pub seek_generation: i32,
 }
 
 /// Where the clock of a played replay stood, in nanoseconds.
@@ -92,19 +93,19 @@ pub struct Clock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token {
     pub place: Place,
-    /// Tells the org from one of the same name before it was erased; 0 if it was not registered.
-    pub life: u32,
-    /// Only what has a position up to this one.
+    /// Distinguishes the org from an erased org with the same id; 0 if the org was not registered.
+    pub incarnation: u32,
+    /// Only batches up to this position are read.
     pub boundary: Option<Boundary>,
-    /// What was lost before this time was told: PostgreSQL's microseconds.
-    pub reach: Option<i64>,
-    pub course: Option<Course>,
+    /// Losses before this time, in PostgreSQL's microseconds, have been reported.
+    pub accounted_until: Option<i64>,
+    pub fetched_from: Option<FetchedFrom>,
     pub clock: Option<Clock>,
 }
 
 impl Token {
-    pub fn at(place: Place, life: u32) -> Self {
-        Self { place, life, boundary: None, reach: None, course: None, clock: None }
+    pub fn at(place: Place, incarnation: u32) -> Self {
+        Self { place, incarnation, boundary: None, accounted_until: None, fetched_from: None, clock: None }
     }
 }
 
@@ -152,19 +153,19 @@ impl Signer {
         };
         put(&[VERSION, flags(token)]);
         put(&self.org);
-        put(&token.life.to_be_bytes());
+        put(&token.incarnation.to_be_bytes());
         let (first, second) = pack(token.place);
         put(&first.to_be_bytes());
         put(&second.to_be_bytes());
         if let Some(boundary) = token.boundary {
             put(&boundary.pack().to_be_bytes());
         }
-        if let Some(reach) = token.reach {
-            put(&reach.to_be_bytes());
+        if let Some(accounted_until) = token.accounted_until {
+            put(&accounted_until.to_be_bytes());
         }
-        if let Some(course) = token.course {
-            put(&course.cursor.to_be_bytes());
-            put(&course.number.to_be_bytes());
+        if let Some(fetched_from) = token.fetched_from {
+            put(&fetched_from.cursor.to_be_bytes());
+            put(&fetched_from.seek_generation.to_be_bytes());
         }
         if let Some(clock) = token.clock {
             put(&clock.ideal.to_be_bytes());
@@ -198,8 +199,8 @@ fn flags(token: &Token) -> u8 {
     };
     let optional = [
         (token.boundary.is_some(), BOUNDARY),
-        (token.reach.is_some(), REACH),
-        (token.course.is_some(), COURSE),
+        (token.accounted_until.is_some(), ACCOUNTED_UNTIL),
+        (token.fetched_from.is_some(), FETCHED_FROM),
         (token.clock.is_some(), CLOCK),
     ];
     optional.iter().fold(order, |flags, (is_there, flag)| if *is_there { flags | flag } else { flags })
@@ -219,7 +220,7 @@ fn parse(content: &[u8]) -> Option<([u8; 8], Token)> {
     if version != VERSION || flags & !KNOWN != 0 || flags & (ARRIVAL | BACKWARD) == ARRIVAL | BACKWARD {
         return None;
     }
-    let life = u32::from_be_bytes(take(&mut rest)?);
+    let incarnation = u32::from_be_bytes(take(&mut rest)?);
     let (first, second) = (number(&mut rest)?, number(&mut rest)?);
     let place = if flags & ARRIVAL != 0 {
         let offset = i32::try_from(second & ((1 << OFFSET_BITS) - 1)).ok()?;
@@ -227,17 +228,17 @@ fn parse(content: &[u8]) -> Option<([u8; 8], Token)> {
     } else {
         Place::Time { created_at: first, id: second, backward: flags & BACKWARD != 0 }
     };
-    let mut token = Token::at(place, life);
+    let mut token = Token::at(place, incarnation);
     if flags & BOUNDARY != 0 {
         token.boundary = Some(Boundary::unpack(number(&mut rest)?));
     }
-    if flags & REACH != 0 {
-        token.reach = Some(number(&mut rest)?);
+    if flags & ACCOUNTED_UNTIL != 0 {
+        token.accounted_until = Some(number(&mut rest)?);
     }
-    if flags & COURSE != 0 {
+    if flags & FETCHED_FROM != 0 {
         let cursor = number(&mut rest)?;
-        let number = i32::from_be_bytes(take(&mut rest)?);
-        token.course = Some(Course { cursor, number });
+        let seek_generation = i32::from_be_bytes(take(&mut rest)?);
+        token.fetched_from = Some(FetchedFrom { cursor, seek_generation });
     }
     if flags & CLOCK != 0 {
         let (ideal, shown) = (number(&mut rest)?, number(&mut rest)?);
