@@ -1,7 +1,7 @@
 //! Places in the sequencer's order, found without a look at all of it.
 //!
 //! Positions are divided by the time at which they were given, and times never decrease with numbers. So whoever looks
-//! for a number goes through stretches of time, from an end that is known, and opens the chunks of those alone.
+//! for a number goes through time windows, from an end that is known, and opens the chunks of those alone.
 //! All of it reads with the active snapshot.
 
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
@@ -15,12 +15,12 @@ use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans, backward, forward};
 
 /// What positions are read first, and then four times as much each time: microseconds. A chunk of them has as much unless it
 /// was changed.
-pub const STRETCH: i64 = 6 * 3_600 * 1_000_000;
+pub const WINDOW_UNIT: i64 = 6 * 3_600 * 1_000_000;
 
 /// From, to, a number, an org, the time of an event.
 const ARGUMENTS: [PgBuiltInOids; 5] = [TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, TEXTOID, TIMESTAMPTZOID];
-/// What a query is asked for besides a stretch.
-type Sought<'a> = (i64, Option<&'a str>, i64);
+/// What a query is asked for besides a window.
+type SearchArguments<'a> = (i64, Option<&'a str>, i64);
 
 const LAST_BEFORE: &str = "p.seq < $3";
 const LAST_LOOK_BEFORE: &str = "p.seq < $3 AND p.snapshot IS NOT NULL";
@@ -31,12 +31,12 @@ const FIRST_BEHIND: &str = "p.org_id = $4 AND (p.placed_at > $5 OR p.stream_seq 
 const FIRST_SHOWN: &str = "p.seq >= $3 AND p.org_id = $4 AND p.last_event_at >= $5";
 
 thread_local! {
-    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
 }
 
 /// A position as far as its place in the order goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
+pub struct PositionRow {
     pub seq: i64,
     /// PostgreSQL's microseconds, whole milliseconds.
     pub placed_at: i64,
@@ -51,7 +51,7 @@ pub struct Mark {
     pub unpolled_since: Option<i64>,
 }
 
-impl Mark {
+impl PositionRow {
     fn of(row: &SlotRow<'_>) -> Result<Self> {
         let number = |column| row.int8(column).ok_or(Error::Internal("a NULL in a position"));
         Ok(Self {
@@ -74,26 +74,26 @@ impl Mark {
 }
 
 /// The last position there is.
-pub fn head() -> Result<Option<Mark>> {
+pub fn head() -> Result<Option<PositionRow>> {
     last_before(i64::MAX)
 }
 
 /// The last position before a number.
-pub fn last_before(seq: i64) -> Result<Option<Mark>> {
+pub fn last_before(seq: i64) -> Result<Option<PositionRow>> {
     last(LAST_BEFORE, i64::MAX, (seq, None, 0))
 }
 
 /// The same, planned at this moment: it knows a chunk that was made by a commit which others are just being told of.
-pub fn last_before_now(seq: i64) -> Result<Option<Mark>> {
+pub fn last_before_now(seq: i64) -> Result<Option<PositionRow>> {
     let query = query(LAST_BEFORE, "DESC");
     let plan = || PLANS.with(|plans| plans.of_moment(&query));
     let mut found =
-        backward(i64::MAX, now(), STRETCH).map(|stretch| in_stretch(plan, stretch, (seq, None, 0)));
+        backward(i64::MAX, now(), WINDOW_UNIT).map(|window| in_time_window(plan, window, (seq, None, 0)));
     found.find_map(Result::transpose).transpose()
 }
 
 /// The last position behind a number with which the sequencer noted what it had seen.
-pub fn last_poll_after(seq: i64) -> Result<Option<Mark>> {
+pub fn last_poll_after(seq: i64) -> Result<Option<PositionRow>> {
     let Some(head) = head()?.filter(|head| head.seq > seq) else { return Ok(None) };
     if head.snapshot.is_some() {
         return Ok(Some(head));
@@ -109,15 +109,15 @@ pub fn since(seq: i64) -> Result<Option<i64>> {
 }
 
 /// The same, of what was given after a time.
-pub fn since_or(seq: i64, floor: i64) -> Result<i64> {
-    let stretches = backward(i64::MAX, now(), STRETCH).take_while(|(_, end)| *end > floor);
-    let stretches = stretches.map(|(start, end)| (start.max(floor), end));
-    let last = in_any(&query(LAST_BEFORE, "DESC"), stretches, (seq, None, 0))?;
-    Ok(last.map_or(floor, |last| last.placed_at))
+pub fn since_or(seq: i64, cutoff: i64) -> Result<i64> {
+    let windows = backward(i64::MAX, now(), WINDOW_UNIT).take_while(|(_, end)| *end > cutoff);
+    let windows = windows.map(|(start, end)| (start.max(cutoff), end));
+    let last = in_any(&query(LAST_BEFORE, "DESC"), windows, (seq, None, 0))?;
+    Ok(last.map_or(cutoff, |last| last.placed_at))
 }
 
 /// The first position from a number on.
-pub fn first_from(seq: i64) -> Result<Option<Mark>> {
+pub fn first_from(seq: i64) -> Result<Option<PositionRow>> {
     match since(seq)? {
         Some(since) => first(FIRST_FROM, since, (seq, None, 0)),
         // Every position is behind it.
@@ -126,19 +126,19 @@ pub fn first_from(seq: i64) -> Result<Option<Mark>> {
 }
 
 /// An org's first position of a time or later.
-pub fn first_of_org(org: &str, since: i64) -> Result<Option<Mark>> {
+pub fn first_of_org(org: &str, since: i64) -> Result<Option<PositionRow>> {
     first(FIRST_OF_ORG, since, (i64::MIN, Some(org), 0))
 }
 
 /// An org's first position with an event of this time or later.
-pub fn first_shown(org: &str, floor: i64) -> Result<Option<Mark>> {
+pub fn first_shown(org: &str, cutoff: i64) -> Result<Option<PositionRow>> {
     // An event is placed a day before its time at the earliest: the range of max_future_skew.
-    let since = floor.saturating_sub(24 * 3_600 * 1_000_000);
-    first(FIRST_SHOWN, since, (i64::MIN, Some(org), floor))
+    let since = cutoff.saturating_sub(24 * 3_600 * 1_000_000);
+    first(FIRST_SHOWN, since, (i64::MIN, Some(org), cutoff))
 }
 
 /// An org's first position of a time with a stream id from this number on, or of a later time.
-pub fn first_behind(org: &str, time: i64, number: i64) -> Result<Option<Mark>> {
+pub fn first_behind(org: &str, time: i64, number: i64) -> Result<Option<PositionRow>> {
     first(FIRST_BEHIND, time, (number, Some(org), time))
 }
 
@@ -149,44 +149,44 @@ pub fn has_any(org: &str, tier: i16) -> Result<bool> {
 
 /// How far back positions are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kept {
+pub enum PositionCoverage {
     /// To this time or further.
-    Before,
+    Complete,
     /// The oldest one there is, which was given later.
-    Since(Mark),
+    From(PositionRow),
     /// There is none.
-    Nothing,
+    Empty,
 }
 
 /// Whether positions of a time or earlier are known, or which is the oldest otherwise.
-pub fn kept(at: i64) -> Result<Kept> {
+pub fn coverage(at: i64) -> Result<PositionCoverage> {
     let behind = at.saturating_add(1);
     if last(LAST_BEFORE, behind, (i64::MAX, None, 0))?.is_some() {
-        return Ok(Kept::Before);
+        return Ok(PositionCoverage::Complete);
     }
     let oldest = first(FIRST_FROM, behind, (i64::MIN, None, 0))?;
-    Ok(oldest.map_or(Kept::Nothing, Kept::Since))
+    Ok(oldest.map_or(PositionCoverage::Empty, PositionCoverage::From))
 }
 
 /// The first position from a time on of which that is so.
-fn first(condition: &str, since: i64, sought: Sought<'_>) -> Result<Option<Mark>> {
-    in_any(&query(condition, "ASC"), forward(since, now(), STRETCH), sought)
+fn first(condition: &str, since: i64, sought: SearchArguments<'_>) -> Result<Option<PositionRow>> {
+    in_any(&query(condition, "ASC"), forward(since, now(), WINDOW_UNIT), sought)
 }
 
 /// The last position before a time of which that is so.
-fn last(condition: &str, before: i64, sought: Sought<'_>) -> Result<Option<Mark>> {
-    in_any(&query(condition, "DESC"), backward(before, now(), STRETCH), sought)
+fn last(condition: &str, before: i64, sought: SearchArguments<'_>) -> Result<Option<PositionRow>> {
+    in_any(&query(condition, "DESC"), backward(before, now(), WINDOW_UNIT), sought)
 }
 
-/// What is found in the first of these stretches that has any.
+/// What is found in the first of these windows that has any.
 fn in_any(
     query: &str,
-    stretches: impl Iterator<Item = (i64, i64)>,
-    sought: Sought<'_>,
-) -> Result<Option<Mark>> {
-    for stretch in stretches {
-        let plan = || PLANS.with(|plans| plans.get(query.to_owned(), stretch));
-        if let Some(found) = in_stretch(plan, stretch, sought)? {
+    windows: impl Iterator<Item = (i64, i64)>,
+    sought: SearchArguments<'_>,
+) -> Result<Option<PositionRow>> {
+    for window in windows {
+        let plan = || PLANS.with(|plans| plans.get(query.to_owned(), window));
+        if let Some(found) = in_time_window(plan, window, sought)? {
             return Ok(Some(found));
         }
     }
@@ -202,17 +202,17 @@ fn query(condition: &str, order: &str) -> String {
     )
 }
 
-fn in_stretch(
+fn in_time_window(
     plan: impl Fn() -> Result<StreamingPlan>,
     (start, end): (i64, i64),
-    (seq, org, at): Sought<'_>,
-) -> Result<Option<Mark>> {
+    (seq, org, at): SearchArguments<'_>,
+) -> Result<Option<PositionRow>> {
     let org = org.and_then(IntoDatum::into_datum);
     let values = [Some(start.into()), Some(end.into()), Some(seq.into()), org, Some(at.into())];
     let mut found = None;
     Spi::connect_mut(|_| {
         plan()?.each(values, Visibility::ActiveSnapshot, |row| {
-            found = Some(Mark::of(&row));
+            found = Some(PositionRow::of(&row));
             false
         })
     })?;

@@ -14,7 +14,7 @@ use super::orgs::{Mirrored, Orgs};
 use super::part::{Entry, Oversized, Part};
 use super::server::{Limits, MAX_EVENTS};
 use super::window;
-use crate::batch_reader::order::{self, STRETCH};
+use crate::batch_reader::order::{self, WINDOW_UNIT};
 use crate::batch_reader::{POSITION_COLUMNS, Position, position_columns};
 use crate::error::{Error, Result};
 use crate::pg::snapshot;
@@ -35,7 +35,7 @@ const MAX_PAGES: usize = 4;
 /// First number, from, to, limit.
 const ARGUMENTS: [PgBuiltInOids; 4] = [INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID];
 thread_local! {
-    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
     /// The org whose events are being read: should that fail, it concerns this one.
     static READING: RefCell<Option<(String, i64)>> = const { RefCell::new(None) };
 }
@@ -235,7 +235,7 @@ fn positions(reading: &mut Reading) -> Result<Vec<(Position, String, u64)>> {
             return Ok(found);
         }
         let since = to_postgres_time(reading.placed_ms * 1_000);
-        for stretch in forward(since, order::now(), STRETCH) {
+        for stretch in forward(since, order::now(), WINDOW_UNIT) {
             in_stretch(reading.cursor.seq, stretch, &mut found)?;
             if found.len() as i64 >= PAGE {
                 break;

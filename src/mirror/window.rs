@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 use pgrx::{IntoDatum, PgBuiltInOids, pg_sys};
 
 use super::marker::Cursor;
-use crate::batch_reader::order::{self, STRETCH};
+use crate::batch_reader::order::{self, WINDOW_UNIT};
 use crate::batch_reader::{Position, position_columns};
 use crate::error::{Error, Result};
 use crate::pg::snapshot;
@@ -27,7 +27,7 @@ const CONDITION: &str =
     AND p.event_count > 0 AND ($7 IS NULL OR NOT pg_visible_in_snapshot(p.xid, $7::pg_snapshot))";
 
 thread_local! {
-    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
     static WINDOW: StreamingStatement = const { StreamingStatement::new(
         // Beyond the last time that TimescaleDB can look for chunks of, all times are alike: nothing is placed then.
         "SELECT least(greatest(clock_timestamp() - least(t.stream_age, interval '36500 days') + interval '1 microsecond',
@@ -104,7 +104,7 @@ pub fn positions(org: &str, from: i64, before: i64, most: usize) -> Result<Vec<P
         let Some(window) = Window::of(org)? else { return Ok(Vec::new()) };
         let since = last_read(org, from).map_or(window.since, |time| time.max(window.since));
         let mut found = Vec::new();
-        for stretch in forward(since, order::now(), STRETCH) {
+        for stretch in forward(since, order::now(), WINDOW_UNIT) {
             let left = (from, before, (most - found.len()) as i64);
             window.each(org, (position_columns!(), "ORDER BY p.seq LIMIT $6"), stretch, left, |row| {
                 found.push(Position::of(&row));
@@ -128,7 +128,7 @@ pub fn start(org: &str, before: i64) -> Result<Option<Cursor>> {
     with_snapshot(|| {
         let Some(window) = Window::of(org)? else { return Ok(None) };
         let (mut start, mut newer, mut failed) = (None, 0, false);
-        for (from, to) in backward(i64::MAX, order::now(), STRETCH) {
+        for (from, to) in backward(i64::MAX, order::now(), WINDOW_UNIT) {
             // Each position has an event at least.
             let most = (i64::MIN, before, window.entries - newer);
             let stretch = (from.max(window.since), to);

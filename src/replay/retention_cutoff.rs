@@ -1,4 +1,4 @@
-//! The retention floor of an org, as a filter for rows and as a check of a replay's start.
+//! The retention cutoff of an org, as a filter for rows and as a check of a replay's start.
 
 use pgrx::{IntoDatum, pg_sys, varlena};
 
@@ -10,7 +10,7 @@ use crate::pg::time;
 use crate::session::org_scope;
 use crate::tier::{cache, retention};
 
-/// A replay may start this much before the floor, in microseconds: clocks differ, requests take time.
+/// A replay may start this much before the cutoff, in microseconds: clocks differ, requests take time.
 const GRACE: i64 = 60 * 1_000_000;
 
 /// What a session bound to another org is told: later than every event.
@@ -24,22 +24,22 @@ const MAX_ORG_BYTES: usize = 255 * 4;
 struct Answer {
     generation: u64,
     statement: i64,
-    floor: i64,
+    cutoff: i64,
     length: usize,
     org: [u8; MAX_ORG_BYTES],
 }
 
 impl Answer {
-    fn floor_of(&self, org: &[u8]) -> Option<i64> {
+    fn cutoff_of(&self, org: &[u8]) -> Option<i64> {
         let current = self.generation == cache::generation() && self.statement == time::statement_start();
-        (current && self.org.get(..self.length) == Some(org)).then_some(self.floor)
+        (current && self.org.get(..self.length) == Some(org)).then_some(self.cutoff)
     }
 
-    fn take(&mut self, org: &[u8], statement: i64, generation: u64, floor: i64) {
+    fn take(&mut self, org: &[u8], statement: i64, generation: u64, cutoff: i64) {
         if let Some(kept) = self.org.get_mut(..org.len()) {
             kept.copy_from_slice(org);
             self.length = org.len();
-            (self.statement, self.generation, self.floor) = (statement, generation, floor);
+            (self.statement, self.generation, self.cutoff) = (statement, generation, cutoff);
         }
     }
 }
@@ -48,7 +48,7 @@ pg_function! {
     /// `tailstream.retention_floor(org_id text) → timestamptz`
     fn retention_floor_wrapper(fcinfo) -> Datum {
         // SAFETY: PostgreSQL calls this with one text argument that is not NULL (STRICT).
-        pg_sys::Datum::from(unsafe { known_floor(fcinfo).unwrap_or_else(|| look_up_floor(fcinfo)) })
+        pg_sys::Datum::from(unsafe { known_cutoff(fcinfo).unwrap_or_else(|| look_up_cutoff(fcinfo)) })
     }
 }
 
@@ -57,11 +57,11 @@ pg_function! {
     fn is_retained_wrapper(fcinfo) -> Datum
     unless {
         // SAFETY: PostgreSQL calls this with a text and a timestamptz that are not NULL (STRICT).
-        unsafe { known_floor(fcinfo).map(|floor| pg_sys::Datum::from(time_argument(fcinfo) >= floor)) }
+        unsafe { known_cutoff(fcinfo).map(|cutoff| pg_sys::Datum::from(time_argument(fcinfo) >= cutoff)) }
     }
     {
         // SAFETY: as above.
-        unsafe { pg_sys::Datum::from(time_argument(fcinfo) >= look_up_floor(fcinfo)) }
+        unsafe { pg_sys::Datum::from(time_argument(fcinfo) >= look_up_cutoff(fcinfo)) }
     }
 }
 
@@ -91,13 +91,13 @@ pg_function! {
     }
 }
 
-/// The remembered floor of the org that the first argument names.
+/// The remembered cutoff of the org that the first argument names.
 ///
 /// # Safety
 /// `fcinfo` must come from PostgreSQL, with a text that is not NULL as its first argument, for a
 /// function of this module.
 #[inline]
-unsafe fn known_floor(fcinfo: pg_sys::FunctionCallInfo) -> Option<i64> {
+unsafe fn known_cutoff(fcinfo: pg_sys::FunctionCallInfo) -> Option<i64> {
     // SAFETY: the caller's promise; `fn_extra` is ours, and a value with an ordinary header is read where it lies.
     unsafe {
         let answer = (*fcinfo).flinfo.as_ref()?.fn_extra.cast::<Answer>().as_ref()?;
@@ -107,32 +107,32 @@ unsafe fn known_floor(fcinfo: pg_sys::FunctionCallInfo) -> Option<i64> {
             return None;
         }
         let length = varlena::varsize_any_exhdr(org);
-        answer.floor_of(std::slice::from_raw_parts(varlena::vardata_any(org).cast::<u8>(), length))
+        answer.cutoff_of(std::slice::from_raw_parts(varlena::vardata_any(org).cast::<u8>(), length))
     }
 }
 
-/// Looks the floor up, and remembers it.
+/// Looks the cutoff up, and remembers it.
 ///
 /// # Safety
-/// As for `known_floor`.
+/// As for `known_cutoff`.
 #[cold]
-unsafe fn look_up_floor(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
+unsafe fn look_up_cutoff(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
     // SAFETY: the caller's promise; what is allocated lives as long as the call's place in the plan.
     unsafe {
         let org = text_argument(fcinfo, 0).unwrap_or_default();
         let (generation, statement) = (cache::generation(), time::statement_start());
-        let floor = report(visible_floor(org, statement));
+        let cutoff = report(visible_cutoff(org, statement));
         if let Some(function) = (*fcinfo).flinfo.as_mut() {
             if function.fn_extra.is_null() {
                 function.fn_extra = pg_sys::MemoryContextAllocZero(function.fn_mcxt, size_of::<Answer>());
             }
-            (*function.fn_extra.cast::<Answer>()).take(org.as_bytes(), statement, generation, floor);
+            (*function.fn_extra.cast::<Answer>()).take(org.as_bytes(), statement, generation, cutoff);
         }
-        floor
+        cutoff
     }
 }
 
-fn visible_floor(org: &str, statement: i64) -> Result<i64> {
+fn visible_cutoff(org: &str, statement: i64) -> Result<i64> {
     match org_scope::require_org(org) {
         Ok(()) => Ok(statement - retention_of(org)?),
         Err(_) => Ok(NEVER),
@@ -153,7 +153,7 @@ pg_function! {
     fn replay_floor_wrapper(fcinfo) -> Datum
     unless {
         // SAFETY: PostgreSQL calls this with a text and a timestamptz that are not NULL (STRICT).
-        unsafe { known_floor(fcinfo).filter(|floor| may_start(time_argument(fcinfo), *floor)).map(pg_sys::Datum::from) }
+        unsafe { known_cutoff(fcinfo).filter(|cutoff| may_start(time_argument(fcinfo), *cutoff)).map(pg_sys::Datum::from) }
     }
     {
         // SAFETY: as above.
@@ -161,27 +161,27 @@ pg_function! {
         report(org_scope::permitted_org(org).and_then(|org| check_start(org, Some(start))));
         metrics::count(Counter::Replays, 1);
         // SAFETY: as above.
-        pg_sys::Datum::from(unsafe { look_up_floor(fcinfo) })
+        pg_sys::Datum::from(unsafe { look_up_cutoff(fcinfo) })
     }
 }
 
-fn may_start(start: i64, floor: i64) -> bool {
-    start >= floor.saturating_sub(GRACE)
+fn may_start(start: i64, cutoff: i64) -> bool {
+    start >= cutoff.saturating_sub(GRACE)
 }
 
 /// Error unless a replay of the org may start then; `None` is the earliest time that is shown.
 pub(super) fn check_start(org: &str, start: Option<i64>) -> Result<()> {
     let Some(start) = start else { return Ok(()) };
     let kept = retention_of(org)?;
-    let floor = time::statement_start() - kept;
-    if may_start(start, floor) {
+    let cutoff = time::statement_start() - kept;
+    if may_start(start, cutoff) {
         return Ok(());
     }
     Err(Error::BeforeRetention {
         org: org.to_owned(),
         start: in_session_format(start),
         retention: retention::in_words(kept),
-        earliest: in_session_format(floor),
+        earliest: in_session_format(cutoff),
     })
 }
 

@@ -5,13 +5,13 @@ use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
 
 use super::store::CursorState;
-use crate::batch_reader::order::{self, Mark};
+use crate::batch_reader::order::{self, PositionRow};
 use crate::error::{Error, Result, spi};
 use crate::pg::statement::{Statement, arg};
 use crate::pg::time::to_unix_time;
 use crate::pg::{snapshot, subtransaction};
 use crate::replay::check_start;
-use crate::replay::page::commit_order::Next;
+use crate::replay::page::request::Next;
 use crate::replay::page::request::{self, ALWAYS, in_range};
 use crate::replay::page::rewind_check;
 use crate::replay::token::{self, Place};
@@ -34,12 +34,12 @@ pub enum StartPosition<'a> {
 
 impl StartPosition<'_> {
     pub fn find(&self, org: &str, by_arrival: bool) -> Result<CursorState> {
-        let floor = request::floor(org)?;
+        let cutoff = request::cutoff(org)?;
         // Before anything else is looked for: what is placed meanwhile comes behind it, and must not be passed over.
         let head = head()?;
         let place = match self {
-            Self::Text("beginning") if by_arrival => first(order::first_shown, org, floor, head)?,
-            Self::Text("beginning") => before(floor),
+            Self::Text("beginning") if by_arrival => first(order::first_shown, org, cutoff, head)?,
+            Self::Text("beginning") => before(cutoff),
             Self::Text("now") if by_arrival => head.place(),
             // SAFETY: reads the clock.
             Self::Text("now") => before(unsafe { pg_sys::GetCurrentTimestamp() }),
@@ -58,7 +58,7 @@ impl StartPosition<'_> {
         // What a longer retention shows from before may be there or not: if it is gone, that is a loss.
         Ok(CursorState {
             place,
-            accounted_until: floor,
+            accounted_until: cutoff,
             accounted_until_seq: head.seq,
             incarnation: request::incarnation(org)?,
         })
@@ -91,7 +91,12 @@ pub fn head() -> Result<Next> {
 }
 
 /// An org's first position of that kind, or else behind those that there were before.
-fn first(find: fn(&str, i64) -> Result<Option<Mark>>, org: &str, time: i64, head: Next) -> Result<Place> {
+fn first(
+    find: fn(&str, i64) -> Result<Option<PositionRow>>,
+    org: &str,
+    time: i64,
+    head: Next,
+) -> Result<Place> {
     let time = in_range(time);
     let found = subtransaction::again_without_dropped_chunks(|| snapshot::current(|| find(org, time)))?;
     let next = found.map_or(head, |mark| Next { seq: mark.seq, offset: 0, placed_ms: mark.ms() });

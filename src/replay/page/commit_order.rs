@@ -6,14 +6,14 @@ use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::gap;
 use super::positions;
-use super::request::{self, PageRequest};
+use super::request::{self, Next, PageRequest};
 use super::rows::{Formed, Gap, Reason, Rows};
 use crate::batch_reader::{self, Position, Sink};
 use crate::error::Result;
 use crate::pg::streaming::SlotRow;
 use crate::pg::time;
 use crate::pg::time::micros;
-use crate::replay::token::{Place, Token};
+use crate::replay::token::Token;
 use crate::storage::id;
 
 /// Positions read at first, and then twice as many each time: one may have all the events that are wanted.
@@ -23,21 +23,6 @@ const MAX_PAGE: usize = 256;
 const MIN_WINDOW: i32 = 4_096;
 /// Positions this young were not purged, in milliseconds.
 const KEPT: i64 = 60_000;
-
-/// The next event to read: what `Place::Arrival` holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Next {
-    pub seq: i64,
-    pub offset: i32,
-    /// It was not placed earlier: milliseconds since the Unix epoch.
-    pub placed_ms: i64,
-}
-
-impl Next {
-    pub fn place(self) -> Place {
-        Place::Arrival { seq: self.seq, offset: self.offset, placed_ms: self.placed_ms }
-    }
-}
 
 /// What came of reading.
 #[derive(Debug, Clone, Copy)]
@@ -124,10 +109,10 @@ impl Reader<'_, '_> {
             return Ok(end);
         }
         // Positions are kept for longer than events, and it would take long to find out for each that it is gone.
-        if last < request.floor {
+        if last < request.cutoff {
             if !self.is_excused(position, last) {
                 let from = first.max(request.start).max(request.accounted_until).min(last);
-                self.lose(Gap { from, to: request.floor, reason: Reason::Retention });
+                self.lose(Gap { from, to: request.cutoff, reason: Reason::Retention });
             }
             return Ok(end);
         }
@@ -152,10 +137,10 @@ impl Reader<'_, '_> {
         }
         let from = first.max(request.start).max(request.accounted_until).min(last);
         // A purge may have gone on while this page was read.
-        let floor = request::floor(request.org)?;
-        let lost_before = request.lost_before.max(floor);
+        let cutoff = request::cutoff(request.org)?;
+        let lost_before = request.lost_before.max(cutoff);
         let (to, reason) = if first < lost_before {
-            (if first < floor { floor } else { lost_before }, Reason::Retention)
+            (if first < cutoff { cutoff } else { lost_before }, Reason::Retention)
         } else {
             (last.saturating_add(1), Reason::Deleted)
         };
@@ -221,7 +206,7 @@ impl Window<'_, '_, '_> {
         let in_range = request.start <= created_at && created_at < request.end;
         if !in_range || !self.is_wanted(row) {
             Some(Found::Unwanted)
-        } else if created_at < request.floor {
+        } else if created_at < request.cutoff {
             Some(Found::Lost(created_at))
         } else {
             None
@@ -267,7 +252,7 @@ impl Window<'_, '_, '_> {
         match found {
             Found::Lost(created_at) if self.reader.is_excused(self.position, created_at) => {}
             Found::Lost(created_at) => {
-                let to = self.reader.request.floor;
+                let to = self.reader.request.cutoff;
                 self.reader.lose(Gap { from: created_at, to, reason: Reason::Retention });
             }
             Found::Unwanted => {}

@@ -35,7 +35,7 @@ const FILTER: usize = 8;
 /// Index of the limit.
 const LIMIT: usize = 5;
 /// What is read first, and then twice as much each time: microseconds. An hour is what a chunk has unless it was changed.
-const STRETCH: i64 = 3_600 * 1_000_000;
+const WINDOW_UNIT: i64 = 3_600 * 1_000_000;
 
 /// Not what has a place behind the boundary, nor what has none yet. Asked event by event: as a join it would be made from all
 /// that came since.
@@ -45,7 +45,7 @@ const UP_TO_BOUNDARY: &str = "
     AND id >> 16 NOT IN (SELECT b.batch_id FROM tailstream.unplaced_batches($1) b)";
 
 thread_local! {
-    static PLANS: TimeWindowPlans = TimeWindowPlans::new("created_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("created_at", &ARGUMENTS, WINDOW_UNIT);
 }
 
 /// Between which events a page lies: the time and the id of the one behind (or before) which it begins.
@@ -66,7 +66,7 @@ pub fn forward(
     let last = place(start.at, false);
     let from = start.at.0.max(request.start);
     // Who begins here has not lost what is hidden, but what a longer retention does not bring back.
-    let shown = (request.floor.saturating_sub(1), i64::MAX);
+    let shown = (request.cutoff.saturating_sub(1), i64::MAX);
     let behind = if start.resumed { start.at } else { start.at.max(shown) };
     if from < request.lost_before && request.accounted_until < request.lost_before {
         let gap = gap::between(request, behind, request.lost_before)?;
@@ -75,7 +75,7 @@ pub fn forward(
             rows.gap(gap, &request.token(last));
         }
     }
-    let (found, end) = read(request, (from.max(request.floor), request.end), start.at, false, limit, rows)?;
+    let (found, end) = read(request, (from.max(request.cutoff), request.end), start.at, false, limit, rows)?;
     Ok((found, end.unwrap_or(last)))
 }
 
@@ -88,7 +88,7 @@ pub fn backward(
 ) -> Result<usize> {
     // A gap's place is before all events of its time.
     let before = if start.at.1 == i64::MIN { start.at.0 } else { start.at.0.saturating_add(1) };
-    let (from, to) = (request.start.max(request.floor), request.end.min(before));
+    let (from, to) = (request.start.max(request.cutoff), request.end.min(before));
     let (found, end) = read(request, (from, to), start.at, true, limit, rows)?;
     let is_end = found < limit;
     let end = end.unwrap_or(place(start.at, true));
@@ -100,11 +100,11 @@ pub fn backward(
             rows.gap(gap, &request.token(end));
         }
     }
-    // The floor has overtaken the range's beginning while it was on its way there.
+    // The cutoff has overtaken the range's beginning while it was on its way there.
     if is_end
         && start.resumed
         && request.start != ALWAYS
-        && let Some(gap) = lost_in(request, (request.start, to.min(request.floor)))?
+        && let Some(gap) = lost_in(request, (request.start, to.min(request.cutoff)))?
     {
         rows.gap(gap, &request.token(place((request.start, i64::MIN), true)));
     }
@@ -123,7 +123,7 @@ fn place((created_at, id): (i64, i64), backward: bool) -> Place {
 
 /// Reads a range in one direction, from a place in it on. Returns how many events there were, and the place behind the last.
 ///
-/// The range is read in stretches, the first one no longer than a chunk: so most pages are planned for one or two chunks,
+/// The range is read in windows, the first one no longer than a chunk: so most pages are planned for one or two chunks,
 /// however many the range has.
 fn read(
     request: &PageRequest<'_>,
@@ -136,19 +136,19 @@ fn read(
     // SAFETY: reads the clock.
     let now = unsafe { pg_sys::GetCurrentTimestamp() };
     let (mut found, mut last) = (0, None);
-    let (mut from, mut to, mut length) = (from, to, STRETCH);
+    let (mut from, mut to, mut length) = (from, to, WINDOW_UNIT);
     while from < to && found < limit {
         // What is to come has few chunks or none, and belongs to the present.
-        let stretch = if backward {
-            (from.max(border(to.min(now).saturating_sub(length), STRETCH)), to)
+        let window = if backward {
+            (from.max(border(to.min(now).saturating_sub(length), WINDOW_UNIT)), to)
         } else {
-            let end = border(from, STRETCH).saturating_add(length);
+            let end = border(from, WINDOW_UNIT).saturating_add(length);
             (from, if end > now { to } else { to.min(end) })
         };
         let mut page = Page { request, rows, backward, found, last };
-        subtransaction::again_without_dropped_chunks(|| page.read(stretch, at, limit - found))?;
+        subtransaction::again_without_dropped_chunks(|| page.read(window, at, limit - found))?;
         (found, last) = (page.found, page.last);
-        (from, to) = if backward { (from, stretch.0) } else { (stretch.1, to) };
+        (from, to) = if backward { (from, window.0) } else { (window.1, to) };
         length = length.saturating_mul(2);
     }
     Ok((found, last))

@@ -9,7 +9,7 @@ use pgrx::{PgBuiltInOids, pg_sys};
 
 use super::request::{ALWAYS, PageRequest, in_range};
 use super::rows::{Gap, Reason, datum};
-use crate::batch_reader::order::{self, Kept, STRETCH};
+use crate::batch_reader::order::{self, PositionCoverage, WINDOW_UNIT};
 use crate::error::{Error, Result};
 use crate::pg::statement::{Statement, arg};
 use crate::pg::streaming::Visibility;
@@ -29,7 +29,7 @@ const ARGUMENTS: [PgBuiltInOids; 7] =
     [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID];
 
 thread_local! {
-    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
     // Without a sequencer the ledger is kept in the positions' stead, and all of it is unplaced.
     static LEDGER_IS_CUT: Statement = const { Statement::new(
         LOOKING,
@@ -65,10 +65,10 @@ fn may_be_lost(request: &PageRequest<'_>, (time, id): (i64, i64), to: i64) -> Re
         snapshot::current(|| {
             // SAFETY: inside a transaction.
             unsafe { pg_sys::AcceptInvalidationMessages() };
-            let is_cut = match order::kept(since)? {
-                Kept::Before => false,
-                Kept::Since(oldest) => oldest.seq > 1,
-                Kept::Nothing => {
+            let is_cut = match order::coverage(since)? {
+                PositionCoverage::Complete => false,
+                PositionCoverage::From(oldest) => oldest.seq > 1,
+                PositionCoverage::Empty => {
                     let cut =
                         LEDGER_IS_CUT.with(|query| query.first_numbers::<1>(&[arg(timestamp(since)?)]))?;
                     cut != Some([0])
@@ -88,7 +88,7 @@ fn any_placed(request: &PageRequest<'_>, since: i64, (time, id): (i64, i64), to:
     );
     let mut any = false;
     // What was placed at some time tells of events of that time, or of earlier ones.
-    for (start, end) in forward(since, order::now(), STRETCH) {
+    for (start, end) in forward(since, order::now(), WINDOW_UNIT) {
         let values = [
             Some(datum(request.org)?),
             Some(start.into()),
@@ -132,12 +132,13 @@ fn timestamp(time: i64) -> Result<TimestampWithTimeZone> {
 /// None from it on was placed before `placed_ms`.
 pub fn first_known_position(from: i64, placed_ms: i64) -> Result<i64> {
     let before = from_ms(placed_ms).saturating_sub(1);
-    let kept =
-        subtransaction::again_without_dropped_chunks(|| snapshot::current(|| order::kept(in_range(before))))?;
+    let kept = subtransaction::again_without_dropped_chunks(|| {
+        snapshot::current(|| order::coverage(in_range(before)))
+    })?;
     Ok(match kept {
         // What was placed before has a number before.
-        Kept::Before | Kept::Nothing => from,
-        Kept::Since(oldest) => oldest.seq.max(from),
+        PositionCoverage::Complete | PositionCoverage::Empty => from,
+        PositionCoverage::From(oldest) => oldest.seq.max(from),
     })
 }
 
@@ -155,7 +156,7 @@ pub fn by_erasure(request: &PageRequest<'_>, place: Place, incarnation: u32) -> 
         Place::Arrival { placed_ms, .. } => first_behind(request.org, placed_ms)?,
     };
     // A range without beginning begins with what is shown.
-    let from = if from == ALWAYS { request.floor } else { from };
+    let from = if from == ALWAYS { request.cutoff } else { from };
     Ok(Some(Gap { from: from.min(until), to: until, reason: Reason::Erased }))
 }
 

@@ -12,6 +12,21 @@ use crate::tier::cache;
 pub const ALWAYS: i64 = i64::MIN;
 pub const FOREVER: i64 = i64::MAX;
 
+/// The next event to read in commit order; the content of `Place::Arrival`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    pub seq: i64,
+    pub offset: i32,
+    /// Its position was not assigned before this time: milliseconds since the Unix epoch.
+    pub placed_ms: i64,
+}
+
+impl Next {
+    pub fn place(self) -> Place {
+        Place::Arrival { seq: self.seq, offset: self.offset, placed_ms: self.placed_ms }
+    }
+}
+
 /// The events of one org that a call reads. Times are PostgreSQL's microseconds.
 pub struct PageRequest<'a> {
     pub org: &'a str,
@@ -21,8 +36,8 @@ pub struct PageRequest<'a> {
     pub start: i64,
     pub end: i64,
     /// Older events are hidden, and may be gone.
-    pub floor: i64,
-    /// Older events may be gone though they would be shown: the retention was shorter once. Not before the floor.
+    pub cutoff: i64,
+    /// Older events may be gone though they would be shown: the retention was shorter once. Not before the cutoff.
     pub lost_before: i64,
     /// Losses of older events are not reported: the events were already gone when the reader began, or the loss was
     /// reported.
@@ -51,15 +66,15 @@ impl<'a> PageRequest<'a> {
         // A call may come long after its transaction's last lock, with which PostgreSQL tells of changes.
         // SAFETY: inside a transaction.
         unsafe { pg_sys::AcceptInvalidationMessages() };
-        let floor = floor(org)?;
+        let cutoff = cutoff(org)?;
         Ok(Self {
             org,
             filter,
             values,
             start: ALWAYS,
             end: FOREVER,
-            floor,
-            lost_before: lost_before(org)?.max(floor),
+            cutoff,
+            lost_before: lost_before(org)?.max(cutoff),
             accounted_until: ALWAYS,
             accounted_until_seq: FOREVER,
             boundary: None,
@@ -114,7 +129,7 @@ pub fn in_range(time: i64) -> i64 {
 
 /// The oldest time that is shown of an org at this moment. Not at the statement's start: a function may run many pages
 /// in one statement, and what is purged meanwhile would be missing without a word.
-pub fn floor(org: &str) -> Result<i64> {
+pub fn cutoff(org: &str) -> Result<i64> {
     // SAFETY: reads the clock.
     Ok(unsafe { pg_sys::GetCurrentTimestamp() } - crate::replay::retention_of(org)?)
 }

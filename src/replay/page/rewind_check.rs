@@ -9,7 +9,7 @@ use pgrx::{PgBuiltInOids, Spi, pg_sys};
 
 use super::gap::from_ms;
 use super::request::ALWAYS;
-use crate::batch_reader::order::{self, Mark, STRETCH};
+use crate::batch_reader::order::{self, PositionRow, WINDOW_UNIT};
 use crate::error::{Error, Result};
 use crate::pg::streaming::StreamingStatement;
 use crate::pg::streaming::{StreamingPlan, Visibility};
@@ -21,7 +21,7 @@ use crate::replay::token::{Boundary, Place, Token};
 const ARGUMENTS: [PgBuiltInOids; 3] = [INT8OID, INT8OID, TIMESTAMPTZOID];
 
 thread_local! {
-    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, STRETCH);
+    static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
     // Erasure may have taken the last positions before this one.
     static AFTER: StreamingStatement = const { StreamingStatement::new(
         "SELECT s.after_seq FROM tailstream.sequencer s", &[]) };
@@ -79,7 +79,7 @@ fn was_given(seq: i64) -> Result<bool> {
 }
 
 /// The last position before a number in what is committed at this moment, whatever the isolation level; no chunk is unknown.
-fn last_now(seq: i64) -> Result<Option<Mark>> {
+fn last_now(seq: i64) -> Result<Option<PositionRow>> {
     subtransaction::again_without_dropped_chunks(|| snapshot::latest(|| order::last_before_now(seq)))
 }
 
