@@ -1,4 +1,4 @@
-//! `ts_replay_live`: a replay of the past that goes over into the live stream without a gap or a repetition at the handover.
+//! `ts_replay_live`: a replay of the history that continues with the live stream; the handover delivers each event once.
 //!
 //! The boundary is the last position there is. What has a place up to it is history, what gets one later comes by the
 //! stream, and stream ids follow positions: so one id separates the two, whatever the times of events.
