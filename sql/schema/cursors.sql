@@ -1,4 +1,4 @@
--- ts_replay_live: the beginning of a replay that goes over into the org's Redis Stream.
+-- ts_replay_live: opens a replay of the history that continues with the org's Redis Stream.
 CREATE FUNCTION ts_replay_live(
     org text, start_time timestamptz DEFAULT NULL, resume_after text DEFAULT NULL,
     OUT cursor text, OUT stream_key text, OUT stream_id text)
@@ -6,7 +6,7 @@ RETURNS SETOF record
 LANGUAGE c VOLATILE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'ts_replay_live_wrapper';
 
--- ts_cursor_create: a place in an org's events that is kept under a name.
+-- ts_cursor_create: stores a position in an org's events under a name.
 CREATE FUNCTION ts_cursor_create(
     name text, org text, start text DEFAULT 'beginning', filter jsonb DEFAULT NULL, order_by text DEFAULT 'arrival') RETURNS void
 LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
@@ -17,7 +17,7 @@ CREATE FUNCTION ts_cursor_create(
 LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'ts_cursor_create_at_wrapper';
 
--- ts_cursor_fetch: the next events behind the cursor's place.
+-- ts_cursor_fetch: returns the next events after the cursor's position.
 CREATE FUNCTION ts_cursor_fetch(
     name text, n integer DEFAULT 1000, timeout interval DEFAULT NULL, auto_ack boolean DEFAULT false,
     nowait boolean DEFAULT false, org text DEFAULT NULL)
@@ -28,12 +28,12 @@ LANGUAGE c VOLATILE SECURITY DEFINER ROWS 1000 SET search_path = pg_catalog, pg_
     SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'ts_cursor_fetch_wrapper';
 
--- ts_cursor_ack: moves the cursor behind a row that was fetched from it.
+-- ts_cursor_ack: moves the cursor past a row that was fetched with it.
 CREATE FUNCTION ts_cursor_ack(name text, token text, org text DEFAULT NULL) RETURNS boolean
 LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'ts_cursor_ack_wrapper';
 
--- ts_cursor_seek: moves the cursor anywhere.
+-- ts_cursor_seek: moves the cursor to any position.
 CREATE FUNCTION ts_cursor_seek(name text, start text, org text DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'ts_cursor_seek_wrapper';
@@ -47,8 +47,8 @@ CREATE FUNCTION ts_cursor_drop(name text, org text DEFAULT NULL) RETURNS void
 LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'ts_cursor_drop_wrapper';
 
--- How far a cursor is behind: events, wanted or not, that it can still get, and since when the first one waits. The rights
--- are those of the view's owner.
+-- The lag of a cursor: how many events, before filtering, it can still get, and since when the first of them has been
+-- waiting. The function runs with the rights of the view's owner.
 CREATE FUNCTION tailstream.cursor_lag(
     org_id text, by_arrival boolean, place_at timestamptz, place_id bigint, place_offset integer,
     OUT events bigint, OUT since timestamptz)
@@ -90,7 +90,7 @@ BEGIN
     SELECT c.name, c.org_id, CASE WHEN c.by_arrival THEN 'arrival' ELSE 'event_time' END AS order_by, c.filter,
            c.place_at AS position_at, nullif(c.place_id, 9223372036854775807) AS position_id, l.events AS lag_events,
            coalesce(clock_timestamp() - l.since, interval '0') AS lag, c.created_at, c.last_active,
-           -- In seconds: a day has 24 hours here.
+           -- Computed in seconds, so that a day always has 24 hours.
            c.last_active + nullif(extract(epoch FROM current_setting('tailstream.cursor_ttl')::interval), 0) * interval '1 second'
                AS expires_at
     FROM tailstream.durable_cursors c
@@ -101,12 +101,12 @@ $body$;
 
 SELECT tailstream.create_cursors_view();
 
--- Whether no other transaction uses the cursor, and none will before this one ends.
+-- Locks the cursor until the end of the transaction; false if another transaction uses it.
 CREATE FUNCTION tailstream.try_lock_cursor(cursor_id bigint) RETURNS boolean
 LANGUAGE c VOLATILE STRICT COST 10000 AS 'MODULE_PATHNAME', 'try_lock_cursor_wrapper';
 
--- Removes cursors that nobody used for longer than tailstream.cursor_ttl, but for those in use at this moment. Some at a
--- time: each takes a lock until the purge's commit, and the server has room for so many.
+-- Drops cursors that were not used for longer than tailstream.cursor_ttl, except those in use now. One call drops at most
+-- 500, because each needs a lock until the purge commits and the server's lock table is limited.
 CREATE FUNCTION tailstream.drop_expired_cursors() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $body$
 DECLARE
@@ -123,7 +123,7 @@ BEGIN
         WHERE c.cursor_id = expired AND tailstream.try_lock_cursor(expired) AND c.last_active < clock_timestamp() - kept;
     END LOOP;
 EXCEPTION WHEN OTHERS THEN
-    -- What keeps cursors must not keep chunks.
+    -- An error here must not prevent the purge from dropping chunks.
     RAISE WARNING 'expired cursors are left for the next purge: %', SQLERRM;
 END
 $body$;

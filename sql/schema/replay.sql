@@ -9,7 +9,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 1000 AS $body$
       AND created_at >= tailstream.replay_floor(org, start_time) AND created_at < end_time
 $body$;
 
--- ts_replay_window: the range that ts_replay can show of an org now.
+-- ts_replay_window: the time range of an org's events that ts_replay can return now.
 CREATE FUNCTION ts_replay_window(org text, OUT earliest timestamptz, OUT latest timestamptz, OUT retention interval)
 LANGUAGE sql STABLE AS $body$
     SELECT tailstream.retention_floor(tailstream.permitted_org(org)),
@@ -17,10 +17,11 @@ LANGUAGE sql STABLE AS $body$
            pg_catalog.statement_timestamp() OPERATOR(pg_catalog.-) tailstream.retention_floor(org)
 $body$;
 
--- ts_replay_page: the next events of a replay, each with the token to go on behind it. Not STABLE: a snapshot from before
--- its locks could show an event that is being copied neither where it was nor where it will be. No sorting: the place is
--- compared twice, and the planner, who thinks little is left then, would read all that is. And no JIT, which a plan that has
--- to sort then seems to be worth. Which plans are kept must not depend on the session: some have to be made anew.
+-- ts_replay_page: the next events of a replay, each with a token to continue after it. The function is not STABLE, because a
+-- snapshot from before its locks could miss an event that a rescue is copying, in its old chunk and in its new one.
+-- enable_sort is off: the position is compared twice, so the planner underestimates the rows that are left and would read
+-- and sort all of them. jit is off, because a plan that must sort nevertheless has a cost that turns JIT on.
+-- plan_cache_mode is set, because some plans must be made anew whatever the session's setting is.
 CREATE FUNCTION ts_replay_page(
     org text, start_time timestamptz, end_time timestamptz, after text DEFAULT NULL, page_size integer DEFAULT 1000,
     filter jsonb DEFAULT NULL, direction text DEFAULT 'forward')

@@ -1,4 +1,4 @@
--- Until the tables are there (while a dump is restored) the views have their columns and say what to do.
+-- Until the tables exist (while a dump is being restored), the views have their columns and raise an error with a hint.
 CREATE FUNCTION tailstream.storage_missing()
 RETURNS TABLE (id bigint, created_at timestamptz, org_id text, host text, method text, path text, status integer,
                response_time integer, response_size bigint, user_agent text, referrer text, ip_address inet, metadata jsonb)
@@ -10,9 +10,9 @@ BEGIN
 END
 $body$;
 
--- Two views of the same rows. log_events is plain, so the planner sees through it and rows stream, but a
--- cheap function in somebody's WHERE clause could see rows before its filter does. So a session that is
--- bound to an org never reads it: its queries are given own_log_events instead, a barrier.
+-- Two views of the same rows. log_events is an ordinary view, so the planner can flatten it and rows stream, but a cheap
+-- function in a caller's WHERE clause could see rows before the view's filter removes them. A session with an org scope
+-- therefore never reads log_events: its queries are redirected to own_log_events, a security barrier view.
 CREATE FUNCTION tailstream.create_views() RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
@@ -28,7 +28,8 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE VIEW tailstream.log_events AS
         SELECT %s FROM tailstream.events
         WHERE tailstream.session_unbound() AND tailstream.is_retained(org_id, created_at)', columns);
-    -- The floor bounds the scan of the index, once; an open cursor goes on, and is_retained with it.
+    -- The retention cutoff bounds the index scan once, when it starts; is_retained also checks each row while a cursor
+    -- stays open.
     -- The order is the index's, so it costs nothing and lets a caller's LIMIT stop early.
     EXECUTE format('CREATE OR REPLACE VIEW tailstream.own_log_events WITH (security_barrier) AS
         SELECT %s FROM tailstream.events

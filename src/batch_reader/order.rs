@@ -1,8 +1,8 @@
-//! Places in the sequencer's order, found without a look at all of it.
+//! Searches of the positions in commit order that open only the chunks they need.
 //!
-//! Positions are divided by the time at which they were given, and times never decrease with numbers. So whoever looks
-//! for a number goes through windows of time, from an end that is known, and opens the chunks of those alone.
-//! All of it reads with the active snapshot.
+//! The table of positions is divided into chunks by `placed_at`, which never decreases as the sequence number grows. A
+//! search for a sequence number therefore reads one time window after another, from a known end, and opens only the
+//! chunks in those windows. All searches use the active snapshot.
 
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::spi::Spi;
@@ -13,14 +13,14 @@ use crate::pg::streaming::{SlotRow, StreamingPlan, Visibility};
 use crate::pg::time;
 use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans, backward, forward};
 
-/// What positions are read first, and then four times as much each time: microseconds. A chunk of them has as much unless it
-/// was changed.
+/// Length of the first time window of a search, in microseconds; each further window is four times as long. It is the
+/// default chunk interval of the table of positions.
 pub const WINDOW_UNIT: i64 = 6 * 3_600 * 1_000_000;
 
 /// From, to, a number, an org, the time of an event.
 const ARGUMENTS: [PgBuiltInOids; 5] = [TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, TEXTOID, TIMESTAMPTZOID];
-/// What a query is asked for besides a window.
-type Sought<'a> = (i64, Option<&'a str>, i64);
+/// The sequence number, org and event time of a search; its time window is given separately.
+type SearchArguments<'a> = (i64, Option<&'a str>, i64);
 
 const LAST_BEFORE: &str = "p.seq < $3";
 const LAST_LOOK_BEFORE: &str = "p.seq < $3 AND p.snapshot IS NOT NULL";
@@ -34,9 +34,9 @@ thread_local! {
     static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
 }
 
-/// A position as far as its place in the order goes.
+/// The columns of a position that say where it is in commit order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
+pub struct PositionRow {
     pub seq: i64,
     /// PostgreSQL's microseconds, whole milliseconds.
     pub placed_at: i64,
@@ -44,14 +44,14 @@ pub struct Mark {
     pub events: i64,
     pub events_before: i64,
     pub org: String,
-    /// What the sequencer had seen, on the last position of each look.
+    /// The sequencer's snapshot; only the last position of each poll has one.
     pub snapshot: Option<String>,
     pub partial: Option<String>,
-    /// Batches that it had not seen were received then or later: PostgreSQL's microseconds.
+    /// Batches that the poll did not see were received at this time or later: PostgreSQL's microseconds.
     pub unpolled_since: Option<i64>,
 }
 
-impl Mark {
+impl PositionRow {
     fn of(row: &SlotRow<'_>) -> Result<Self> {
         let number = |column| row.int8(column).ok_or(Error::Internal("a NULL in a position"));
         Ok(Self {
@@ -74,26 +74,27 @@ impl Mark {
 }
 
 /// The last position there is.
-pub fn head() -> Result<Option<Mark>> {
+pub fn head() -> Result<Option<PositionRow>> {
     last_before(i64::MAX)
 }
 
 /// The last position before a number.
-pub fn last_before(seq: i64) -> Result<Option<Mark>> {
+pub fn last_before(seq: i64) -> Result<Option<PositionRow>> {
     last(LAST_BEFORE, i64::MAX, (seq, None, 0))
 }
 
-/// The same, planned at this moment: it knows a chunk that was made by a commit which others are just being told of.
-pub fn last_before_now(seq: i64) -> Result<Option<Mark>> {
+/// As `last_before`, but planned now, so that it includes a chunk whose creation has just been committed and is still being
+/// announced to other sessions.
+pub fn last_before_now(seq: i64) -> Result<Option<PositionRow>> {
     let query = query(LAST_BEFORE, "DESC");
     let plan = || PLANS.with(|plans| plans.of_moment(&query));
     let mut found =
-        backward(i64::MAX, now(), WINDOW_UNIT).map(|window| in_window(plan, window, (seq, None, 0)));
+        backward(i64::MAX, now(), WINDOW_UNIT).map(|window| in_time_window(plan, window, (seq, None, 0)));
     found.find_map(Result::transpose).transpose()
 }
 
-/// The last position behind a number with which the sequencer noted what it had seen.
-pub fn last_poll_after(seq: i64) -> Result<Option<Mark>> {
+/// The last position after a sequence number at which the sequencer stored its snapshot.
+pub fn last_poll_after(seq: i64) -> Result<Option<PositionRow>> {
     let Some(head) = head()?.filter(|head| head.seq > seq) else { return Ok(None) };
     if head.snapshot.is_some() {
         return Ok(Some(head));
@@ -102,22 +103,22 @@ pub fn last_poll_after(seq: i64) -> Result<Option<Mark>> {
     Ok(found.filter(|found| found.seq > seq))
 }
 
-/// Before this time no position from a number on was given: PostgreSQL's microseconds. `None` if there is no position before
-/// that number.
+/// Returns a time, in PostgreSQL's microseconds, before which no position from `seq` on was assigned; `None` if there is no
+/// position before `seq`.
 pub fn since(seq: i64) -> Result<Option<i64>> {
     Ok(last_before(seq)?.map(|last| last.placed_at))
 }
 
-/// The same, of what was given after a time.
-pub fn since_or(seq: i64, cutoff: i64) -> Result<i64> {
-    let windows = backward(i64::MAX, now(), WINDOW_UNIT).take_while(|(_, end)| *end > cutoff);
-    let windows = windows.map(|(start, end)| (start.max(cutoff), end));
+/// As `since`, but considers only positions assigned after `earliest`, and returns `earliest` if there is none.
+pub fn since_or(seq: i64, earliest: i64) -> Result<i64> {
+    let windows = backward(i64::MAX, now(), WINDOW_UNIT).take_while(|(_, end)| *end > earliest);
+    let windows = windows.map(|(start, end)| (start.max(earliest), end));
     let last = in_any(&query(LAST_BEFORE, "DESC"), windows, (seq, None, 0))?;
-    Ok(last.map_or(cutoff, |last| last.placed_at))
+    Ok(last.map_or(earliest, |last| last.placed_at))
 }
 
 /// The first position from a number on.
-pub fn first_from(seq: i64) -> Result<Option<Mark>> {
+pub fn first_from(seq: i64) -> Result<Option<PositionRow>> {
     match since(seq)? {
         Some(since) => first(FIRST_FROM, since, (seq, None, 0)),
         // Every position is behind it.
@@ -126,19 +127,19 @@ pub fn first_from(seq: i64) -> Result<Option<Mark>> {
 }
 
 /// An org's first position of a time or later.
-pub fn first_of_org(org: &str, since: i64) -> Result<Option<Mark>> {
+pub fn first_of_org(org: &str, since: i64) -> Result<Option<PositionRow>> {
     first(FIRST_OF_ORG, since, (i64::MIN, Some(org), 0))
 }
 
 /// An org's first position with an event of this time or later.
-pub fn first_shown(org: &str, cutoff: i64) -> Result<Option<Mark>> {
+pub fn first_shown(org: &str, cutoff: i64) -> Result<Option<PositionRow>> {
     // An event is placed a day before its time at the earliest: the range of max_future_skew.
     let since = cutoff.saturating_sub(24 * 3_600 * 1_000_000);
     first(FIRST_SHOWN, since, (i64::MIN, Some(org), cutoff))
 }
 
 /// An org's first position of a time with a stream id from this number on, or of a later time.
-pub fn first_behind(org: &str, time: i64, number: i64) -> Result<Option<Mark>> {
+pub fn first_behind(org: &str, time: i64, number: i64) -> Result<Option<PositionRow>> {
     first(FIRST_BEHIND, time, (number, Some(org), time))
 }
 
@@ -149,44 +150,44 @@ pub fn has_any(org: &str, tier: i16) -> Result<bool> {
 
 /// How far back positions are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kept {
-    /// To this time or further.
-    Before,
-    /// The oldest one there is, which was given later.
-    Since(Mark),
-    /// There is none.
-    Nothing,
+pub enum PositionCoverage {
+    /// Back to this time or further.
+    Complete,
+    /// Only from this position on, which was assigned later.
+    From(PositionRow),
+    /// No positions are kept.
+    Empty,
 }
 
-/// Whether positions of a time or earlier are known, or which is the oldest otherwise.
-pub fn kept(at: i64) -> Result<Kept> {
+/// Whether a position assigned at this time or earlier is kept; if not, the oldest position.
+pub fn coverage(at: i64) -> Result<PositionCoverage> {
     let behind = at.saturating_add(1);
     if last(LAST_BEFORE, behind, (i64::MAX, None, 0))?.is_some() {
-        return Ok(Kept::Before);
+        return Ok(PositionCoverage::Complete);
     }
     let oldest = first(FIRST_FROM, behind, (i64::MIN, None, 0))?;
-    Ok(oldest.map_or(Kept::Nothing, Kept::Since))
+    Ok(oldest.map_or(PositionCoverage::Empty, PositionCoverage::From))
 }
 
-/// The first position from a time on of which that is so.
-fn first(condition: &str, since: i64, sought: Sought<'_>) -> Result<Option<Mark>> {
+/// The first position from a time on that fulfils the condition.
+fn first(condition: &str, since: i64, sought: SearchArguments<'_>) -> Result<Option<PositionRow>> {
     in_any(&query(condition, "ASC"), forward(since, now(), WINDOW_UNIT), sought)
 }
 
-/// The last position before a time of which that is so.
-fn last(condition: &str, before: i64, sought: Sought<'_>) -> Result<Option<Mark>> {
+/// The last position before a time that fulfils the condition.
+fn last(condition: &str, before: i64, sought: SearchArguments<'_>) -> Result<Option<PositionRow>> {
     in_any(&query(condition, "DESC"), backward(before, now(), WINDOW_UNIT), sought)
 }
 
-/// What is found in the first of these windows that has any.
+/// The result of the first of these time windows that has one.
 fn in_any(
     query: &str,
     windows: impl Iterator<Item = (i64, i64)>,
-    sought: Sought<'_>,
-) -> Result<Option<Mark>> {
+    sought: SearchArguments<'_>,
+) -> Result<Option<PositionRow>> {
     for window in windows {
         let plan = || PLANS.with(|plans| plans.get(query.to_owned(), window));
-        if let Some(found) = in_window(plan, window, sought)? {
+        if let Some(found) = in_time_window(plan, window, sought)? {
             return Ok(Some(found));
         }
     }
@@ -202,24 +203,24 @@ fn query(condition: &str, order: &str) -> String {
     )
 }
 
-fn in_window(
+fn in_time_window(
     plan: impl Fn() -> Result<StreamingPlan>,
     (start, end): (i64, i64),
-    (seq, org, at): Sought<'_>,
-) -> Result<Option<Mark>> {
+    (seq, org, at): SearchArguments<'_>,
+) -> Result<Option<PositionRow>> {
     let org = org.and_then(IntoDatum::into_datum);
     let values = [Some(start.into()), Some(end.into()), Some(seq.into()), org, Some(at.into())];
     let mut found = None;
     Spi::connect_mut(|_| {
         plan()?.each(values, Visibility::ActiveSnapshot, |row| {
-            found = Some(Mark::of(&row));
+            found = Some(PositionRow::of(&row));
             false
         })
     })?;
     found.transpose()
 }
 
-/// The present in PostgreSQL's microseconds: a hint where positions are, no more.
+/// The current time in PostgreSQL's microseconds; only a hint where a search begins.
 pub fn now() -> i64 {
     // SAFETY: reads the clock.
     unsafe { pg_sys::GetCurrentTimestamp() }

@@ -13,7 +13,7 @@ use crate::storage::block_hint::BlockHint;
 use crate::storage::{id, read_chunk_cache};
 
 /// One of the batches that are read.
-struct Sought {
+struct BatchSearch {
     index: usize,
     events: i32,
     /// Which of its events were found, a bit for each.
@@ -50,7 +50,7 @@ pub fn read(
     Ok(complete)
 }
 
-impl Sought {
+impl BatchSearch {
     fn new(index: usize, events: i32) -> Self {
         let missing = events.max(0) as usize;
         Self { index, events, found: vec![0; missing.div_ceil(64)], missing }
@@ -71,7 +71,7 @@ impl Sought {
 
 /// The blocks of these batches by chunk, each once, and the batches by their ids. Hints at anything but a chunk of ours are
 /// left out: any other relation may have got that number since.
-fn hints(positions: &[Position], by_batch: &mut HashMap<i64, Sought>) -> Result<Vec<BlockHint>> {
+fn hints(positions: &[Position], by_batch: &mut HashMap<i64, BatchSearch>) -> Result<Vec<BlockHint>> {
     let mut by_chunk: HashMap<u32, Vec<(u32, u32)>> = HashMap::new();
     for (index, position) in positions.iter().enumerate() {
         let (first, last) = (micros(position.first), micros(position.last));
@@ -86,7 +86,7 @@ fn hints(positions: &[Position], by_batch: &mut HashMap<i64, Sought>) -> Result<
             }
         };
         if is_known {
-            by_batch.insert(position.batch_id, Sought::new(index, position.events));
+            by_batch.insert(position.batch_id, BatchSearch::new(index, position.events));
             by_chunk.entry(block_hint.chunk).or_default().extend(&block_hint.runs);
         }
     }

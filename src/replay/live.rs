@@ -1,4 +1,4 @@
-//! `ts_replay_live`: history and the live stream with one boundary between them, without a gap or a repetition.
+//! `ts_replay_live`: a replay of the history that continues with the live stream; the handover delivers each event once.
 //!
 //! The boundary is the last position there is. What has a place up to it is history, what gets one later comes by the
 //! stream, and stream ids follow positions: so one id separates the two, whatever the times of events.
@@ -8,12 +8,12 @@ use pgrx::prelude::*;
 
 use super::check_start;
 use super::cursor::start_position::before;
-use super::page::commit_order::Next;
 use super::page::gap::from_ms;
 use super::page::quoted;
+use super::page::request::Next;
 use super::page::request::{cutoff, in_range, incarnation};
 use super::token::{self, Boundary, Token};
-use crate::batch_reader::order::{self, Kept};
+use crate::batch_reader::order::{self, PositionCoverage};
 use crate::error::{Error, Result, report};
 use crate::metrics;
 use crate::mirror;
@@ -110,8 +110,8 @@ fn behind(org: &str, (ms, number): (i64, i64), head: &Head) -> Result<Next> {
     // Beyond the head there is nothing, and no time either.
     let since = from_ms(ms.min(head.ms.saturating_add(1)));
     let found = subtransaction::again_without_dropped_chunks(|| {
-        snapshot::current(|| match order::kept(since)? {
-            Kept::Since(oldest) if oldest.seq > 1 => Ok(None),
+        snapshot::current(|| match order::coverage(since)? {
+            PositionCoverage::From(oldest) if oldest.seq > 1 => Ok(None),
             _ => order::first_behind(org, since, number.saturating_add(1)).map(Some),
         })
     })?;

@@ -3,7 +3,7 @@
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 
-use crate::batch_reader::order::{self, Mark};
+use crate::batch_reader::order::{self, PositionRow};
 use crate::error::{Result, report};
 
 type Row =
@@ -75,19 +75,11 @@ fn has_positions(org: &str, tier: i16) -> bool {
     report(order::has_any(org, tier))
 }
 
-fn rows(found: Result<Option<Mark>>) -> impl Iterator<Item = Row> {
+fn rows(found: Result<Option<PositionRow>>) -> impl Iterator<Item = Row> {
     let time = |micros: i64| TimestampWithTimeZone::try_from(micros).ok();
-    report(found).into_iter().filter_map(move |mark| {
-        let unpolled_since = mark.unpolled_since.and_then(time);
-        let placed_at = time(mark.placed_at)?;
-        Some((
-            mark.seq,
-            placed_at,
-            mark.events_before,
-            mark.events,
-            mark.snapshot,
-            mark.partial,
-            unpolled_since,
-        ))
+    report(found).into_iter().filter_map(move |row| {
+        let unpolled_since = row.unpolled_since.and_then(time);
+        let placed_at = time(row.placed_at)?;
+        Some((row.seq, placed_at, row.events_before, row.events, row.snapshot, row.partial, unpolled_since))
     })
 }

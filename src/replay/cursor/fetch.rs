@@ -3,7 +3,7 @@
 use pgrx::datum::Interval;
 use pgrx::{PgMemoryContexts, pg_sys};
 
-use super::store::{self, DurableCursor, Standing};
+use super::store::{self, CursorState, DurableCursor};
 use super::wait::FetchTimeout;
 use super::{filter_of, order, start_position, valid_name};
 use crate::error::{Error, Result, report};
@@ -11,12 +11,12 @@ use crate::metrics;
 use crate::pg::function::{argument, pg_function, text_argument};
 use crate::pg::subtransaction;
 use crate::replay::filter::Values;
-use crate::replay::page::commit_order::{self, Next};
+use crate::replay::page::commit_order;
 use crate::replay::page::event_time;
-use crate::replay::page::request::PageRequest;
+use crate::replay::page::request::{Next, PageRequest};
 use crate::replay::page::rows::Rows;
 use crate::replay::page::{gap, page_size};
-use crate::replay::token::{self, Place, SeekGeneration};
+use crate::replay::token::{self, FetchedFrom, Place};
 use crate::session::client;
 use crate::settings;
 use crate::shmem::counter::Counter;
@@ -61,7 +61,7 @@ struct Read {
     /// Events that were looked at.
     seen: u64,
     /// Behind all of them.
-    stands: Standing,
+    state: CursorState,
     /// It has to be written down that the cursor is in use.
     is_due: bool,
     /// Everything before this place was there to be read; by arrival, if it is due.
@@ -77,7 +77,7 @@ fn read(
 ) -> Result<Read> {
     let filter = filter_of(cursor)?;
     let values = Values::of(&filter)?;
-    let mut read = Read { events: 0, seen: 0, stands: cursor.stands, is_due: false, head: None };
+    let mut read = Read { events: 0, seen: 0, state: cursor.state, is_due: false, head: None };
     loop {
         timeout_left.listen();
         read.is_due = is_due(cursor);
@@ -121,40 +121,40 @@ fn round(
     read: &mut Read,
     rows: &mut Rows,
 ) -> Result<()> {
-    request.accounted_until = read.stands.accounted_until;
-    request.accounted_until_seq = read.stands.accounted_until_seq;
-    request.seek_generation = Some(SeekGeneration { cursor: cursor.id, number: cursor.seek_generation });
-    if let Some(gap) = gap::by_erasure(&request, read.stands.place, read.stands.incarnation)? {
+    request.accounted_until = read.state.accounted_until;
+    request.accounted_until_seq = read.state.accounted_until_seq;
+    request.fetched_from = Some(FetchedFrom { cursor: cursor.id, seek_generation: cursor.seek_generation });
+    if let Some(gap) = gap::by_erasure(&request, read.state.place, read.state.incarnation)? {
         if !cursor.by_arrival {
             request.tell(gap.to);
         }
-        rows.gap(gap, &request.token(read.stands.place));
+        rows.gap(gap, &request.token(read.state.place));
     }
-    match read.stands.place {
+    match read.state.place {
         Place::Arrival { seq, offset, placed_ms } => {
             let found = commit_order::read(&request, Next { seq, offset, placed_ms }, limit, rows)?;
             (read.events, read.seen) = (found.events, read.seen + found.seen);
-            read.stands.place = found.next.place();
+            read.state.place = found.next.place();
         }
         Place::Time { created_at, id, .. } => {
             let start = event_time::KeysetStart { at: (created_at, id), resumed: true };
-            (read.events, read.stands.place) = event_time::forward(&mut request, start, limit, rows)?;
-            read.stands.accounted_until = request.accounted_until;
+            (read.events, read.state.place) = event_time::forward(&mut request, start, limit, rows)?;
+            read.state.accounted_until = request.accounted_until;
         }
     }
-    read.stands.incarnation = request.incarnation;
+    read.state.incarnation = request.incarnation;
     Ok(())
 }
 
 /// Moves the cursor if that is wanted, or if nothing is skipped by it.
 fn settle(cursor: &DurableCursor, read: &Read, auto_ack: bool, nothing: bool) -> Result<()> {
-    let mut stands = if auto_ack || nothing { read.stands } else { cursor.stands };
+    let mut state = if auto_ack || nothing { read.state } else { cursor.state };
     if nothing
         && let Some(head) = read.head
-        && order(head) > order(stands.place)
+        && order(head) > order(state.place)
     {
         // A cursor of a quiet org must not fall behind the positions that are kept.
-        stands.place = head;
+        state.place = head;
     }
     // SAFETY: reads one variable.
     let may_write = !unsafe { pg_sys::XactReadOnly };
@@ -165,7 +165,7 @@ fn settle(cursor: &DurableCursor, read: &Read, auto_ack: bool, nothing: bool) ->
     }
     // What was passed over without a row need not be written down every time; it is passed over again.
     if moves || may_write && (read.is_due || nothing && read.seen > FORGETTABLE) {
-        cursor.move_to(stands)?;
+        cursor.move_to(state)?;
     }
     Ok(())
 }

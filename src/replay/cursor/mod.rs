@@ -19,7 +19,7 @@ use crate::replay::token::{self, Place};
 use crate::session::org_scope;
 use crate::settings;
 use start_position::StartPosition;
-use store::Standing;
+use store::CursorState;
 
 const MAX_NAME: usize = 255;
 
@@ -133,7 +133,7 @@ unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &StartPosition<'_>) ->
     if by_arrival {
         metrics::workers_here()?;
     }
-    let begins = start.find(org, by_arrival)?;
+    let initial = start.find(org, by_arrival)?;
     match store::peek(name, org)? {
         Some(old) if old.has_expired() => match store::acquire_any(name, Some(org)) {
             // Somebody may have used it, dropped it or made another one, while this waited.
@@ -152,7 +152,11 @@ unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &StartPosition<'_>) ->
             return Err(Error::TooManyCursors { org: org.to_owned(), most });
         }
     }
-    if store::create(name, org, by_arrival, filter.text(), begins)? { Ok(()) } else { Err(exists(name, org)) }
+    if store::create(name, org, by_arrival, filter.text(), initial)? {
+        Ok(())
+    } else {
+        Err(exists(name, org))
+    }
 }
 
 fn exists(name: &str, org: &str) -> Error {
@@ -173,25 +177,25 @@ fn ack(name: Option<&str>, token: Option<&str>, org: Option<&str>) -> Result<boo
     let token = token.ok_or(Error::NullArgument("token"))?;
     let cursor = store::acquire(valid_name(name)?, org, false)?;
     let token = request::read_token(&token::signer(&cursor.org)?, token)?;
-    match token.seek_generation {
-        Some(seek_generation) if seek_generation.cursor != cursor.id => {
+    match token.fetched_from {
+        Some(fetched_from) if fetched_from.cursor != cursor.id => {
             return Err(Error::OtherCursor(cursor.name));
         }
         None => return Err(Error::OtherCursor(cursor.name)),
-        Some(seek_generation) if seek_generation.number != cursor.seek_generation => {
+        Some(fetched_from) if fetched_from.seek_generation != cursor.seek_generation => {
             return Err(Error::CursorMoved(cursor.name));
         }
         Some(_) => {}
     }
-    let stands = cursor.stands;
+    let state = cursor.state;
     let accounted_until = token
         .accounted_until
-        .map_or(stands.accounted_until, |accounted_until| accounted_until.max(stands.accounted_until));
+        .map_or(state.accounted_until, |accounted_until| accounted_until.max(state.accounted_until));
     let acknowledged =
-        Standing { place: token.place, accounted_until, incarnation: token.incarnation, ..stands };
+        CursorState { place: token.place, accounted_until, incarnation: token.incarnation, ..state };
     // Behind a gap the place may be the same: then what was told makes the difference.
-    let is_ahead = (order(token.place), accounted_until) > (order(stands.place), stands.accounted_until)
-        || order(token.place) == order(stands.place) && token.incarnation != stands.incarnation;
+    let is_ahead = (order(token.place), accounted_until) > (order(state.place), state.accounted_until)
+        || order(token.place) == order(state.place) && token.incarnation != state.incarnation;
     if is_ahead {
         rewind_check::check_place(&token)?;
         cursor.move_to(acknowledged)?;

@@ -4,14 +4,14 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
 
-use super::store::Standing;
-use crate::batch_reader::order::{self, Mark};
+use super::store::CursorState;
+use crate::batch_reader::order::{self, PositionRow};
 use crate::error::{Error, Result, spi};
 use crate::pg::statement::{Statement, arg};
 use crate::pg::time::to_unix_time;
 use crate::pg::{snapshot, subtransaction};
 use crate::replay::check_start;
-use crate::replay::page::commit_order::Next;
+use crate::replay::page::request::Next;
 use crate::replay::page::request::{self, ALWAYS, in_range};
 use crate::replay::page::rewind_check;
 use crate::replay::token::{self, Place};
@@ -33,7 +33,7 @@ pub enum StartPosition<'a> {
 }
 
 impl StartPosition<'_> {
-    pub fn find(&self, org: &str, by_arrival: bool) -> Result<Standing> {
+    pub fn find(&self, org: &str, by_arrival: bool) -> Result<CursorState> {
         let cutoff = request::cutoff(org)?;
         // Before anything else is looked for: what is placed meanwhile comes behind it, and must not be passed over.
         let head = head()?;
@@ -56,7 +56,7 @@ impl StartPosition<'_> {
             }
         };
         // What a longer retention shows from before may be there or not: if it is gone, that is a loss.
-        Ok(Standing {
+        Ok(CursorState {
             place,
             accounted_until: cutoff,
             accounted_until_seq: head.seq,
@@ -91,7 +91,12 @@ pub fn head() -> Result<Next> {
 }
 
 /// An org's first position of that kind, or else behind those that there were before.
-fn first(find: fn(&str, i64) -> Result<Option<Mark>>, org: &str, time: i64, head: Next) -> Result<Place> {
+fn first(
+    find: fn(&str, i64) -> Result<Option<PositionRow>>,
+    org: &str,
+    time: i64,
+    head: Next,
+) -> Result<Place> {
     let time = in_range(time);
     let found = subtransaction::again_without_dropped_chunks(|| snapshot::current(|| find(org, time)))?;
     let next = found.map_or(head, |mark| Next { seq: mark.seq, offset: 0, placed_ms: mark.ms() });
@@ -99,7 +104,7 @@ fn first(find: fn(&str, i64) -> Result<Option<Mark>>, org: &str, time: i64, head
 }
 
 /// Whatever was lost since the token was made is a loss.
-fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<Standing> {
+fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<CursorState> {
     let token = request::read_token(&token::signer(org)?, text)?;
     rewind_check::check_place(&token)?;
     let place = match (token.place, token.boundary) {
@@ -113,7 +118,7 @@ fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<Standing> {
         (Place::Arrival { .. }, _) if by_arrival => token.place,
         (Place::Arrival { .. }, _) => return Err(Error::OtherOrder("arrival")),
     };
-    Ok(Standing {
+    Ok(CursorState {
         place,
         accounted_until: token.accounted_until.unwrap_or(ALWAYS),
         accounted_until_seq: ALWAYS,

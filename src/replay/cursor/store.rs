@@ -1,8 +1,8 @@
 //! The table of durable cursors.
 //!
-//! Its rows are read as they are committed at the moment, whatever the isolation level: under the cursor's lock that
-//! is where the last reader has left it. Writing is plain SQL, so PostgreSQL itself refuses to change what a
-//! transaction's snapshot does not show.
+//! Rows are read as they are committed now, whatever the isolation level: while this transaction holds the cursor's lock,
+//! that is the state that the last reader left. Rows are written with ordinary SQL, so PostgreSQL refuses to change a row
+//! version that the transaction's snapshot does not show.
 
 use core::ffi::CStr;
 
@@ -19,9 +19,9 @@ use crate::pg::statement::{Statement, arg};
 use crate::pg::streaming::StreamingStatement;
 use crate::pg::table_scan::{self, ScanKey, ScannedRow};
 use crate::pg::time::to_unix_time;
-use crate::replay::page::commit_order::Next;
 use crate::replay::page::gap::from_ms;
 use crate::replay::page::json_text;
+use crate::replay::page::request::Next;
 use crate::replay::page::rows::datum;
 use crate::replay::token::Place;
 use crate::session::org_scope;
@@ -45,7 +45,8 @@ const LAST_ACTIVE: usize = 14;
 thread_local! {
     static CREATE: Statement = const { Statement::new(
         "creating a cursor",
-        "INSERT INTO tailstream.durable_cursors (name, org_id, by_arrival, filter, place_at, place_id, place_offset, accounted_until, accounted_until_seq, incarnation)
+        "INSERT INTO tailstream.durable_cursors (name, org_id, by_arrival, filter, place_at, place_id,
+             place_offset, accounted_until, accounted_until_seq, incarnation)
          VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING cursor_id",
         &[TEXTOID, TEXTOID, BOOLOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
     static COUNT: StreamingStatement = const { StreamingStatement::new(
@@ -56,13 +57,15 @@ thread_local! {
     static MOVE: Statement = const { Statement::new(
         "moving a cursor",
         "UPDATE tailstream.durable_cursors
-         SET place_at = $2, place_id = $3, place_offset = $4, accounted_until = $5, accounted_until_seq = $6, incarnation = $7, last_active = clock_timestamp()
+         SET place_at = $2, place_id = $3, place_offset = $4, accounted_until = $5, accounted_until_seq = $6,
+             incarnation = $7, last_active = clock_timestamp()
          WHERE cursor_id = $1 RETURNING cursor_id",
         &[INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
     static SEEK: Statement = const { Statement::new(
         "moving a cursor",
         "UPDATE tailstream.durable_cursors
-         SET place_at = $2, place_id = $3, place_offset = $4, accounted_until = $5, accounted_until_seq = $6, incarnation = $7, last_active = clock_timestamp(),
+         SET place_at = $2, place_id = $3, place_offset = $4, accounted_until = $5, accounted_until_seq = $6,
+             incarnation = $7, last_active = clock_timestamp(),
              seek_generation = nextval('tailstream.cursor_seek_generation_seq')
          WHERE cursor_id = $1 RETURNING cursor_id",
         &[INT8OID, TIMESTAMPTZOID, INT8OID, INT4OID, TIMESTAMPTZOID, INT8OID, INT8OID]) };
@@ -77,26 +80,27 @@ pub struct DurableCursor {
     pub by_arrival: bool,
     /// As JSON.
     pub filter: Option<String>,
-    /// Another one after each seek.
+    /// Changes with each seek.
     pub seek_generation: i32,
-    pub stands: Standing,
+    pub state: CursorState,
     /// PostgreSQL's microseconds.
     pub last_active: i64,
 }
 
-/// Where a cursor stands.
+/// What the table stores of a reader's progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct CursorState {
     pub place: Place,
-    /// What is older, and has a position before that one, is no loss: PostgreSQL's microseconds.
+    /// Losses of events before this time, in PostgreSQL's microseconds, are not reported if the position of the batch
+    /// is also before `accounted_until_seq`.
     pub accounted_until: i64,
     pub accounted_until_seq: i64,
-    /// Of the org when it got there.
+    /// The org's incarnation when the cursor got to `place`.
     pub incarnation: u32,
 }
 
-impl Standing {
-    /// As the table has it, behind the cursor's id.
+impl CursorState {
+    /// The arguments of the statements that move a cursor: its id, then the columns of the state.
     fn arguments(self, id: i64) -> Result<[DatumWithOid<'static>; 7]> {
         let (at, place, offset) = columns(self.place)?;
         let accounted_until = time(self.accounted_until)?;
@@ -112,11 +116,11 @@ impl Standing {
     }
 }
 
-/// The cursor of this name; no other transaction uses it until this one ends. Without an org, that of the only one
-/// that has such a cursor.
+/// Locks the cursor of this name until the end of the transaction and returns it. Without an org, exactly one org must have
+/// a cursor of this name.
 pub fn acquire(name: &str, org: Option<&str>, nowait: bool) -> Result<DurableCursor> {
     let (cursor, taken) = lock(name, org, nowait)?;
-    // Whoever works on what it gave may take as long as that takes.
+    // A transaction that already holds the lock may work on fetched events for longer than the cursor's time to live.
     if cursor.has_expired() && taken != Acquired::Before {
         return Err(Error::ExpiredCursor(name.to_owned()));
     }
@@ -139,7 +143,7 @@ fn lock(name: &str, org: Option<&str>, nowait: bool) -> Result<(DurableCursor, A
     if taken == Acquired::No {
         return Err(Error::CursorInUse(name.to_owned()));
     }
-    // While this waited it may have gone.
+    // The cursor may have been dropped while this call waited for the lock.
     let cursor = read(id)?.ok_or_else(|| Error::NoCursor(name.to_owned()))?;
     Ok((cursor, taken))
 }
@@ -180,7 +184,7 @@ fn read(id: i64) -> Result<Option<DurableCursor>> {
     found.transpose()
 }
 
-/// Reads the table without a plan: that would take longer than all the rest.
+/// Reads the table without the planner, which would take longer than the rest of the call.
 fn scan(index: &CStr, keys: &[ScanKey], each: impl FnMut(&ScannedRow)) -> Result<()> {
     let schema = catalog::schema()?;
     let (cursors, index) =
@@ -210,7 +214,7 @@ fn cursor(row: &ScannedRow) -> Result<DurableCursor> {
         by_arrival,
         filter,
         seek_generation: there(row, SEEK_GENERATION)?,
-        stands: Standing {
+        state: CursorState {
             place,
             accounted_until: there(row, ACCOUNTED_UNTIL)?,
             accounted_until_seq: there(row, ACCOUNTED_UNTIL_SEQ)?,
@@ -220,7 +224,7 @@ fn cursor(row: &ScannedRow) -> Result<DurableCursor> {
     })
 }
 
-/// A place as the table has it.
+/// A place as the columns place_at, place_id and place_offset.
 fn columns(place: Place) -> Result<(TimestampWithTimeZone, i64, i32)> {
     let (at, id, offset) = match place {
         Place::Time { created_at, id, .. } => (created_at, id, 0),
@@ -233,15 +237,15 @@ fn time(microseconds: i64) -> Result<TimestampWithTimeZone> {
     TimestampWithTimeZone::try_from(microseconds).map_err(|_| Error::Internal("a time out of range"))
 }
 
-/// Whether there was none of this name yet.
+/// Creates a cursor. Returns false if the org already has one of this name.
 pub fn create(
     name: &str,
     org: &str,
     by_arrival: bool,
     filter: Option<String>,
-    begins: Standing,
+    initial: CursorState,
 ) -> Result<bool> {
-    let [_, at, place, offset, accounted_until, accounted_until_seq, incarnation] = begins.arguments(0)?;
+    let [_, at, place, offset, accounted_until, accounted_until_seq, incarnation] = initial.arguments(0)?;
     let (name, org) = (arg(name.to_owned()), arg(org.to_owned()));
     let arguments = [
         name,
@@ -258,7 +262,8 @@ pub fn create(
     Spi::connect_mut(|client| Ok(!CREATE.with(|create| create.run(client, &arguments))?.is_empty()))
 }
 
-/// How many cursors an org has, up to so many: committed, whatever the isolation level, or made by this transaction.
+/// Counts an org's unexpired cursors, up to `most`: committed ones, whatever the isolation level, and those that this
+/// transaction created.
 pub fn count(org: &str, most: i64) -> Result<i64> {
     let arguments = [datum(org)?, pg_sys::Datum::from(expired_before()), pg_sys::Datum::from(most)];
     let found = COUNT.with(|count| count.first_committed::<3, 1>(arguments))?;
@@ -280,24 +285,24 @@ impl DurableCursor {
         self.last_active < expired_before()
     }
 
-    pub fn move_to(&self, standing: Standing) -> Result<()> {
-        self.write(&MOVE, standing)
+    pub fn move_to(&self, state: CursorState) -> Result<()> {
+        self.write(&MOVE, state)
     }
 
-    /// Tokens that were fetched before are refused from now on.
-    pub fn seek(&self, standing: Standing) -> Result<()> {
-        self.write(&SEEK, standing)
+    /// Moves the cursor and changes its seek generation, so that tokens fetched before are refused.
+    pub fn seek(&self, state: CursorState) -> Result<()> {
+        self.write(&SEEK, state)
     }
 
-    fn write(&self, statement: &'static std::thread::LocalKey<Statement>, standing: Standing) -> Result<()> {
-        let arguments = standing.arguments(self.id)?;
+    fn write(&self, statement: &'static std::thread::LocalKey<Statement>, state: CursorState) -> Result<()> {
+        let arguments = state.arguments(self.id)?;
         let is_there = Spi::connect_mut(|client| {
             Ok(!statement.with(|statement| statement.run(client, &arguments))?.is_empty())
         })?;
         if is_there { Ok(()) } else { Err(Error::NoCursor(self.name.clone())) }
     }
 
-    /// Error if it was dropped with its org, which waits for no lock.
+    /// Error if the cursor was dropped with its org: erasing an org does not wait for the cursor's lock.
     pub fn check(&self) -> Result<()> {
         let mut is_there = false;
         scan(c"durable_cursors_pkey", &[ScanKey::int8(CURSOR_ID, self.id)], |_| is_there = true)?;

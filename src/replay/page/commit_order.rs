@@ -6,14 +6,14 @@ use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::gap;
 use super::positions;
-use super::request::{self, PageRequest};
+use super::request::{self, Next, PageRequest};
 use super::rows::{Formed, Gap, Reason, Rows};
 use crate::batch_reader::{self, Position, Sink};
 use crate::error::Result;
 use crate::pg::streaming::SlotRow;
 use crate::pg::time;
 use crate::pg::time::micros;
-use crate::replay::token::{Place, Token};
+use crate::replay::token::Token;
 use crate::storage::id;
 
 /// Positions read at first, and then twice as many each time: one may have all the events that are wanted.
@@ -23,21 +23,6 @@ const MAX_PAGE: usize = 256;
 const MIN_WINDOW: i32 = 4_096;
 /// Positions this young were not purged, in milliseconds.
 const KEPT: i64 = 60_000;
-
-/// The next event to read: what `Place::Arrival` holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Next {
-    pub seq: i64,
-    pub offset: i32,
-    /// It was not placed earlier: milliseconds since the Unix epoch.
-    pub placed_ms: i64,
-}
-
-impl Next {
-    pub fn place(self) -> Place {
-        Place::Arrival { seq: self.seq, offset: self.offset, placed_ms: self.placed_ms }
-    }
-}
 
 /// What came of reading.
 #[derive(Debug, Clone, Copy)]
@@ -163,7 +148,7 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// Whether an event of this time in this batch was never within accounted_until.
+    /// Whether the loss of an event of this time in this batch is already accounted for, so that it is not reported.
     fn is_excused(&self, position: &Position, created_at: i64) -> bool {
         position.seq < self.request.accounted_until_seq && created_at < self.request.accounted_until
     }

@@ -8,10 +8,14 @@
 
 use pgrx::{PgTupleDesc, pg_sys};
 
-use super::rows::{COLUMNS, CURSOR};
 use crate::pg::streaming::SlotRow;
 use crate::replay::token::MAX_TEXT;
 use crate::storage::events;
+
+/// Columns of a result: those of tailstream.log_events, then cursor, kind, gap_from, gap_to, gap_reason.
+pub const COLUMNS: usize = 18;
+/// The number of the column `cursor`.
+pub const CURSOR: usize = 13;
 
 /// The `kind` of an event.
 pub const EVENT: &str = "event";

@@ -1,7 +1,7 @@
 //! Gaps: whether a reader has lost events that it had not reached.
 //!
 //! Events that are gone cannot be queried, but the positions of batches outlive their events. They tell whether there were
-//! any. Where positions do not reach back far enough, the answer is that events may be lost.
+//! any. Where positions do not go back far enough, the answer is that events may be lost.
 
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::prelude::*;
@@ -9,7 +9,7 @@ use pgrx::{PgBuiltInOids, pg_sys};
 
 use super::request::{ALWAYS, PageRequest, in_range};
 use super::rows::{Gap, Reason, datum};
-use crate::batch_reader::order::{self, Kept, WINDOW_UNIT};
+use crate::batch_reader::order::{self, PositionCoverage, WINDOW_UNIT};
 use crate::error::{Error, Result};
 use crate::pg::statement::{Statement, arg};
 use crate::pg::streaming::Visibility;
@@ -65,10 +65,10 @@ fn may_be_lost(request: &PageRequest<'_>, (time, id): (i64, i64), to: i64) -> Re
         snapshot::current(|| {
             // SAFETY: inside a transaction.
             unsafe { pg_sys::AcceptInvalidationMessages() };
-            let is_cut = match order::kept(since)? {
-                Kept::Before => false,
-                Kept::Since(oldest) => oldest.seq > 1,
-                Kept::Nothing => {
+            let is_cut = match order::coverage(since)? {
+                PositionCoverage::Complete => false,
+                PositionCoverage::From(oldest) => oldest.seq > 1,
+                PositionCoverage::Empty => {
                     let cut =
                         LEDGER_IS_CUT.with(|query| query.first_numbers::<1>(&[arg(timestamp(since)?)]))?;
                     cut != Some([0])
@@ -132,12 +132,13 @@ fn timestamp(time: i64) -> Result<TimestampWithTimeZone> {
 /// None from it on was placed before `placed_ms`.
 pub fn first_known_position(from: i64, placed_ms: i64) -> Result<i64> {
     let before = from_ms(placed_ms).saturating_sub(1);
-    let kept =
-        subtransaction::again_without_dropped_chunks(|| snapshot::current(|| order::kept(in_range(before))))?;
+    let kept = subtransaction::again_without_dropped_chunks(|| {
+        snapshot::current(|| order::coverage(in_range(before)))
+    })?;
     Ok(match kept {
         // What was placed before has a number before.
-        Kept::Before | Kept::Nothing => from,
-        Kept::Since(oldest) => oldest.seq.max(from),
+        PositionCoverage::Complete | PositionCoverage::Empty => from,
+        PositionCoverage::From(oldest) => oldest.seq.max(from),
     })
 }
 

@@ -1,4 +1,7 @@
-//! `ts_replay_page`: some events of a replay, each with a token to go on behind it.
+//! `ts_replay_page`: some events of a replay, each with a token to continue after it.
+//!
+//! Modules import only modules that come earlier in this list: `request` and `copy`; `rows`; `gap`; `positions`;
+//! `commit_order` and `event_time`.
 
 mod arguments;
 pub mod commit_order;
@@ -19,10 +22,9 @@ use crate::replay::token::{self, Place, Token};
 use crate::session::org_scope;
 use crate::shmem::counter::Counter;
 pub use arguments::{filter_argument, json_text, page_size, quoted};
-use commit_order::Next;
 use event_time::KeysetStart;
 pub use request::read_token;
-use request::{ALWAYS, FOREVER, PageRequest};
+use request::{ALWAYS, FOREVER, Next, PageRequest};
 use rows::Rows;
 
 pg_function! {

@@ -3,9 +3,8 @@
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::{PgBuiltInOids, Spi, pg_sys};
 
-use super::commit_order::Next;
 use super::gap::from_ms;
-use super::request::PageRequest;
+use super::request::{Next, PageRequest};
 use super::rows::datum;
 use crate::batch_reader::order::{self, WINDOW_UNIT};
 use crate::batch_reader::{Position, position_columns};
@@ -43,11 +42,11 @@ pub fn next(request: &PageRequest<'_>, from: Next, most: usize) -> Result<Vec<Po
     })
 }
 
-/// Those that the active snapshot shows, in windows of time for the sake of chunks.
+/// Those that the active snapshot shows, in time windows for the sake of chunks.
 fn shown(request: &PageRequest<'_>, next: Next, most: usize) -> Result<Vec<Position>> {
     let mut found = Vec::new();
     for window in forward(from_ms(next.placed_ms), order::now(), WINDOW_UNIT) {
-        in_window(request, next.seq, window, most, &mut found)?;
+        in_time_window(request, next.seq, window, most, &mut found)?;
         if found.len() >= most {
             break;
         }
@@ -55,7 +54,7 @@ fn shown(request: &PageRequest<'_>, next: Next, most: usize) -> Result<Vec<Posit
     Ok(found)
 }
 
-fn in_window(
+fn in_time_window(
     request: &PageRequest<'_>,
     seq: i64,
     (from, end): (i64, i64),

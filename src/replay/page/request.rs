@@ -5,12 +5,27 @@ use pgrx::pg_sys;
 use crate::error::{Error, Result};
 use crate::pg::snapshot;
 use crate::replay::filter::{Filter, Values};
-use crate::replay::token::{Boundary, Place, Refusal, SeekGeneration, Signer, Token};
+use crate::replay::token::{Boundary, FetchedFrom, Place, Refusal, Signer, Token};
 use crate::tier::cache;
 
 /// The earliest and the latest time there is, for a range without such an end.
 pub const ALWAYS: i64 = i64::MIN;
 pub const FOREVER: i64 = i64::MAX;
+
+/// The next event to read in commit order; the content of `Place::Arrival`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    pub seq: i64,
+    pub offset: i32,
+    /// Its position was not assigned before this time: milliseconds since the Unix epoch.
+    pub placed_ms: i64,
+}
+
+impl Next {
+    pub fn place(self) -> Place {
+        Place::Arrival { seq: self.seq, offset: self.offset, placed_ms: self.placed_ms }
+    }
+}
 
 /// The events of one org that a call reads. Times are PostgreSQL's microseconds.
 pub struct PageRequest<'a> {
@@ -24,7 +39,8 @@ pub struct PageRequest<'a> {
     pub cutoff: i64,
     /// Older events may be gone though they would be shown: the retention was shorter once. Not before the cutoff.
     pub lost_before: i64,
-    /// What is older is no loss for this reader: it was never within its accounted_until, or it was told.
+    /// Losses of older events are not reported: the events were already gone when the reader began, or the loss was
+    /// reported.
     pub accounted_until: i64,
     /// The same goes only for what has a position before this one.
     pub accounted_until_seq: i64,
@@ -36,7 +52,7 @@ pub struct PageRequest<'a> {
     /// commit is just being told to other sessions.
     pub complete: bool,
     pub incarnation: u32,
-    pub seek_generation: Option<SeekGeneration>,
+    pub fetched_from: Option<FetchedFrom>,
 }
 
 impl<'a> PageRequest<'a> {
@@ -65,7 +81,7 @@ impl<'a> PageRequest<'a> {
             boundary_at: None,
             complete: false,
             incarnation: incarnation(org)?,
-            seek_generation: None,
+            fetched_from: None,
         })
     }
 
@@ -81,7 +97,7 @@ impl<'a> PageRequest<'a> {
         Token {
             boundary: self.boundary,
             accounted_until,
-            seek_generation: self.seek_generation,
+            fetched_from: self.fetched_from,
             ..Token::at(place, self.incarnation)
         }
     }

@@ -9,7 +9,7 @@ use pgrx::{PgBuiltInOids, Spi, pg_sys};
 
 use super::gap::from_ms;
 use super::request::ALWAYS;
-use crate::batch_reader::order::{self, Mark, WINDOW_UNIT};
+use crate::batch_reader::order::{self, PositionRow, WINDOW_UNIT};
 use crate::error::{Error, Result};
 use crate::pg::streaming::StreamingStatement;
 use crate::pg::streaming::{StreamingPlan, Visibility};
@@ -79,7 +79,7 @@ fn was_given(seq: i64) -> Result<bool> {
 }
 
 /// The last position before a number in what is committed at this moment, whatever the isolation level; no chunk is unknown.
-fn last_now(seq: i64) -> Result<Option<Mark>> {
+fn last_now(seq: i64) -> Result<Option<PositionRow>> {
     subtransaction::again_without_dropped_chunks(|| snapshot::latest(|| order::last_before_now(seq)))
 }
 

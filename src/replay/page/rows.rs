@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use pgrx::{IntoDatum, PgMemoryContexts, pg_sys};
 
-use super::copy::{Copier, EVENT};
+use super::copy::{COLUMNS, CURSOR, Copier, EVENT};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::pg::function;
@@ -12,10 +12,7 @@ use crate::pg::streaming::SlotRow;
 use crate::replay::token::{MAX_TEXT, Signer, Token};
 use crate::shmem::counter::Counter;
 
-/// Columns of a result: those of tailstream.log_events, then cursor, kind, gap_from, gap_to, gap_reason.
-pub const COLUMNS: usize = 18;
 const ORG: usize = 2;
-pub const CURSOR: usize = 13;
 const KIND: usize = 14;
 const GAP_FROM: usize = 15;
 const GAP_TO: usize = 16;
@@ -42,7 +39,7 @@ impl Reason {
     }
 }
 
-/// A window of event time of which something was lost.
+/// A range of event time in which events were lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
     /// PostgreSQL's microseconds.

@@ -1,7 +1,8 @@
 //! The token of a place in a replay: where to go on, and whose it is.
 //!
 //! ```text
-//! version 1 | flags 1 | org 8 | incarnation 4 | place 16 | boundary 8? | accounted_until 8? | seek_generation 12? | clock 16? | seal 16
+//! version 1 | flags 1 | org 8 | incarnation 4 | place 16 | boundary 8? | accounted_until 8? |
+//! cursor id and seek generation 12? | clock 16? | seal 16
 //! ```
 //! Numbers are big-endian; the whole is base64url without padding (RFC 4648, section 5). The seal is BLAKE3 under a key
 //! of the database, cut to 128 bits; `org` is a hash of the org id under another one, so that a token says whose it is
@@ -26,10 +27,10 @@ pub const MAX_TEXT: usize = MAX_BYTES.div_ceil(3) * 4;
 const ARRIVAL: u8 = 1;
 const BACKWARD: u8 = 2;
 const BOUNDARY: u8 = 4;
-const SEEK_GENERATION: u8 = 8;
+const FETCHED_FROM: u8 = 8;
 const CLOCK: u8 = 16;
 const ACCOUNTED_UNTIL: u8 = 32;
-const KNOWN: u8 = ARRIVAL | BACKWARD | BOUNDARY | SEEK_GENERATION | CLOCK | ACCOUNTED_UNTIL;
+const KNOWN: u8 = ARRIVAL | BACKWARD | BOUNDARY | FETCHED_FROM | CLOCK | ACCOUNTED_UNTIL;
 
 /// Offsets in a batch take so many bits, the end of the largest one included.
 const OFFSET_BITS: u32 = 17;
@@ -74,11 +75,11 @@ impl Boundary {
     }
 }
 
-/// The durable cursor that a token was fetched from, and which of its courses that was on: a seek begins another.
+/// The durable cursor that a token was fetched from, and the cursor's seek generation at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SeekGeneration {
+pub struct FetchedFrom {
     pub cursor: i64,
-    pub number: i32,
+    pub seek_generation: i32,
 }
 
 /// Where the clock of a played replay stood, in nanoseconds.
@@ -92,19 +93,19 @@ pub struct Clock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token {
     pub place: Place,
-    /// Tells the org from one of the same name before it was erased; 0 if it was not registered.
+    /// Distinguishes the org from an erased org with the same id; 0 if the org was not registered.
     pub incarnation: u32,
-    /// Only what has a position up to this one.
+    /// Only batches up to this position are read.
     pub boundary: Option<Boundary>,
-    /// What was lost before this time was told: PostgreSQL's microseconds.
+    /// Losses before this time, in PostgreSQL's microseconds, have been reported.
     pub accounted_until: Option<i64>,
-    pub seek_generation: Option<SeekGeneration>,
+    pub fetched_from: Option<FetchedFrom>,
     pub clock: Option<Clock>,
 }
 
 impl Token {
     pub fn at(place: Place, incarnation: u32) -> Self {
-        Self { place, incarnation, boundary: None, accounted_until: None, seek_generation: None, clock: None }
+        Self { place, incarnation, boundary: None, accounted_until: None, fetched_from: None, clock: None }
     }
 }
 
@@ -162,9 +163,9 @@ impl Signer {
         if let Some(accounted_until) = token.accounted_until {
             put(&accounted_until.to_be_bytes());
         }
-        if let Some(seek_generation) = token.seek_generation {
-            put(&seek_generation.cursor.to_be_bytes());
-            put(&seek_generation.number.to_be_bytes());
+        if let Some(fetched_from) = token.fetched_from {
+            put(&fetched_from.cursor.to_be_bytes());
+            put(&fetched_from.seek_generation.to_be_bytes());
         }
         if let Some(clock) = token.clock {
             put(&clock.ideal.to_be_bytes());
@@ -199,7 +200,7 @@ fn flags(token: &Token) -> u8 {
     let optional = [
         (token.boundary.is_some(), BOUNDARY),
         (token.accounted_until.is_some(), ACCOUNTED_UNTIL),
-        (token.seek_generation.is_some(), SEEK_GENERATION),
+        (token.fetched_from.is_some(), FETCHED_FROM),
         (token.clock.is_some(), CLOCK),
     ];
     optional.iter().fold(order, |flags, (is_there, flag)| if *is_there { flags | flag } else { flags })
@@ -234,10 +235,10 @@ fn parse(content: &[u8]) -> Option<([u8; 8], Token)> {
     if flags & ACCOUNTED_UNTIL != 0 {
         token.accounted_until = Some(number(&mut rest)?);
     }
-    if flags & SEEK_GENERATION != 0 {
+    if flags & FETCHED_FROM != 0 {
         let cursor = number(&mut rest)?;
-        let number = i32::from_be_bytes(take(&mut rest)?);
-        token.seek_generation = Some(SeekGeneration { cursor, number });
+        let seek_generation = i32::from_be_bytes(take(&mut rest)?);
+        token.fetched_from = Some(FetchedFrom { cursor, seek_generation });
     }
     if flags & CLOCK != 0 {
         let (ideal, shown) = (number(&mut rest)?, number(&mut rest)?);

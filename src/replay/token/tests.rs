@@ -20,24 +20,24 @@ fn places() -> impl Strategy<Value = Place> {
 }
 
 fn tokens() -> impl Strategy<Value = Token> {
-    let seek_generation =
-        (any::<i64>(), any::<i32>()).prop_map(|(cursor, number)| SeekGeneration { cursor, number });
+    let fetched_from = (any::<i64>(), any::<i32>())
+        .prop_map(|(cursor, seek_generation)| FetchedFrom { cursor, seek_generation });
     let clock = (any::<i64>(), any::<i64>()).prop_map(|(ideal, shown)| Clock { ideal, shown });
     // No token has both: what is fetched is not played.
     let extra = prop_oneof![
         Just((None, None)),
-        seek_generation.prop_map(|seek_generation| (Some(seek_generation), None)),
+        fetched_from.prop_map(|fetched_from| (Some(fetched_from), None)),
         clock.prop_map(|clock| (None, Some(clock))),
     ];
     let boundary = (0..1_i64 << 43, any::<i64>()).prop_map(|(seq, ms)| Boundary::new(seq, ms));
     let times = (prop::option::of(boundary), any::<Option<i64>>());
     (places(), any::<u32>(), times, extra).prop_map(
-        |(place, incarnation, (boundary, accounted_until), (seek_generation, clock))| Token {
+        |(place, incarnation, (boundary, accounted_until), (fetched_from, clock))| Token {
             place,
             incarnation,
             boundary,
             accounted_until,
-            seek_generation,
+            fetched_from,
             clock,
         },
     )
