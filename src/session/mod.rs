@@ -1,4 +1,4 @@
-//! What a session may see: its binding to one org, and the views its queries are given.
+//! Access of a session: its binding to one org, and the view that its queries read.
 
 pub mod client;
 pub mod org_scope;

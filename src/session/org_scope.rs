@@ -13,12 +13,12 @@ const SETTING: &str = "tailstream.org";
 const MAX_ORG_CHARS: usize = 255;
 
 thread_local! {
-    /// Whether a role's or database's setting was looked up where the library was loaded late.
+    /// Whether the settings of role and database were looked up, if the library was not preloaded.
     static VERIFIED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Where the library is preloaded nobody could set anything before it: the setting is what it says.
-/// A parallel worker has it from its leader, which looked it up to make the plan, and may set nothing.
+/// If the library is preloaded, the setting cannot have been changed before it was loaded, so its value is right. A parallel
+/// worker has the value of its leader and cannot change it.
 pub fn trust_if_preloaded() {
     // SAFETY: reads two variables.
     VERIFIED.set(unsafe {
@@ -40,7 +40,7 @@ pub fn require_unbound() -> Result<()> {
     }
 }
 
-/// Error unless the session may see this org.
+/// Error unless the session has access to this org.
 pub fn require_org(org: &str) -> Result<()> {
     match bound_org() {
         Some(own) if own != org => Err(Error::ForeignOrg(org.to_owned())),
@@ -48,14 +48,14 @@ pub fn require_org(org: &str) -> Result<()> {
     }
 }
 
-/// The org id, or an error if none could have it or the session may not see it.
+/// Returns the org id. Error if it is not a valid id, or if the session has no access to it.
 pub fn permitted_org(org: Option<&str>) -> Result<&str> {
     let org = valid_org(org)?;
     require_org(org)?;
     Ok(org)
 }
 
-/// The org id, or an error if none could have it.
+/// Returns the org id. Error if it is not a valid id.
 pub fn valid_org(org: Option<&str>) -> Result<&str> {
     let org = org.ok_or(Error::NullArgument("org"))?;
     match org.chars().take(MAX_ORG_CHARS + 1).count() {
@@ -65,9 +65,9 @@ pub fn valid_org(org: Option<&str>) -> Result<&str> {
     }
 }
 
-/// Without preloading, PostgreSQL does not know before the first call that only superusers may set
-/// `tailstream.org`: a client's own value for it would have displaced the one set for its role. So
-/// that one is looked up in the catalog, once per session. An error on the way leaves it to the next call.
+/// Without preloading, PostgreSQL does not know before the first call that only superusers may set `tailstream.org`: a value
+/// that the client set replaces the one of its role. The role's value is therefore read from the catalog, once per session. After
+/// an error the next call tries again.
 fn verify_late_load() {
     // SAFETY: reads the process's own state. Outside of a transaction there is no catalog to read, and no query.
     if VERIFIED.get() || !unsafe { pg_sys::IsTransactionState() } {

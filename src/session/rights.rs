@@ -4,8 +4,8 @@ use pgrx::{IntoDatum, pg_sys};
 
 use crate::pg::catalog;
 
-/// Whether the role may call `tailstream.is_retained()`, as all may who read. PostgreSQL checks that itself whenever the
-/// view is read; to know it before makes for a better message.
+/// Whether the role may execute `tailstream.is_retained()`, as all readers may. PostgreSQL checks this itself when the view is
+/// read; this check gives a better error message.
 pub fn may_read() -> bool {
     let Ok(schema) = catalog::schema() else { return true };
     let types = [pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID];

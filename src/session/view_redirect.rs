@@ -14,30 +14,30 @@ use super::org_scope;
 
 static mut PREVIOUS: pg_sys::post_parse_analyze_hook_type = None;
 
-/// The two views, while both exist.
+/// The oids of the two views, if both exist.
 #[derive(Clone, Copy)]
 struct Views {
     plain: pg_sys::Oid,
     own: pg_sys::Oid,
 }
 
-/// Installs the hook; once, when the library is loaded.
+/// Installs the hook. Called once, when the library is loaded.
 pub fn install() {
-    // SAFETY: PostgreSQL's hooks are plain variables of a single-threaded process.
+    // SAFETY: PostgreSQL's hook is a plain variable of a single-threaded process.
     unsafe {
         PREVIOUS = pg_sys::post_parse_analyze_hook;
         pg_sys::post_parse_analyze_hook = Some(analyzed);
     }
 }
 
-/// Every query of the server passes here, and what the previous hook raises passes as it is: over this frame, which must
-/// hold nothing that would have to be dropped. What may go wrong on our side has a guard of its own.
+/// Runs for every query. An error of the previous hook unwinds through this frame, so it must not own anything that needs to be
+/// dropped. The work of this module is in a function with a guard.
 unsafe extern "C-unwind" fn analyzed(
     parse_state: *mut pg_sys::ParseState,
     query: *mut pg_sys::Query,
     jumble: *mut pg_sys::JumbleState,
 ) {
-    // SAFETY: the arguments are PostgreSQL's own and passed on as they came.
+    // SAFETY: passes PostgreSQL's arguments on unchanged.
     unsafe {
         if let Some(previous) = PREVIOUS {
             previous(parse_state, query, jumble);
@@ -70,7 +70,7 @@ fn views_of_bound_session() -> Option<Views> {
 /// Redirects one query level and all below it.
 ///
 /// # Safety
-/// `query` must be an analyzed query tree that nobody else reads yet.
+/// `query` must be an analyzed query tree that is not used elsewhere yet.
 unsafe fn redirect(query: *mut pg_sys::Query, views: &mut Views) {
     // SAFETY: the caller's promise; the tree is only walked as PostgreSQL's walkers do.
     unsafe {
@@ -92,7 +92,7 @@ unsafe fn redirect(query: *mut pg_sys::Query, views: &mut Views) {
     }
 }
 
-/// EXPLAIN, DECLARE CURSOR and CREATE TABLE AS carry a query that no hook is called for.
+/// EXPLAIN, DECLARE CURSOR and CREATE TABLE AS contain a query for which no hook is called.
 unsafe fn contained_query(statement: *mut pg_sys::Node) -> Option<*mut pg_sys::Query> {
     // SAFETY: the tag says what the node is.
     let inner = unsafe {

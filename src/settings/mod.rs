@@ -14,7 +14,7 @@ use std::time::Duration;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use pgrx::pg_sys;
 
-/// How rows reach a chunk.
+/// The write path of ingest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
 pub enum IngestLane {
     /// Direct wherever that is safe, otherwise through the executor.
@@ -23,7 +23,7 @@ pub enum IngestLane {
     /// Always `INSERT` through the executor.
     #[name = c"executor"]
     Executor,
-    /// As `auto`; kept apart so that a comparison can name what it compares.
+    /// As `auto`; a separate name for comparisons.
     #[name = c"direct"]
     Direct,
 }
@@ -34,8 +34,8 @@ static ORG: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Som
 /// How often that was set. Read for every row of a replay, hence no thread-local.
 static ORG_CHANGES: AtomicU64 = AtomicU64::new(0);
 
-/// Seconds, 0 to 1 day, default 5 minutes: more than clocks that are synchronised at all differ,
-/// less than what would hide an event from a viewer of the present.
+/// Seconds, 0 to 1 day, default 5 minutes: more than synchronised clocks differ, and little enough that an event still appears
+/// in a view of the present.
 static MAX_FUTURE_SKEW: GucSetting<i32> = GucSetting::<i32>::new(300);
 
 /// Seconds, 0 to 30 days, default 24 hours: a producer that is down over night may still repeat its batch.
@@ -47,26 +47,25 @@ static AUTO_REGISTER_ORGS: GucSetting<bool> = GucSetting::<bool>::new(true);
 /// Default auto.
 static INGEST_LANE: GucSetting<IngestLane> = GucSetting::<IngestLane>::new(IngestLane::Auto);
 
-/// Seconds, 1 hour to 10 years, default 7 days: a working week to find out why a producer's events are refused.
+/// Seconds, 1 hour to 10 years, default 7 days: enough to find out why a producer's events are rejected.
 static REJECTED_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(7 * 24 * 3600);
 
-/// Milliseconds, 1 to 1 minute, default 100: readers queue behind a waiting purge, so this is what one may add to a query.
+/// Milliseconds, 1 to 1 minute, default 100: readers queue behind a waiting purge, so it may delay a query by this long.
 static PURGE_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(100);
 
-/// Seconds, 0 to 10 years, 0 for ever, default 7 days: what a consumer has not asked for by then is purged on any of the
-/// tiers there are from the beginning.
+/// Seconds, 0 to 10 years, 0 for no limit, default 7 days: the longest retention of the predefined tiers.
 static CURSOR_TTL: GucSetting<i32> = GucSetting::<i32>::new(7 * 24 * 3600);
 
-/// 0 to 2,147,483,647, 0 for no limit, default 10,000: more consumers than an org has, fewer than would fill a disk.
+/// 0 to 2,147,483,647, 0 for no limit, default 10,000: more consumers than an org needs, too few to fill a disk.
 static MAX_CURSORS_PER_ORG: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 
-/// Names separated by commas, default none: a worker in a database nobody named would only be in the way there.
+/// Names separated by commas, default none: workers run only in databases that are named here.
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
 /// Always empty, see `secret`. Default none: the sequencer works without Redis.
 static REDIS_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
-/// A path, default none. A password in a file is out of reach of every view, dump and log of PostgreSQL.
+/// A path, default none. A password in a file never appears in a view, a dump or a log of PostgreSQL.
 static REDIS_PASSWORD_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
 /// A path, default none: the certificates that the system trusts.
@@ -83,7 +82,7 @@ static MIRROR_ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static STREAM_KEY: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"tailstream:stream:{org}"));
 
-/// The place where the next worker that passes dies, and at which pass: "name:3". For tests.
+/// The failpoint at which a worker ends, and at which pass: "name:3". For tests.
 #[cfg(feature = "failpoints")]
 static FAILPOINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
@@ -108,7 +107,7 @@ pub fn init() {
     GucRegistry::define_int_guc(
         c"tailstream.rejected_retention",
         c"How long quarantined events are kept.",
-        c"Purged in whole days by ts_apply_retention().",
+        c"ts_apply_retention() purges them in whole days.",
         &REJECTED_RETENTION,
         3600,
         10 * 365 * 24 * 3600,
@@ -117,8 +116,8 @@ pub fn init() {
     );
     GucRegistry::define_int_guc(
         c"tailstream.cursor_ttl",
-        c"How long a durable cursor is kept that nobody uses.",
-        c"0 keeps all. Expired cursors are removed by ts_apply_retention().",
+        c"How long an unused durable cursor is kept.",
+        c"0 means no limit. ts_apply_retention() removes expired cursors.",
         &CURSOR_TTL,
         0,
         10 * 365 * 24 * 3600,
@@ -128,7 +127,7 @@ pub fn init() {
     GucRegistry::define_int_guc(
         c"tailstream.max_cursors_per_org",
         c"How many durable cursors an org may have.",
-        c"0 for any number. Expired ones do not count.",
+        c"0 means no limit. Expired cursors do not count.",
         &MAX_CURSORS_PER_ORG,
         0,
         i32::MAX,
@@ -138,7 +137,7 @@ pub fn init() {
     GucRegistry::define_int_guc(
         c"tailstream.purge_lock_timeout",
         c"How long the purge waits for a chunk that is in use.",
-        c"Queries that come after it wait as long; the chunk is tried again by the next purge.",
+        c"Queries that start meanwhile wait as long. The next purge tries the chunk again.",
         &PURGE_LOCK_TIMEOUT,
         1,
         60_000,
@@ -153,7 +152,7 @@ fn define_ingest_settings() {
     GucRegistry::define_int_guc(
         c"tailstream.max_future_skew",
         c"How far ahead of the server's clock an event's time may be.",
-        c"An event beyond it is invalid.",
+        c"An event with a later time is invalid.",
         &MAX_FUTURE_SKEW,
         0,
         24 * 3600,
@@ -173,7 +172,7 @@ fn define_ingest_settings() {
     GucRegistry::define_bool_guc(
         c"tailstream.auto_register_orgs",
         c"Whether an unknown org is registered by its first batch.",
-        c"If off, ts_set_org_tier() has to register it before.",
+        c"If off, the org must be registered with ts_set_org_tier() first.",
         &AUTO_REGISTER_ORGS,
         GucContext::Suset,
         GucFlags::default(),
@@ -181,7 +180,7 @@ fn define_ingest_settings() {
     GucRegistry::define_enum_guc(
         c"tailstream.ingest_lane",
         c"How rows are written: auto, executor or direct.",
-        c"direct and auto use the executor wherever writing to the chunk itself would not be safe.",
+        c"direct and auto use the executor where writing to the chunk directly would not be safe.",
         &INGEST_LANE,
         GucContext::Userset,
         GucFlags::default(),
@@ -192,7 +191,7 @@ fn define_mirror_settings() {
     #[cfg(feature = "failpoints")]
     GucRegistry::define_string_guc(
         c"tailstream.failpoint",
-        c"Where the next worker dies.",
+        c"The failpoint at which a worker ends.",
         c"For tests.",
         &FAILPOINT,
         GucContext::Sighup,
@@ -224,13 +223,13 @@ fn define_mirror_settings() {
         (
             c"tailstream.redis_password_file",
             c"The file that holds the password for Redis.",
-            c"Its first line counts; it wins against a password in tailstream.redis_url.",
+            c"The first line is used. It takes precedence over a password in tailstream.redis_url.",
             &REDIS_PASSWORD_FILE,
         ),
         (
             c"tailstream.redis_ca_file",
-            c"The file with the certificates that vouch for Redis.",
-            c"PEM; for rediss:// URLs. Empty: those that the system trusts.",
+            c"The file with the CA certificates for the connection to Redis.",
+            c"PEM; for rediss:// URLs. Empty: the CA certificates of the system.",
             &REDIS_CA_FILE,
         ),
     ];
@@ -240,8 +239,8 @@ fn define_mirror_settings() {
     }
     GucRegistry::define_int_guc(
         c"tailstream.redis_timeout",
-        c"How long an answer of Redis is waited for.",
-        c"After that the connection counts as lost.",
+        c"How long to wait for a reply of Redis.",
+        c"After that, the connection is closed and made again.",
         &REDIS_TIMEOUT,
         100,
         600_000,
@@ -250,8 +249,8 @@ fn define_mirror_settings() {
     );
     GucRegistry::define_bool_guc(
         c"tailstream.mirror_enabled",
-        c"Whether events go to Redis at all.",
-        c"Switched on again the streams begin anew with new events.",
+        c"Whether events are mirrored to Redis.",
+        c"After it is switched on again, the streams start with new events.",
         &MIRROR_ENABLED,
         GucContext::Sighup,
         GucFlags::default(),
@@ -266,7 +265,7 @@ fn define_mirror_settings() {
     );
 }
 
-/// PlanCache and remembered floors may carry what a session may see, so none survives a change.
+/// Discards all plans: plans and cached retention cutoffs may depend on the session's org.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn org_assigned(_new: *const core::ffi::c_char, _extra: *mut core::ffi::c_void) {
     ORG_CHANGES.fetch_add(1, Ordering::Relaxed);

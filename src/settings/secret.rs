@@ -1,8 +1,8 @@
-//! A setting that holds credentials, and tells them to nobody.
+//! A setting that contains credentials and does not reveal them.
 //!
-//! PostgreSQL shows a setting's value in `pg_settings`, in SHOW and, when a reload changes it, in its log. So
-//! what PostgreSQL holds of `tailstream.redis_url` is always empty; the value itself goes past it, from the
-//! check hook to the assign hook, and is shown with the password masked.
+//! PostgreSQL shows the value of a setting in `pg_settings`, in SHOW and, when a reload changes it, in its log. The value that
+//! PostgreSQL stores for `tailstream.redis_url` is therefore always empty. The check hook passes the real value to the assign
+//! hook, and it is shown with a masked password.
 
 use core::ffi::{CStr, c_char, c_void};
 use std::cell::RefCell;
@@ -20,12 +20,12 @@ struct Secret {
     shown: CString,
 }
 
-/// The value as it was set.
+/// The value.
 pub fn redis_url() -> String {
     REDIS_URL.with_borrow(|secret| secret.value.clone())
 }
 
-/// Takes the value away from PostgreSQL. Whatever it is, it is accepted: a refusal would print it.
+/// Check hook: moves the value out of PostgreSQL's string. Accepts any value, because an error message would print it.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn check(
     value: *mut *mut c_char,
@@ -59,7 +59,7 @@ unsafe fn copy(value: &CStr) -> *mut c_char {
     }
 }
 
-/// Takes the value over.
+/// Assign hook: stores the value.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn assign(_value: *const c_char, extra: *mut c_void) {
     let value = if extra.is_null() {
@@ -72,14 +72,14 @@ pub unsafe extern "C-unwind" fn assign(_value: *const c_char, extra: *mut c_void
     REDIS_URL.set(Secret { value, shown });
 }
 
-/// What SHOW prints.
+/// Show hook.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn show() -> *const c_char {
     // The string stays where it is until the next assignment.
     REDIS_URL.with_borrow(|secret| secret.shown.as_ptr())
 }
 
-/// The URL without its password, and without anything that may hold one.
+/// The URL without its password and without any part that may contain one.
 pub fn masked(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return if url.is_empty() { String::new() } else { "***".into() };

@@ -1,7 +1,7 @@
-//! What this session remembers of orgs and tiers, until another one changes them.
+//! The session's cache of orgs and tiers.
 //!
-//! A statement trigger on both tables sends a relation-cache invalidation, which PostgreSQL delivers
-//! to every session after the change commits, and to the changing one at once and again if it aborts.
+//! A statement trigger on both tables sends a relation cache invalidation. PostgreSQL delivers it to all sessions after the
+//! change commits, and to the changing session at once, and again if the change is rolled back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use super::lookup::{Tables, Tier};
 use crate::error::{Error, Result};
 use crate::settings;
 
-/// Beyond it the memory is cleared: a gateway with very many orgs must not grow for ever.
+/// Capacity. A full cache is cleared, so that a session that serves very many orgs does not grow without limit.
 const MAX_ORGS: usize = 100_000;
 
 struct Cache {
@@ -31,11 +31,11 @@ pub struct Org {
     pub tier: Tier,
     /// PostgreSQL's microseconds.
     pub registered_at: i64,
-    /// Events of before may have been purged by a shorter retention than that of today: PostgreSQL's microseconds.
+    /// Earlier events may have been purged while the retention was shorter: PostgreSQL's microseconds.
     pub lost_before: i64,
 }
 
-/// Grows with every invalidation. Read for every row of a replay, hence no thread-local.
+/// Increases with every invalidation. Not a thread-local, because it is read for every row of a replay.
 static GENERATION: AtomicU64 = AtomicU64::new(1);
 
 thread_local! {
@@ -45,7 +45,7 @@ thread_local! {
     });
 }
 
-/// PostgreSQL says that a relation has changed, or any may have.
+/// Relation cache callback.
 pub fn relation_changed(relation: pg_sys::Oid) {
     let (orgs, tiers) = WATCHED.get();
     if relation == pg_sys::InvalidOid || relation == orgs || relation == tiers {
@@ -53,19 +53,19 @@ pub fn relation_changed(relation: pg_sys::Oid) {
     }
 }
 
-/// Makes this session forget all it remembers.
+/// Clears the session's cache.
 pub fn forget() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Makes every session forget what it remembers once this transaction commits, and this one now.
+/// Clears the caches of all sessions when this transaction commits, and that of this session now.
 pub fn invalidate_everywhere(relation: pg_sys::Oid) {
     // SAFETY: the relation is the one whose trigger runs, so it is open and locked.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
     forget();
 }
 
-/// Changes whenever something remembered may have changed.
+/// Changes whenever a cached value may have changed.
 pub fn generation() -> u64 {
     GENERATION.load(Ordering::Relaxed) + settings::org_changes()
 }
@@ -75,7 +75,7 @@ pub fn tier_of(org: &str) -> Result<Option<Tier>> {
     Ok(find(org)?.map(|org| org.tier))
 }
 
-/// What is known of an org, `None` if it is not registered.
+/// An org; `None` if it is not registered.
 pub fn find(org: &str) -> Result<Option<Org>> {
     if let Some(known) = with_current(|cache| cache.orgs.get(org).copied())? {
         return Ok(Some(known));
@@ -87,7 +87,7 @@ pub fn find(org: &str) -> Result<Option<Org>> {
         .ok_or_else(|| Error::MissingTier(format!("the tier of org \"{org}\"")))?;
     let lost_before = row.lost_before.max(tier.lost_before);
     let found = Org { tier, registered_at: row.registered_at, lost_before };
-    // What was read may be older than an invalidation that arrived meanwhile: then use it once.
+    // If an invalidation arrived while this was read, the value may be outdated: it is used once and not cached.
     if generation() == before {
         CACHE.with_borrow_mut(|cache| {
             if cache.orgs.len() >= MAX_ORGS {
@@ -99,19 +99,19 @@ pub fn find(org: &str) -> Result<Option<Org>> {
     Ok(Some(found))
 }
 
-/// The tier of an org that nobody gave one.
+/// The tier of an org that has none set.
 pub fn default_tier() -> Result<Tier> {
     with_current(|cache| cache.default)?.ok_or_else(|| Error::MissingTier("tier \"standard\"".into()))
 }
 
-/// Reads from the cache after bringing it up to date.
+/// Reads from the cache, and loads it first if it was invalidated.
 fn with_current<T>(read: impl FnOnce(&Cache) -> T) -> Result<T> {
     let wanted = generation();
     if CACHE.with_borrow(|cache| cache.generation != wanted || cache.tables.is_none()) {
         let tables = Tables::find()?;
         WATCHED.set((tables.orgs, tables.tiers));
         let (tiers, default) = tables.tiers();
-        // If an invalidation came in between, the next call reads again.
+        // If an invalidation arrives meanwhile, the next call loads again.
         CACHE.set(Cache { generation: wanted, tables: Some(tables), tiers, default, orgs: HashMap::new() });
     }
     Ok(CACHE.with_borrow(read))

@@ -1,5 +1,4 @@
-//! Reads tiers and orgs from their tables directly: the caller need not have rights on them, and it
-//! may happen while a query is being planned.
+//! Reads tiers and orgs with table scans: the caller needs no privileges on the tables, and it works while a query is planned.
 
 use pgrx::{IntoDatum, pg_sys};
 
@@ -8,17 +7,17 @@ use crate::error::{Error, Result};
 use crate::pg::catalog;
 use crate::pg::table_scan::{self, ScanKey};
 
-/// A tier as far as ingest and replay need to know it.
+/// The values of a tier that ingest and replay use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tier {
     pub id: i16,
     /// Microseconds.
     pub retention: i64,
-    /// Events of before may have been purged when the retention was shorter: PostgreSQL's microseconds.
+    /// Earlier events may have been purged while the retention was shorter: PostgreSQL's microseconds.
     pub lost_before: i64,
 }
 
-/// An org as far as replay needs to know it.
+/// The values of an org that replay uses.
 #[derive(Debug, Clone, Copy)]
 pub struct OrgRow {
     pub tier: i16,
@@ -27,7 +26,7 @@ pub struct OrgRow {
     pub lost_before: i64,
 }
 
-/// The tables read here.
+/// The oids of the tables.
 #[derive(Debug, Clone, Copy)]
 pub struct Tables {
     pub orgs: pg_sys::Oid,
@@ -36,14 +35,14 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Finds the tables, or says that they are missing.
+    /// Finds the tables. Error if they are missing or not attached.
     pub fn find() -> Result<Self> {
         let schema = catalog::schema()?;
         let orgs = catalog::relation(schema, c"orgs")?;
         // SAFETY: a catalog look-up by name.
         let watched = unsafe { pg_sys::get_trigger_oid(orgs, c"tailstream_invalidate_cache".as_ptr(), true) };
         if watched == pg_sys::InvalidOid {
-            // A dump brought the tables, and nobody would hear of their changes.
+            // A restored dump created the tables, and changes would not be announced without the trigger.
             return Err(Error::StorageMissing);
         }
         Ok(Self {
@@ -66,7 +65,7 @@ impl Tables {
         found
     }
 
-    /// All tiers, and which of them orgs get that nobody gave one.
+    /// All tiers, and the default one.
     pub fn tiers(&self) -> (Vec<Tier>, Option<Tier>) {
         let (mut tiers, mut default) = (Vec::new(), None);
         table_scan::scan(self.tiers, |row| {
@@ -89,20 +88,21 @@ impl Tables {
     }
 }
 
-/// Error unless the extension is installed in this database and its tables are in use: not while a dump is restored.
+/// Error unless the extension is installed in this database and its tables are attached, which they are not while a dump is
+/// being restored.
 pub fn in_use() -> Result<()> {
     // SAFETY: a catalog look-up by name.
     let extension = unsafe { pg_sys::get_extension_oid(c"tailstream".as_ptr(), true) };
     if extension == pg_sys::InvalidOid { Err(Error::StorageMissing) } else { Tables::find().map(drop) }
 }
 
-/// The table of positions, if it is in use.
+/// The table of positions, if it is attached.
 pub fn positions() -> Result<pg_sys::Oid> {
     in_use()?;
     catalog::relation(catalog::schema()?, c"positions")
 }
 
-/// The key that tokens are sealed with, from its table.
+/// Reads the key that seals tokens.
 pub fn token_key(table: pg_sys::Oid) -> Result<Vec<u8>> {
     let mut key = None;
     table_scan::scan(table, |row| key = row.value::<Vec<u8>>(2));

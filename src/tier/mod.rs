@@ -1,4 +1,4 @@
-//! Tiers and orgs: how long whose events are kept.
+//! Tiers and orgs: how long the events of each org are kept.
 
 pub mod cache;
 pub mod lookup;

@@ -1,4 +1,4 @@
-//! Retention as a number of microseconds, and in words.
+//! Retentions as microseconds and as text.
 
 const SECOND: i64 = 1_000_000;
 const UNITS: [(i64, &str); 4] =

@@ -1,4 +1,4 @@
-//! The process that starts the workers of each database, and starts them again.
+//! The launcher: starts the workers of each database, and restarts them when they end.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -13,17 +13,17 @@ use crate::pg::catalog;
 use crate::settings;
 use crate::shmem::{self, Role};
 
-/// How often it looks by itself: databases come and go without telling it.
+/// How often it checks the databases: creating or dropping one does not wake it.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// A worker that ended is not started again before.
+/// The pause before an ended worker is started again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 thread_local! {
-    /// That there is no room for more workers was said.
+    /// Whether the log already says that no worker slot is free.
     static FULL: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has PostgreSQL start it, on a standby only once that is promoted.
+/// Registers it with PostgreSQL, which starts it, on a standby only after promotion.
 pub fn register() {
     BackgroundWorkerBuilder::new("tailstream launcher")
         .set_type("tailstream launcher")
@@ -39,10 +39,10 @@ pub fn register() {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn tailstream_launcher_main(_argument: pg_sys::Datum) {
     process::attach_signals();
-    // SAFETY: without a database: it reads what all of them share.
+    // SAFETY: connects without a database, which is enough for the shared catalogs.
     unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(pg_sys::InvalidOid, pg_sys::InvalidOid, 0) };
     if let Some(launcher) = shmem::launcher() {
-        // Of one that ended with an error the cell still tells.
+        // The state of a worker that ended with an error may still be set.
         launcher.leave();
         launcher.enter();
     }
@@ -87,7 +87,7 @@ fn keep_running(workers: &mut HashMap<(u32, Role), Started>, wanted: &[(pg_sys::
                 !matches!(started.handle.pid(), Err(BackgroundWorkerStatus::Stopped))
                     || started.at.elapsed() < PAUSE
             });
-            // One that an earlier launcher started, or that takes its time to end.
+            // It may have been started by an earlier launcher, or is still ending.
             let runs = runs || shared.worker(role).pid() != 0;
             if !runs
                 && !shared.is_paused()

@@ -1,4 +1,4 @@
-//! What every worker process does the same way: begin, wait, hear signals, end.
+//! What all worker processes have in common: start, wait, signals, end.
 
 use core::ffi::{CStr, c_int};
 use std::time::Duration;
@@ -9,14 +9,14 @@ use pgrx::{pg_guard, pg_sys};
 use crate::shmem::{self, Role, State};
 
 unsafe extern "C-unwind" {
-    /// PostgreSQL's own handler: the next interrupt check ends the process. Called by the system, so without a guard.
+    /// PostgreSQL's handler: the next interrupt check ends the process. A signal handler, so without pgrx's guard.
     fn die(signal: c_int);
-    /// PostgreSQL's own, as above.
+    /// PostgreSQL's handler, as above.
     fn SignalHandlerForConfigReload(signal: c_int);
 }
 
-/// What a server, a role or a database sets is meant for people's sessions. A place in the order must not be lost
-/// once Redis has it, so every commit is waited for.
+/// Settings of the server, a role or a database are meant for clients, so a worker overrides them. Commits are synchronous,
+/// because a position must not be lost once Redis has it.
 const OWN_SETTINGS: &[(&CStr, &CStr)] = &[
     (c"statement_timeout", c"0"),
     (c"lock_timeout", c"0"),
@@ -28,18 +28,18 @@ const OWN_SETTINGS: &[(&CStr, &CStr)] = &[
     (c"search_path", c"pg_catalog"),
     (c"timezone", c"UTC"),
     (c"synchronous_commit", c"on"),
-    // Those that read a hypertable say themselves when they are planned.
+    // Statements that read a hypertable choose their plan cache mode themselves.
     (c"plan_cache_mode", c"auto"),
     (c"jit", c"off"),
 ];
 
-/// The last field of the lock's tag: PostgreSQL has columns there, and a database has none.
+/// The last field of the lock's tag, where PostgreSQL has a column number, which a database does not have.
 const ONLY_ONE: u16 = 1;
 
-/// Before a process that found a restore under way makes room for the next, which may find it done.
+/// How long a process that meets a running restore waits before it ends. The next process checks again.
 const RESTORING: Duration = Duration::from_secs(1);
 
-/// Takes the signals over that PostgreSQL sends to workers.
+/// Installs the handlers for the signals that PostgreSQL sends to workers.
 pub fn attach_signals() {
     // SAFETY: PostgreSQL's own handlers for its own signals, before anything else is done.
     unsafe {
@@ -57,14 +57,14 @@ pub fn attach_signals() {
     }
 }
 
-/// Waits until woken or for `timeout`, then serves what PostgreSQL asks of every process. Ends the process when told
-/// to. Returns whether the configuration was read again.
+/// Waits until woken or for `timeout`, then serves interrupts. Ends the process if it was asked to. Returns whether the
+/// configuration was reloaded.
 pub fn wait(timeout: Duration) -> bool {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     let milliseconds = timeout.as_millis().clamp(1, 3_600_000) as core::ffi::c_long;
     // SAFETY: the process's own latch and flags, in the order PostgreSQL's own workers use them.
     unsafe {
-        // What was written is counted for autovacuum; PostgreSQL itself sees to it that this is not done too often.
+        // Reports statistics for autovacuum. PostgreSQL limits how often that is done.
         pg_sys::pgstat_report_stat(false);
         pg_sys::WaitLatch(pg_sys::MyLatch, events as c_int, milliseconds, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::ResetLatch(pg_sys::MyLatch);
@@ -72,7 +72,7 @@ pub fn wait(timeout: Duration) -> bool {
     serve_interrupts()
 }
 
-/// In a session: waits a moment for a thread of its own, or less if that has something. A cancel ends it with an error.
+/// In a session: waits up to 100 ms for its connection thread. Raises an error if the query is cancelled.
 pub fn wait_for_answer() {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: the process's own latch.
@@ -83,12 +83,12 @@ pub fn wait_for_answer() {
     }
 }
 
-/// Serves what has come meanwhile, without waiting.
+/// Serves pending interrupts without waiting.
 pub fn serve_interrupts() -> bool {
     // SAFETY: flags that signal handlers set; the file is read outside of any transaction.
     unsafe {
         if (&raw const pg_sys::ProcDiePending).read_volatile() != 0 {
-            // PostgreSQL starts those that end with 1 again, if they are of that kind; the launcher is.
+            // PostgreSQL restarts a static worker that exits with 1.
             pg_sys::proc_exit(i32::from(is_static()));
         }
         pg_sys::check_for_interrupts!();
@@ -97,7 +97,7 @@ pub fn serve_interrupts() -> bool {
             (&raw mut pg_sys::ConfigReloadPending).write_volatile(0);
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
             if !is_static() && !is_listed() {
-                // The launcher may be another one than that which started this process.
+                // The launcher that started this process may no longer run, so it could not end it.
                 pg_sys::proc_exit(0);
             }
         }
@@ -105,14 +105,14 @@ pub fn serve_interrupts() -> bool {
     }
 }
 
-/// Whether PostgreSQL itself started this process with the server, and not the launcher.
+/// Whether PostgreSQL started this process, not the launcher.
 fn is_static() -> bool {
     // SAFETY: what the process was started with.
     unsafe { pg_sys::MyBgworkerEntry.as_ref() }
         .is_some_and(|entry| entry.bgw_restart_time != pg_sys::BGW_NEVER_RESTART)
 }
 
-/// Whether the worker's database still is to have workers.
+/// Whether the worker's database is still in `tailstream.databases`.
 fn is_listed() -> bool {
     let name = BackgroundWorker::get_extra();
     crate::settings::databases().iter().any(|listed| listed == name)
@@ -124,7 +124,7 @@ pub fn report_activity(text: &CStr) {
     unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, text.as_ptr()) };
 }
 
-/// A setting of this process alone.
+/// Changes a setting of this process.
 pub fn set(name: &CStr, value: &CStr) {
     // SAFETY: two C strings that live through the call.
     unsafe {
@@ -133,7 +133,7 @@ pub fn set(name: &CStr, value: &CStr) {
     }
 }
 
-/// What the worker's main function was given: a database and a role in it.
+/// The argument of the worker's main function: a database and a role.
 pub fn assignment(argument: pg_sys::Datum) -> (pg_sys::Oid, Role) {
     let number = argument.value() as u64;
     let role = if number >> 32 == Role::Mirror as u64 { Role::Mirror } else { Role::Sequencer };
@@ -144,8 +144,8 @@ pub fn argument(database: pg_sys::Oid, role: Role) -> pg_sys::Datum {
     pg_sys::Datum::from(u64::from(database.to_u32()) | (role as u64) << 32)
 }
 
-/// Connects the process to its database and enters it in shared memory until it ends. Without a free shared there is
-/// nothing to do, and the process ends.
+/// Connects the process to its database and registers it in shared memory until it ends. Ends the process if no entry in shared
+/// memory is free.
 pub fn begin(argument: pg_sys::Datum) -> &'static shmem::DatabaseState {
     let (database, role) = assignment(argument);
     attach_signals();
@@ -161,14 +161,14 @@ pub fn begin(argument: pg_sys::Datum) -> &'static shmem::DatabaseState {
     // SAFETY: runs when the process ends, however that comes about short of a crash, which resets shared memory.
     unsafe { pg_sys::before_shmem_exit(Some(leave), argument) };
     if shared.is_paused() {
-        // Started just before somebody wanted the database to himself.
+        // Started just before a command that needs the database without sessions.
         end()
     }
     for (name, value) in OWN_SETTINGS {
         set(name, value);
     }
     if is_restoring() {
-        // TimescaleDB refuses what a worker does, and a session has that setting from its beginning to its end.
+        // TimescaleDB refuses the worker's statements, and a session keeps that setting from its start to its end.
         shared.worker(role).set_state(State::Off);
         wait(RESTORING);
         end();
@@ -176,7 +176,7 @@ pub fn begin(argument: pg_sys::Datum) -> &'static shmem::DatabaseState {
     shared
 }
 
-/// Takes a lock that one process at a time can have, until it ends: two sequencers would give every batch two places.
+/// Acquires a lock that only one process can hold, until it ends: two sequencers would assign two positions to every batch.
 fn is_only_one(role: Role) -> bool {
     // SAFETY: reads one variable; the tag lives through the call, and no SQL command makes that tag.
     unsafe {
@@ -186,7 +186,7 @@ fn is_only_one(role: Role) -> bool {
             locktag_field3: pg_sys::MyDatabaseId.to_u32(),
             locktag_field4: ONLY_ONE + role as u16,
             locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
-            // Of the other kind a transaction that is rolled back releases those of its session, too.
+            // With the other lock method, a transaction that is rolled back would release the session's locks, too.
             locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
         };
         let result = pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, true, true);
@@ -202,7 +202,7 @@ fn is_restoring() -> bool {
     !value.is_null() && unsafe { CStr::from_ptr(value) } == c"on"
 }
 
-/// Ends the process in the orderly way.
+/// Ends the process normally.
 fn end() -> ! {
     // SAFETY: does not return, whatever its declaration says in some versions.
     unsafe { pg_sys::proc_exit(0) };
@@ -218,7 +218,7 @@ unsafe extern "C-unwind" fn leave(_code: c_int, argument: pg_sys::Datum) {
     }
 }
 
-/// A number nobody can foresee, for jitter.
+/// A random number, for jitter.
 pub fn random() -> u64 {
     let mut bytes = [0_u8; 8];
     // SAFETY: as many bytes as there are.

@@ -1,4 +1,4 @@
-//! What a worker says of itself: its state in shared memory, and one line in the log for each change of it.
+//! The status of a worker: its state in shared memory, and one line in the log for each change.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ pub struct Reporter {
     backoff: Backoff,
     /// The last failure, and how long the pause after it is.
     failure: Option<(Instant, Duration)>,
-    /// What the log was told last; empty while all is well.
+    /// The last error in the log; empty after a success.
     logged: String,
 }
 
@@ -23,13 +23,14 @@ impl Reporter {
         Self { shared, role, backoff: Backoff::default(), failure: None, logged: String::new() }
     }
 
-    /// What failed before has worked: the next failure is a first one again.
+    /// The step that failed before has succeeded: the next failure starts with the shortest pause.
     pub fn recovered(&mut self) {
         self.failure = None;
         self.backoff.reset();
     }
 
-    /// Something worked. It may have been something else than what failed before: then that has to last.
+    /// A step has succeeded, which may be another one than the one that failed. Pauses start from the beginning again only if no
+    /// step has failed for twice the last pause.
     pub fn succeeded(&mut self, state: State) {
         self.shared.worker(self.role).set_state(state);
         if self.failure.is_some_and(|(at, pause)| at.elapsed() > pause * 2) {
@@ -41,7 +42,7 @@ impl Reporter {
         }
     }
 
-    /// Something failed. Returns how long to wait before the next attempt.
+    /// A step has failed. Returns how long to wait before the next attempt.
     pub fn failed(&mut self, message: &str) -> Duration {
         self.shared.worker(self.role).set_state(State::Failing);
         shmem::record_error(self.shared, self.role, to_postgres_time(time::now()), message);

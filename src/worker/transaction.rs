@@ -1,4 +1,4 @@
-//! One transaction of a worker. Whatever goes wrong in it comes back as a value, and nothing of it stays.
+//! Transactions of a worker. An error rolls the transaction back and is returned as a value.
 
 use std::panic::AssertUnwindSafe;
 
@@ -7,12 +7,12 @@ use pgrx::{PgTryBuilder, pg_sys};
 
 use crate::error::{Error, Result};
 
-/// Which snapshot its statements have.
+/// Which snapshots the statements use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
-    /// Each its own.
+    /// Each statement has its own.
     ReadCommitted,
-    /// All the same.
+    /// All have the same.
     RepeatableRead,
 }
 

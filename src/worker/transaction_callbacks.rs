@@ -1,4 +1,4 @@
-//! What happens when a transaction ends: the sequencer is woken, and what was done is counted.
+//! Callbacks at the end of a transaction: they wake the workers and count what the transaction has done.
 
 use core::ffi::c_void;
 use std::cell::Cell;
@@ -10,9 +10,9 @@ use crate::metrics;
 use crate::shmem::{self, Role};
 
 thread_local! {
-    /// What the running transaction has for the workers.
+    /// The workers that the running transaction will wake at its commit.
     static PENDING: Cell<Work> = const { Cell::new(Work::NONE) };
-    /// What it had, once it has committed.
+    /// The workers to wake after the commit.
     static COMMITTED: Cell<Work> = const { Cell::new(Work::NONE) };
 }
 
@@ -26,7 +26,7 @@ impl Work {
     const NONE: Self = Self { sequencer: false, mirror: false };
 }
 
-/// Asks PostgreSQL to be told; once, when the library is loaded.
+/// Registers the callbacks. Called once, when the library is loaded.
 pub fn register() {
     // SAFETY: the callback lives as long as the process.
     unsafe {
@@ -35,12 +35,12 @@ pub fn register() {
     }
 }
 
-/// The running transaction has something for the sequencer.
+/// Wakes the sequencer after the commit of the running transaction.
 pub fn wake_sequencer() {
     PENDING.set(Work { sequencer: true, ..PENDING.get() });
 }
 
-/// The running transaction changes what the mirror has to know of orgs.
+/// Tells the mirror after the commit of the running transaction that orgs or tiers have changed.
 pub fn wake_mirror() {
     PENDING.set(Work { mirror: true, ..PENDING.get() });
 }
@@ -65,7 +65,7 @@ unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _argument: *mu
     }
 }
 
-/// Workers are woken when the transaction is over, its locks included: before that the sequencer would pass it over.
+/// Wakes the workers after the transaction has released its locks. Earlier, the sequencer would not see it as committed.
 #[pg_guard]
 unsafe extern "C-unwind" fn released(
     phase: pg_sys::ResourceReleasePhase::Type,
@@ -78,7 +78,7 @@ unsafe extern "C-unwind" fn released(
         return;
     }
     let work = COMMITTED.replace(Work::NONE);
-    // A database without a shared has no workers.
+    // A database without an entry in shared memory has no workers.
     // SAFETY: reads one variable.
     let Some(shared) = shmem::find(unsafe { pg_sys::MyDatabaseId }) else { return };
     if work.sequencer {
