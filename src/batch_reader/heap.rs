@@ -1,4 +1,4 @@
-//! Reads blocks of a chunk's heap as they are, without a plan.
+//! Reads heap blocks of a chunk without a plan.
 
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{PgTupleDesc, itemptr, pg_sys};
@@ -7,10 +7,10 @@ use crate::pg::streaming::SlotRow;
 use crate::storage::block_hint::BlockHint;
 use crate::storage::events::EVENTS;
 
-/// Calls `take` with every row in the blocks that the active snapshot shows, until it returns false. Whatever is not as expected (the chunk
-/// is gone, it is no plain heap, it has not got these columns) comes to no rows.
+/// Calls `take` with every row in the blocks that is visible to the active snapshot, until it returns false. Returns no rows if
+/// the chunk does not exist, is not a plain heap, or has other columns.
 pub fn scan(block_hint: &BlockHint, mut take: impl FnMut(&SlotRow<'_>) -> bool) {
-    // SAFETY: takes a lock as any SELECT does, and keeps it; NULL if the relation is gone.
+    // SAFETY: acquires a lock as any SELECT does, and keeps it; NULL if the relation does not exist.
     let relation = unsafe {
         pg_sys::try_relation_open(pg_sys::Oid::from(block_hint.chunk), pg_sys::AccessShareLock as i32)
     };
@@ -45,7 +45,7 @@ unsafe fn attributes(relation: pg_sys::Relation) -> Option<Vec<usize>> {
     EVENTS.attributes_in(&descriptor)
 }
 
-/// A scan over a range of tuple ids, as the executor does it. Returns whether it came to the end.
+/// Scans a range of tuple ids, as the executor does. Returns whether it reached the end.
 unsafe fn each(
     relation: pg_sys::Relation,
     (first, last): (u32, u32),
@@ -53,8 +53,8 @@ unsafe fn each(
     mut take: impl FnMut(*mut pg_sys::TupleTableSlot) -> bool,
 ) -> bool {
     use pg_sys::ScanOptions::{SO_ALLOW_PAGEMODE, SO_TYPE_TIDRANGESCAN};
-    // SAFETY: the table's own access method by its own rules. What it raises passes through the boundary, and the
-    // transaction's end frees what is left then.
+    // SAFETY: calls the table's access method by its rules. An error passes through the boundary, and the end of the transaction
+    // frees the scan.
     unsafe {
         let methods = &*(*relation).rd_tableam;
         let (Some(begin), Some(set_range), Some(next), Some(end)) = (

@@ -1,8 +1,8 @@
-//! A stored batch, read back by its position in the sequencer's order.
+//! Reads the events of a stored batch, given its position.
 //!
-//! The batch's tier and event times tell the chunks, so each is asked by itself with a plan of its own: a query of
-//! the hypertable would be planned over all chunks, or executed over all. If that does not bring all events (they
-//! were copied into another tier, or are gone) the hypertable is asked.
+//! The batch's tier and event times determine its chunks, so each chunk is queried with a plan of its own: a query of the
+//! hypertable would be planned, or executed, over all chunks. Only if events are missing (they were copied into another tier,
+//! or no longer exist) is the hypertable queried.
 
 pub mod heap;
 pub mod order;
@@ -29,10 +29,10 @@ use crate::storage::read_chunk_cache::{self, ListedChunk};
 const CONDITION: &str = "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND id >= $4 AND id < $5";
 const ARGUMENTS: [PgBuiltInOids; 5] = [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID];
 
-/// Columns of `position_columns!()`.
+/// Number of columns of `position_columns!()`.
 pub const POSITION_COLUMNS: usize = 9;
 
-/// What is read of table `p`, tailstream.positions, for `Position::of`.
+/// The columns of table `p`, tailstream.positions, that `Position::of` reads.
 macro_rules! position_columns {
     () => {
         "p.seq, (extract(epoch FROM p.placed_at) * 1000)::bigint, p.stream_seq, p.batch_id, p.tier, p.event_count,
@@ -41,7 +41,7 @@ macro_rules! position_columns {
 }
 pub(crate) use position_columns;
 
-/// A batch that has its place.
+/// The position of a batch, and what is known of the batch.
 #[derive(Debug, Clone)]
 pub struct Position {
     pub seq: i64,
@@ -53,7 +53,7 @@ pub struct Position {
     pub events: i32,
     pub first: TimestampWithTimeZone,
     pub last: TimestampWithTimeZone,
-    /// Where in the heap the events may be.
+    /// Where in the heap the events probably are.
     pub block_hint: Option<BlockHint>,
 }
 
@@ -81,17 +81,17 @@ impl Position {
     }
 }
 
-/// Takes events as they are found. What was taken before may turn out to be incomplete: then it comes again.
+/// Receives events in the order in which they are found. A search may start over; then it calls `clear` and passes all again.
 pub trait Sink {
-    /// Takes a row of `storage::events::COLUMNS`; returns whether more may come.
+    /// Receives a row with the columns of `storage::events::COLUMNS`. Returns whether it wants more.
     fn take(&mut self, row: &SlotRow<'_>) -> bool;
 
-    /// Forgets what was taken.
+    /// Discards the events received so far.
     fn clear(&mut self);
 }
 
 thread_local! {
-    /// By chunk; the hypertable has no number.
+    /// By chunk; the hypertable has oid 0.
     static PLANS: PlanCache<u32> = PlanCache::default();
 }
 
@@ -100,7 +100,7 @@ struct Search<'a> {
     org: &'a str,
     ids: Range<i64>,
     sink: &'a mut dyn Sink,
-    /// Which of them were found, a bit for each.
+    /// A bit for each event that was found.
     found: Vec<u64>,
     missing: usize,
     /// The sink wants no more.
@@ -113,7 +113,7 @@ impl<'a> Search<'a> {
         Self { org, ids, sink, found: vec![0; missing.div_ceil(64)], missing, stopped: false }
     }
 
-    /// Passes an event on that was not found before.
+    /// Passes an event on, unless it was found before.
     fn take(&mut self, row: &SlotRow<'_>) -> bool {
         if let Some(id) = row.int8(0).filter(|id| self.ids.contains(id)) {
             let offset = (id - self.ids.start) as usize;
@@ -137,31 +137,31 @@ impl<'a> Search<'a> {
         self.missing = (self.ids.end - self.ids.start).max(0) as usize;
     }
 
-    /// Asks the chunks that are still there, and the hypertable if they have not got all.
-    fn ask_chunks(&mut self, chunks: &[ListedChunk], first: i64, last: i64) -> Result<()> {
+    /// Queries the chunks that still exist, and the hypertable if events are missing then.
+    fn query_chunks(&mut self, chunks: &[ListedChunk], first: i64, last: i64) -> Result<()> {
         for chunk in chunks {
             if self.is_over() {
                 return Ok(());
             }
             if read_chunk_cache::is_there(chunk) {
-                self.ask(chunk.relation, first.max(chunk.start), last.min(chunk.end - 1))?;
+                self.query(chunk.relation, first.max(chunk.start), last.min(chunk.end - 1))?;
             }
         }
-        // They may have been copied into another chunk while this waited for the old one: then neither that nor the copies
-        // are in the snapshot that was taken before. And the hypertable's chunks may have to be waited for in the same way.
-        // After the first attempt all of them are locked, and a snapshot taken then shows every event that is there at all.
+        // A rescue may have copied the events into another chunk while this waited for the old one: then the earlier snapshot
+        // shows neither the old rows nor the copies. The query of the hypertable may wait for chunks in the same way. After the
+        // first attempt all chunks are locked, and a snapshot taken then shows every event that exists.
         for _ in 0..2 {
             if self.is_over() {
                 break;
             }
             self.again();
-            snapshot::latest(|| self.ask(pg_sys::InvalidOid, first, last))?;
+            snapshot::latest(|| self.query(pg_sys::InvalidOid, first, last))?;
         }
         Ok(())
     }
 
-    /// Asks one chunk, or the hypertable.
-    fn ask(&mut self, chunk: pg_sys::Oid, first: i64, last: i64) -> Result<()> {
+    /// Queries one chunk, or the hypertable.
+    fn query(&mut self, chunk: pg_sys::Oid, first: i64, last: i64) -> Result<()> {
         let org = self.org.into_datum().ok_or(Error::Internal("an org without id"))?;
         let values = [org, first.into(), last.into(), self.ids.start.into(), self.ids.end.into()].map(Some);
         Spi::connect_mut(|_| {
@@ -171,8 +171,8 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Gives the sink the events of a batch whose offsets are in the range, each once, in any order; those that are gone are left out.
-/// In a transaction with an active snapshot.
+/// Passes the events of a batch with these offsets to the sink, each once and in any order. Missing events are left out. Needs an
+/// active snapshot.
 pub fn read(org: &str, position: &Position, offsets: Range<i32>, sink: &mut dyn Sink) -> Result<()> {
     let first_id = id::event_id(position.batch_id, 0);
     let ids = first_id + i64::from(offsets.start)..first_id + i64::from(offsets.end);
@@ -180,11 +180,11 @@ pub fn read(org: &str, position: &Position, offsets: Range<i32>, sink: &mut dyn 
     let (first, last) = (micros(position.first), micros(position.last));
     let chunks =
         subtransaction::again_without_dropped_chunks(|| read_chunk_cache::of(position.tier, first, last))?;
-    // Any other relation may have got that number since the hint was written down.
+    // The oid may belong to another relation by now.
     let is_known =
         |block_hint: &&BlockHint| chunks.iter().any(|chunk| chunk.relation.to_u32() == block_hint.chunk);
     if let Some(block_hint) = position.block_hint.as_ref().filter(is_known) {
-        // Some of a large batch are near where they should be, if it was written in its order.
+        // If a large batch was written in its order, a part of it is in the corresponding part of the blocks.
         let rows = offsets.start.unsigned_abs()..offsets.end.unsigned_abs();
         let part = block_hint.part(rows, position.events.unsigned_abs());
         for block_hint in part.iter().chain([block_hint]) {
@@ -196,7 +196,7 @@ pub fn read(org: &str, position: &Position, offsets: Range<i32>, sink: &mut dyn 
     }
     subtransaction::again_without_dropped_chunks(|| {
         search.again();
-        search.ask_chunks(&chunks, first, last)
+        search.query_chunks(&chunks, first, last)
     })
 }
 
@@ -206,7 +206,7 @@ fn plan(chunk: pg_sys::Oid) -> Result<StreamingPlan> {
             if chunk == pg_sys::InvalidOid { "tailstream.events".to_owned() } else { name_of(chunk)? };
         // All columns in their order: the executor then passes rows on without a projection.
         let sql = format!("SELECT {} FROM {table} WHERE {CONDITION}", EVENTS.column_names());
-        // A plan of the hypertable for any times opens all its chunks.
+        // A generic plan of the hypertable opens all its chunks.
         let planning = if chunk == pg_sys::InvalidOid { PlanCacheMode::Custom } else { PlanCacheMode::Auto };
         StreamingPlan::new(&sql, &ARGUMENTS, planning)
     };

@@ -1,4 +1,4 @@
-//! Small batches, read back together: neighbours in the order are neighbours in the heap, and a block that has the events of
+//! Reads many small batches together: batches with neighbouring positions are neighbours in the heap, so a block with events of
 //! many batches is read once.
 
 use std::collections::HashMap;
@@ -16,13 +16,13 @@ use crate::storage::{id, read_chunk_cache};
 struct BatchSearch {
     index: usize,
     events: i32,
-    /// Which of its events were found, a bit for each.
+    /// A bit for each event that was found.
     found: Vec<u64>,
     missing: usize,
 }
 
-/// Reads batches where their hints say that they are. Calls `take` with the number of a batch among these and a row of its,
-/// each once and in any order, until that breaks. Returns of which batches all was found; whatever was not has to be asked for.
+/// Reads batches through their block hints. Calls `take` with the index of a batch and one of its rows, each row once and in any
+/// order, until it breaks. Returns for each batch whether all events were found; the others must be read with `read`.
 pub fn read(
     positions: &[Position],
     mut take: impl FnMut(usize, &SlotRow<'_>) -> ControlFlow<()>,
@@ -56,7 +56,7 @@ impl BatchSearch {
         Self { index, events, found: vec![0; missing.div_ceil(64)], missing }
     }
 
-    /// Notes an event; false if it was found before.
+    /// Marks an event as found. Returns false if it was found before.
     fn finds(&mut self, offset: i32) -> bool {
         if offset >= self.events {
             return false;
@@ -69,8 +69,8 @@ impl BatchSearch {
     }
 }
 
-/// The blocks of these batches by chunk, each once, and the batches by their ids. Hints at anything but a chunk of ours are
-/// left out: any other relation may have got that number since.
+/// The blocks of these batches by chunk, each once, and the batches by their ids. Ignores hints whose oid is not one of our
+/// chunks: it may belong to another relation by now.
 fn hints(positions: &[Position], by_batch: &mut HashMap<i64, BatchSearch>) -> Result<Vec<BlockHint>> {
     let mut by_chunk: HashMap<u32, Vec<(u32, u32)>> = HashMap::new();
     for (index, position) in positions.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `ts_event`: a stored row as the JSON it came in as.
+//! `ts_event`: a stored row as the JSON of its event.
 
 use core::ffi::CStr;
 use std::num::NonZeroUsize;
@@ -17,7 +17,7 @@ pg_function! {
         // SAFETY: PostgreSQL calls this with one composite value that is not NULL (STRICT).
         let row = unsafe { Record::open(pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0)) };
         if row.text(c"kind") == Some("gap") {
-            // A page's row that says what is not there.
+            // A gap row of a page.
             // SAFETY: PostgreSQL's own structure for the call.
             unsafe { (*fcinfo).isnull = true };
             return pg_sys::Datum::null();
@@ -26,7 +26,7 @@ pg_function! {
     }
 }
 
-/// A composite value under inspection.
+/// A composite value.
 struct Record {
     tuple: pg_sys::HeapTupleData,
     descriptor: PgTupleDesc<'static>,
@@ -36,7 +36,7 @@ impl Record {
     /// # Safety
     /// The datum must be a composite value that outlives the record.
     unsafe fn open(datum: pg_sys::Datum) -> Self {
-        // SAFETY: composite values say what type they are, and its descriptor is released when dropped.
+        // SAFETY: a composite value contains its type, whose descriptor is released when dropped.
         unsafe {
             let header = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::HeapTupleHeaderData>();
             let kind = (*header).t_choice.t_datum;
@@ -87,9 +87,9 @@ impl Record {
             response_size: self.get(c"response_size", pg_sys::INT8OID),
             user_agent: self.text(c"user_agent"),
             referrer: self.text(c"referrer"),
-            // SAFETY: `datum` finds columns of the type it is asked for only.
+            // SAFETY: `datum` only returns columns of the requested type.
             ip_address: address.and_then(|value| unsafe { inet(value) }),
-            // SAFETY: `datum` finds columns of the type it is asked for only.
+            // SAFETY: `datum` only returns columns of the requested type.
             metadata: metadata.and_then(|value| unsafe { jsonb_text(value) }),
         }))
     }

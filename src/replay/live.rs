@@ -1,7 +1,7 @@
 //! `ts_replay_live`: a replay of the history that continues with the live stream; the handover delivers each event once.
 //!
-//! The boundary is the last position there is. What has a place up to it is history, what gets one later comes by the
-//! stream, and stream ids follow positions: so one id separates the two, whatever the times of events.
+//! The boundary is the last existing position. Batches up to it are history; later ones come through the stream. Stream ids
+//! follow positions, so one stream id separates the two, whatever the times of the events are.
 
 use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
@@ -27,11 +27,11 @@ thread_local! {
         "SELECT 1::bigint FROM tailstream.orgs o WHERE o.org_id = $1 AND o.mirrored", &[TEXTOID]) };
 }
 
-/// The last position there is.
+/// The last existing position.
 struct Head {
     seq: i64,
     ms: i64,
-    /// The second part of the next stream id in that millisecond.
+    /// The second part of the next stream id in the same millisecond.
     stream_seq: i64,
 }
 
@@ -45,11 +45,11 @@ impl Head {
         }))
     }
 
-    /// Not smaller than the stream id of any event placed up to here, and smaller than those of all others.
+    /// A stream id that is not smaller than that of any event up to here, and smaller than those of all later ones.
     fn stream_id(&self) -> String {
         match self.stream_seq.checked_sub(1) {
             Some(last @ 0..) => format!("{}-{last}", self.ms),
-            // The batch has gone since and left its place.
+            // The batch was erased, and its position is kept without it.
             _ => format!("{}-{}", self.ms - 1, u64::MAX),
         }
     }
@@ -92,11 +92,11 @@ fn open(
     Ok((cursor, stream_key(org)?, head.stream_id()))
 }
 
-/// Milliseconds and number.
+/// The two parts of a stream id: milliseconds and number.
 fn stream_id(text: &str) -> Result<(i64, i64)> {
     let (ms, number) = text.split_once('-').unwrap_or((text, "0"));
     let parsed = ms.parse::<u64>().ok().zip(number.parse::<u64>().ok());
-    // Greater ones than PostgreSQL's bigint are never given, and stand behind all that are.
+    // Numbers that exceed a bigint are never assigned, and are greater than all that are.
     let clamped = |part: u64| i64::try_from(part).unwrap_or(i64::MAX);
     parsed.map(|(ms, number)| (clamped(ms), clamped(number))).ok_or_else(|| Error::BadArgument {
         what: "resume_after",
@@ -105,9 +105,9 @@ fn stream_id(text: &str) -> Result<(i64, i64)> {
     })
 }
 
-/// The org's first event whose stream id is greater, or what comes behind the head.
+/// The org's first event with a greater stream id, or the place after the head.
 fn behind(org: &str, (ms, number): (i64, i64), head: &Head) -> Result<Next> {
-    // Beyond the head there is nothing, and no time either.
+    // There is nothing after the head, and no time either.
     let since = from_ms(ms.min(head.ms.saturating_add(1)));
     let found = subtransaction::again_without_dropped_chunks(|| {
         snapshot::current(|| match order::coverage(since)? {
@@ -116,7 +116,7 @@ fn behind(org: &str, (ms, number): (i64, i64), head: &Head) -> Result<Next> {
         })
     })?;
     Ok(match found {
-        // Before what is known: reading from there tells so.
+        // Before the first known position: reading from there reports a gap.
         None => Next { seq: 0, offset: 0, placed_ms: ms.max(0) },
         Some(Some(found)) => {
             let passed =

@@ -1,4 +1,4 @@
-//! Replay: pages, cursors and schedules of an org's past, and the time before which nothing of it is shown.
+//! Replay: pages, durable cursors and playback of an org's events, and the retention cutoff.
 
 mod cursor;
 mod event_json;

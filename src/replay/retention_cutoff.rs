@@ -10,17 +10,17 @@ use crate::session::org_scope;
 use crate::shmem::counter::Counter;
 use crate::tier::{cache, retention};
 
-/// A replay may start this much before the cutoff, in microseconds: clocks differ, requests take time.
+/// A replay may start this much before the cutoff, in microseconds, because clocks differ and requests take time.
 const GRACE: i64 = 60 * 1_000_000;
 
-/// What a session bound to another org is told: later than every event.
+/// The cutoff for a session that is bound to another org: later than every event.
 const NEVER: i64 = i64::MAX;
 
 /// Longest org id in bytes: 255 characters.
 const MAX_ORG_BYTES: usize = 255 * 4;
 
-/// The last answer, kept with the call's place in the plan. Rows of one org come in a row, and a scan
-/// must pay for a look-up once and not for each.
+/// The last result, stored with the function call in the plan. Consecutive rows mostly have the same org, so a scan needs one
+/// look-up and not one for each row.
 struct Answer {
     generation: u64,
     statement: i64,
@@ -65,7 +65,7 @@ pg_function! {
     }
 }
 
-/// The time that is the second argument.
+/// The second argument, a time.
 ///
 /// # Safety
 /// `fcinfo` must come from PostgreSQL, with a timestamptz that is not NULL as its second argument.
@@ -76,10 +76,10 @@ unsafe fn time_argument(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
 }
 
 pg_function! {
-    /// Tells the planner that `is_retained` is true of nearly all rows: what is not is purged. Its own
-    /// guess, a third, makes it sort what the index has in order.
+    /// Tells the planner that `is_retained` is true for nearly all rows, because the others are purged. With its default, a third,
+    /// the planner would sort rows that the index returns in order.
     fn is_retained_support_wrapper(fcinfo) -> Datum {
-        // SAFETY: PostgreSQL calls support functions with one node and takes it back if they answered.
+        // SAFETY: PostgreSQL calls a support function with one node, which it returns if it has set a result.
         unsafe {
             let request = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0).cast_mut_ptr::<pg_sys::Node>();
             if !pgrx::is_a(request, pg_sys::NodeTag::T_SupportRequestSelectivity) {
@@ -91,14 +91,14 @@ pg_function! {
     }
 }
 
-/// The remembered cutoff of the org that the first argument names.
+/// The stored cutoff, if it is that of the org in the first argument.
 ///
 /// # Safety
 /// `fcinfo` must come from PostgreSQL, with a text that is not NULL as its first argument, for a
 /// function of this module.
 #[inline]
 unsafe fn known_cutoff(fcinfo: pg_sys::FunctionCallInfo) -> Option<i64> {
-    // SAFETY: the caller's promise; `fn_extra` is ours, and a value with an ordinary header is read where it lies.
+    // SAFETY: the caller's promise; `fn_extra` is ours, and a value with an ordinary header is read in place.
     unsafe {
         let answer = (*fcinfo).flinfo.as_ref()?.fn_extra.cast::<Answer>().as_ref()?;
         let org = pgrx::fcinfo::pg_getarg_datum_raw(fcinfo, 0).cast_mut_ptr::<pg_sys::varlena>();
@@ -111,13 +111,13 @@ unsafe fn known_cutoff(fcinfo: pg_sys::FunctionCallInfo) -> Option<i64> {
     }
 }
 
-/// Looks the cutoff up, and remembers it.
+/// Looks the cutoff up and stores it.
 ///
 /// # Safety
 /// As for `known_cutoff`.
 #[cold]
 unsafe fn look_up_cutoff(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
-    // SAFETY: the caller's promise; what is allocated lives as long as the call's place in the plan.
+    // SAFETY: the caller's promise; the memory lives as long as the function call in the plan.
     unsafe {
         let org = text_argument(fcinfo, 0).unwrap_or_default();
         let (generation, statement) = (cache::generation(), time::statement_start());
@@ -139,7 +139,7 @@ fn visible_cutoff(org: &str, statement: i64) -> Result<i64> {
     }
 }
 
-/// In microseconds; an org that is not registered has the default tier's.
+/// In microseconds. An org that is not registered has that of the default tier.
 pub(super) fn retention_of(org: &str) -> Result<i64> {
     Ok(match cache::tier_of(org)? {
         Some(tier) => tier.retention,
@@ -148,8 +148,8 @@ pub(super) fn retention_of(org: &str) -> Result<i64> {
 }
 
 pg_function! {
-    /// `tailstream.replay_floor(org_id text, start_time timestamptz) → timestamptz`. Once a scan where it bounds an
-    /// index, but for every row where the planner reads a chunk from end to end.
+    /// `tailstream.replay_floor(org_id text, start_time timestamptz) → timestamptz`. Called
+    /// once for each index scan that it bounds, and for every row of a sequential scan.
     fn replay_floor_wrapper(fcinfo) -> Datum
     unless {
         // SAFETY: PostgreSQL calls this with a text and a timestamptz that are not NULL (STRICT).
@@ -169,7 +169,7 @@ fn may_start(start: i64, cutoff: i64) -> bool {
     start >= cutoff.saturating_sub(GRACE)
 }
 
-/// Error unless a replay of the org may start then; `None` is the earliest time that is shown.
+/// Error unless a replay of the org may start at this time; `None` means the cutoff.
 pub(super) fn check_start(org: &str, start: Option<i64>) -> Result<()> {
     let Some(start) = start else { return Ok(()) };
     let kept = retention_of(org)?;
@@ -185,7 +185,7 @@ pub(super) fn check_start(org: &str, start: Option<i64>) -> Result<()> {
     })
 }
 
-/// A time as the session's DateStyle and TimeZone print it.
+/// A time in the session's DateStyle and TimeZone.
 fn in_session_format(time: i64) -> String {
     // SAFETY: timestamptz_out takes one timestamptz and returns a C string.
     let text = unsafe {

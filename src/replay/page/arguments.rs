@@ -1,4 +1,4 @@
-//! Arguments that several functions take.
+//! Arguments of several functions.
 
 use core::ffi::CStr;
 
@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 use crate::error::{Error, Result};
 use crate::replay::filter::{Filter, MAX_LENGTH};
 
-/// Events that one call returns at the most.
+/// Most events that one call returns.
 const MAX_PAGE: i32 = 100_000;
 
 /// A number of events.
@@ -19,10 +19,10 @@ pub fn page_size(what: &'static str, value: Option<i32>) -> Result<usize> {
     }
 }
 
-/// Bytes that a jsonb may have whose text has as many as a filter's may: every character a number of its own.
+/// Most bytes of a jsonb whose text has the greatest length of a filter.
 const MAX_FILTER: usize = 16 * MAX_LENGTH;
 
-/// The filter that a jsonb argument is.
+/// Reads a filter from a jsonb argument.
 ///
 /// # Safety
 /// `fcinfo` must come from PostgreSQL, for a function whose argument `index` is a jsonb.
@@ -30,7 +30,7 @@ pub unsafe fn filter_argument(fcinfo: pg_sys::FunctionCallInfo, index: usize) ->
     // SAFETY: the caller's promise.
     unsafe {
         let Some(value) = pgrx::fcinfo::pg_getarg_datum(fcinfo, index) else { return Ok(Filter::default()) };
-        // Before it is made larger: what PostgreSQL cannot allocate is an error, what Rust cannot ends the server.
+        // Checked before it is decompressed: a failed allocation is an error in PostgreSQL, but ends the process in Rust.
         let size = pg_sys::toast_raw_datum_size(value);
         if size > MAX_FILTER {
             return Err(Filter::too_long(size));
@@ -53,13 +53,13 @@ pub unsafe fn json_text(value: pg_sys::Datum) -> Option<String> {
 }
 
 /// # Safety
-/// As above; it lives as long as the current memory context.
+/// As above. The text lives as long as the current memory context.
 unsafe fn json<'a>(value: pg_sys::Datum) -> Option<&'a CStr> {
     // SAFETY: the caller's promise; jsonb_out returns a C string.
     unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(value)]) }
 }
 
-/// A value for a message, cut to a length that fits one.
+/// A value for an error message, truncated.
 pub fn quoted(value: Option<&str>) -> String {
     value.map_or("NULL".into(), |value| format!("\"{}\"", value.chars().take(80).collect::<String>()))
 }

@@ -1,4 +1,4 @@
-//! Pages in the order of arrival: that of the sequencer's positions, and within a batch that of its events.
+//! Pages in commit order: by position, and within a batch by offset.
 
 use std::collections::BTreeMap;
 
@@ -16,24 +16,24 @@ use crate::pg::time::micros;
 use crate::replay::token::Token;
 use crate::storage::id;
 
-/// Positions read at first, and then twice as many each time: one may have all the events that are wanted.
+/// Number of positions in the first read. It doubles with each read, because one batch may have enough events.
 const FIRST_PAGE: usize = 4;
 const MAX_PAGE: usize = 256;
-/// Events of a batch that are looked at together at the least, where a filter lets only some of them through.
+/// Fewest events of a batch that are read together with a filter, which may reject most of them.
 const MIN_WINDOW: i32 = 4_096;
-/// Positions this young were not purged, in milliseconds.
+/// Positions younger than this cannot have been purged. In milliseconds.
 const KEPT: i64 = 60_000;
 
-/// What came of reading.
+/// The result of reading.
 #[derive(Debug, Clone, Copy)]
 pub struct Read {
     pub events: usize,
-    /// Events that were looked at, wanted or not.
+    /// Events that were read, before filtering.
     pub seen: u64,
     pub next: Next,
 }
 
-/// Adds the next events in the order of arrival, and in between what was lost.
+/// Adds the next events in commit order, and gap rows between them.
 pub fn read(request: &PageRequest<'_>, from: Next, limit: usize, rows: &mut Rows) -> Result<Read> {
     let mut reader =
         Reader { request, limit, rows, read: Read { events: 0, seen: 0, next: from }, lost: None };
@@ -44,7 +44,7 @@ pub fn read(request: &PageRequest<'_>, from: Next, limit: usize, rows: &mut Rows
     }
     loop {
         for position in &positions {
-            // A newer snapshot than that of the calling query, which need not show what has a position by now.
+            // The snapshot of the calling query may be too old to show batches with new positions.
             request.with_snapshot(|| reader.batch(position))?;
             if reader.read.events >= limit {
                 return Ok(reader.finish());
@@ -63,13 +63,13 @@ struct Reader<'a, 'b> {
     limit: usize,
     rows: &'a mut Rows,
     read: Read,
-    /// What was lost since the last row.
+    /// The loss since the last row.
     lost: Option<Gap>,
 }
 
 impl Reader<'_, '_> {
-    /// Positions are kept for longer than any event. A reader that stands before the first one that is left may have
-    /// lost something, and nobody can tell what.
+    /// Positions are kept for longer than any event. A reader before the first remaining position may have lost events, and it is
+    /// not known which.
     fn skip_purged_positions(&mut self) -> Result<()> {
         let next = self.read.next;
         if next.placed_ms >= time::now() / 1_000 - KEPT {
@@ -86,7 +86,7 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// Reads on in one batch, to its end or until there are enough events.
+    /// Reads events of one batch, to its end or to the limit.
     fn batch(&mut self, position: &Position) -> Result<()> {
         let mut offset = if position.seq == self.read.next.seq { self.read.next.offset } else { 0 };
         while offset < position.events && self.read.events < self.limit {
@@ -101,14 +101,14 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// Reads these offsets of a batch; returns up to where.
+    /// Reads a range of offsets of a batch. Returns the offset at which it stopped.
     fn window(&mut self, position: &Position, start: i32, end: i32) -> Result<i32> {
         let (first, last) = (micros(position.first), micros(position.last));
         let request = self.request;
         if last < request.start || first >= request.end {
             return Ok(end);
         }
-        // Positions are kept for longer than events, and it would take long to find out for each that it is gone.
+        // Positions are kept for longer than events. Looking for each expired batch would take long.
         if last < request.cutoff {
             if !self.is_excused(position, last) {
                 let from = first.max(request.start).max(request.accounted_until).min(last);
@@ -128,7 +128,7 @@ impl Reader<'_, '_> {
         window.finish(end)
     }
 
-    /// An event that is not in the table any more.
+    /// Records the loss of an event that is no longer in the table.
     fn lose_missing(&mut self, position: &Position) -> Result<()> {
         let request = self.request;
         let (first, last) = (micros(position.first), micros(position.last));
@@ -136,7 +136,7 @@ impl Reader<'_, '_> {
             return Ok(());
         }
         let from = first.max(request.start).max(request.accounted_until).min(last);
-        // A purge may have gone on while this page was read.
+        // The purge may have dropped chunks while this page was read.
         let cutoff = request::cutoff(request.org)?;
         let lost_before = request.lost_before.max(cutoff);
         let (to, reason) = if first < lost_before {
@@ -172,24 +172,24 @@ impl Reader<'_, '_> {
     }
 }
 
-/// What has become of an event.
+/// An event of a batch.
 enum Found {
     Wanted(Formed),
     Unwanted,
-    /// Wanted, and hidden by now; when it happened.
+    /// It matches the filter, but is older than the cutoff; its time.
     Lost(i64),
 }
 
-/// Some events of a batch, as they are found: nearly always in their order. Those that are not wait for their turn.
+/// Receives events of a batch. They are mostly found in their order; events found too early are kept until it is their turn.
 struct Window<'a, 'b, 'c> {
     reader: &'a mut Reader<'b, 'c>,
     position: &'a Position,
-    /// The offset whose turn it is.
+    /// The next offset to deliver.
     next: i32,
     early: BTreeMap<i32, Found>,
-    /// Where rows are kept that are early: they come while SPI's own memory is current.
+    /// Memory for early rows. (SPI's own memory context is current while they are received.)
     memory: PgMemoryContexts,
-    /// What looking at a row leaves behind.
+    /// Memory that is reset after each row.
     scratch: PgMemoryContexts,
 }
 
@@ -199,7 +199,7 @@ impl Window<'_, '_, '_> {
         self.reader.request.token(next.place())
     }
 
-    /// Whether a row is wanted, and shown.
+    /// Checks a row against range, filter and cutoff; `None` if it is to be delivered.
     fn judge(&mut self, row: &SlotRow<'_>) -> Option<Found> {
         let request = self.reader.request;
         let created_at = row.int8(1).unwrap_or_default();
@@ -218,7 +218,7 @@ impl Window<'_, '_, '_> {
         if request.filter.is_empty() {
             return true;
         }
-        // SAFETY: nothing of it is used later.
+        // SAFETY: nothing in this memory is used after the reset.
         unsafe {
             let before = pg_sys::MemoryContextSwitchTo(self.scratch.value());
             let is_wanted = request.filter.matches(row, &request.values);
@@ -279,7 +279,7 @@ impl Window<'_, '_, '_> {
         self.reader.read.events >= self.reader.limit
     }
 
-    /// Those whose turn it has become.
+    /// Delivers the early events whose turn it is.
     fn deliver_early(&mut self) {
         while !self.early.is_empty()
             && !self.is_full()
@@ -289,7 +289,7 @@ impl Window<'_, '_, '_> {
         }
     }
 
-    /// No more will come: what is missing is lost. Returns up to which offset it came.
+    /// Called when the search has ended: missing events are lost. Returns the offset at which it stopped.
     fn finish(mut self, end: i32) -> Result<i32> {
         self.deliver_early();
         while self.next < end && !self.is_full() {
@@ -304,7 +304,7 @@ impl Window<'_, '_, '_> {
 impl Sink for Window<'_, '_, '_> {
     fn take(&mut self, row: &SlotRow<'_>) -> bool {
         let offset = id::offset_of(row.int8(0).unwrap_or_default());
-        // What was delivered before a second attempt has been delivered.
+        // A search that starts over passes events again that were delivered.
         if offset >= self.next && !self.is_full() {
             self.look(row, offset);
             self.deliver_early();

@@ -1,10 +1,10 @@
-//! Rows of a page made from rows of the table without taking them apart.
+//! Forms rows of a page from rows of the table without deforming them.
 //!
-//! A page begins with the columns that the table begins with, in the same order and of the same types. So the data of a
-//! stored row, but for its end, is the beginning of that of a page's row: it is copied, and what the page adds is
-//! written behind it. Taking some hundred bytes apart into columns and putting them together again takes much longer.
+//! The first columns of a page are those of the table, in the same order and of the same types. The data of a stored row, except
+//! for its end, is therefore the start of the page's row: it is copied, and the columns that the page adds are written after it.
+//! Deforming and forming the row again takes much longer (see "Mechanisms kept on purpose" in docs/architecture.md).
 //!
-//! How a row's data lies: "Database Page Layout" in PostgreSQL's documentation, and heaptuple.c.
+//! For the layout of a row see "Database Page Layout" in PostgreSQL's documentation, and heaptuple.c.
 
 use pgrx::{PgTupleDesc, pg_sys};
 
@@ -22,17 +22,17 @@ pub const EVENT: &str = "event";
 
 /// Columns of the table.
 const STORED: usize = events::COLUMNS.len();
-/// The table's last column, which is always there and not copied; its bytes.
+/// The table's last column, which is never NULL and is not copied, and its size in bytes.
 const LAST_COLUMN: usize = STORED - 1;
 const LAST: usize = size_of::<i16>();
 
 const BITMAP: usize = std::mem::offset_of!(pg_sys::HeapTupleHeaderData, t_bits);
-/// Where the data begins: behind a bit for each column, at a multiple of 8.
+/// Where the data starts: after the null bitmap, at a multiple of 8.
 const HEADER: usize = (BITMAP + COLUMNS.div_ceil(8)).next_multiple_of(8);
 
-/// A text so short has a header of one byte, and begins anywhere.
+/// Longest text with a one-byte header, which needs no alignment.
 const SHORT: usize = 126;
-/// What may come behind the data: to a multiple of 4, and two texts.
+/// Most bytes after the copied data: padding to a multiple of 4, and two texts.
 const ADDED: usize = 3 + 1 + MAX_TEXT + 1 + EVENT.len();
 
 const _: () = {
@@ -41,20 +41,19 @@ const _: () = {
     assert!(MAX_TEXT <= SHORT);
 };
 
-/// Makes rows in the same memory, one after the other.
+/// Forms one row after another in the same memory.
 #[derive(Default)]
 pub struct Copier {
-    /// Words, so that it is aligned as a row must be.
+    /// Words, for the alignment of a row.
     space: Vec<u64>,
     row: pg_sys::HeapTupleData,
-    /// The last table that was looked at, by the type of its rows, and whether it has the columns we know. Nobody can
-    /// change that while it is read.
+    /// The row type of the last table, and whether it has the expected columns. This cannot change while the table is read.
     known: Option<(pg_sys::Oid, bool)>,
 }
 
 impl Copier {
-    /// The page's row for an event, valid until the next one; `None` if the event does not lie as expected. `write` puts
-    /// the token into the room that it gets, and returns its length.
+    /// The page's row for an event, valid until the next call; `None` if the stored row has another layout. `write` writes the token
+    /// into the given space and returns its length.
     pub fn copy(
         &mut self,
         event: &SlotRow<'_>,
@@ -69,7 +68,7 @@ impl Copier {
             let header = (*stored).t_data;
             (&*header, std::slice::from_raw_parts(header.cast::<u8>(), (*stored).t_len as usize))
         };
-        // Whoever added a column, even for a while, has made rows of another shape.
+        // A column that was added, even temporarily, leaves rows with another layout.
         if u32::from(header.t_infomask2) & pg_sys::HEAP_NATTS_MASK != STORED as u32 {
             return None;
         }
@@ -78,21 +77,21 @@ impl Copier {
         if self.space.len() < words {
             self.space.resize(words, 0);
         }
-        // SAFETY: all of the words, as bytes.
+        // SAFETY: the words as bytes.
         let space = unsafe {
             std::slice::from_raw_parts_mut(self.space.as_mut_ptr().cast::<u8>(), size_of_val(&*self.space))
         };
         let has_null = u32::from(header.t_infomask) & pg_sys::HEAP_HASNULL != 0;
         let bits = if has_null { [whole[BITMAP], whole[BITMAP + 1]] } else { [0xff; 2] };
-        // PostgreSQL 18 has NOT NULL constraints that older rows need not fulfil.
+        // In PostgreSQL 18, a NOT NULL constraint may be NOT VALID, so older rows may violate it.
         if bits[LAST_COLUMN / 8] & 1 << (LAST_COLUMN % 8) == 0 {
             return None;
         }
         write_header(&mut space[..HEADER], u32::from(header.t_infomask), bits);
         let end = HEADER + data.len();
         space[HEADER..end].copy_from_slice(data);
-        // A text that does not begin where the last column ended is looked for at the next multiple of 4, over zeros. The
-        // table's last column began at an even place, so that is the same one whether there was a byte between or not.
+        // PostgreSQL skips zero bytes before a text up to the next multiple of 4. The table's last column started at an even
+        // offset, so that multiple is the same whether there was a padding byte or not.
         let start = end.next_multiple_of(4);
         space[end..start].fill(0);
         let length = write(&mut space[start + 1..]);
@@ -127,7 +126,7 @@ fn has_our_columns(descriptor: pg_sys::TupleDesc) -> bool {
         && descriptor.iter().zip(&events::COLUMNS).all(|(attribute, column)| column.is(attribute))
 }
 
-/// The header of a row whose first columns have the bits of the table's row.
+/// Writes the header of a row whose first columns have the null bits of the stored row.
 fn write_header(space: &mut [u8], stored: u32, bits: [u8; 2]) {
     space.fill(0);
     // SAFETY: the space is aligned, and longer than the header.
