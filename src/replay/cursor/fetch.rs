@@ -21,9 +21,9 @@ use crate::session::client;
 use crate::settings;
 use crate::shmem::counter::Counter;
 
-/// How often a cursor that is used without being moved is written down as active: microseconds.
+/// How often the use of a cursor that does not move is recorded. In microseconds.
 const TOUCH: i64 = 60 * 1_000_000;
-/// Events that are passed over without writing down how far.
+/// How many events that do not match the filter may be skipped before the new position is stored.
 const FORGETTABLE: u64 = 1_000;
 
 pg_function! {
@@ -55,20 +55,20 @@ unsafe fn fetch(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
     }
 }
 
-/// What came of a fetch.
+/// The result of a fetch.
 struct Read {
     events: usize,
-    /// Events that were looked at.
+    /// Events that were read, before filtering.
     seen: u64,
     /// Behind all of them.
     state: CursorState,
-    /// It has to be written down that the cursor is in use.
+    /// Whether the use of the cursor must be recorded.
     is_due: bool,
     /// Everything before this place was there to be read; by arrival, if it is due.
     head: Option<Place>,
 }
 
-/// Reads on, and waits as long as there is nothing.
+/// Reads the next events, and waits while there are none.
 fn read(
     cursor: &DurableCursor,
     limit: usize,
@@ -82,7 +82,7 @@ fn read(
         timeout_left.listen();
         read.is_due = is_due(cursor);
         let mut memory = PgMemoryContexts::new("tailstream fetch");
-        // SAFETY: what a round leaves in memory is used by none; rows are copied.
+        // SAFETY: nothing that a round allocates is used afterwards; rows are copied.
         unsafe {
             memory.switch_to(|_| {
                 let round = |read: &mut Read, rows: &mut Rows| {
@@ -98,14 +98,14 @@ fn read(
                 if !timeout_left.may_wait() {
                     return round(&mut read, rows);
                 }
-                // Who waits must not keep the purge from what it has read and found to be nothing.
+                // Releases the locks on the chunks that were read without a result, so that the purge is not blocked.
                 subtransaction::run(|| round(&mut read, rows).map(|()| ((), !rows.is_empty())))
             })?;
         }
         if !rows.is_empty() {
             return Ok(read);
         }
-        // It may have become due while it waited: then it looks once more.
+        // Recording may have become due during the wait: then it reads once more.
         if !timeout_left.wait()? && (read.is_due || !is_due(cursor)) {
             return Ok(read);
         }
@@ -113,7 +113,7 @@ fn read(
     }
 }
 
-/// Reads on once.
+/// Reads once.
 fn round(
     cursor: &DurableCursor,
     mut request: PageRequest<'_>,
@@ -126,7 +126,7 @@ fn round(
     request.fetched_from = Some(FetchedFrom { cursor: cursor.id, seek_generation: cursor.seek_generation });
     if let Some(gap) = gap::by_erasure(&request, read.state.place, read.state.incarnation)? {
         if !cursor.by_arrival {
-            request.tell(gap.to);
+            request.account_until(gap.to);
         }
         rows.gap(gap, &request.token(read.state.place));
     }
@@ -146,31 +146,31 @@ fn round(
     Ok(())
 }
 
-/// Moves the cursor if that is wanted, or if nothing is skipped by it.
+/// Moves the cursor if the caller asked for it, or if that skips no event.
 fn settle(cursor: &DurableCursor, read: &Read, auto_ack: bool, nothing: bool) -> Result<()> {
     let mut state = if auto_ack || nothing { read.state } else { cursor.state };
     if nothing
         && let Some(head) = read.head
         && order(head) > order(state.place)
     {
-        // A cursor of a quiet org must not fall behind the positions that are kept.
+        // The cursor of a quiet org must not fall behind the positions that are kept.
         state.place = head;
     }
     // SAFETY: reads one variable.
     let may_write = !unsafe { pg_sys::XactReadOnly };
     let moves = auto_ack && !nothing;
     if moves {
-        // Nothing is acknowledged for a client that will not get it.
+        // Nothing is acknowledged for a client that has disconnected.
         client::require()?;
     }
-    // What was passed over without a row need not be written down every time; it is passed over again.
+    // Skipped events need not be stored each time; they are skipped again.
     if moves || may_write && (read.is_due || nothing && read.seen > FORGETTABLE) {
         cursor.move_to(state)?;
     }
     Ok(())
 }
 
-/// Whether it was not written down for a while that the cursor is in use.
+/// Whether the last recorded use of the cursor is too long ago.
 fn is_due(cursor: &DurableCursor) -> bool {
     let kept = settings::cursor_ttl();
     let touch = if kept > 0 { TOUCH.min(kept / 10) } else { TOUCH };

@@ -1,4 +1,4 @@
-//! Durable cursors: a place in an org's events that is kept in the database, and moves in the caller's transaction.
+//! Durable cursors: positions in an org's events that are stored in the database and move in the caller's transaction.
 
 mod fetch;
 pub mod start_position;
@@ -136,7 +136,7 @@ unsafe fn create(fcinfo: pg_sys::FunctionCallInfo, start: &StartPosition<'_>) ->
     let initial = start.find(org, by_arrival)?;
     match store::peek(name, org)? {
         Some(old) if old.has_expired() => match store::acquire_any(name, Some(org)) {
-            // Somebody may have used it, dropped it or made another one, while this waited.
+            // Another transaction may have used, dropped or created the cursor during the wait.
             Ok(old) if old.has_expired() => old.drop()?,
             Ok(_) => return Err(exists(name, org)),
             Err(Error::NoCursor(_)) => {}
@@ -193,7 +193,7 @@ fn ack(name: Option<&str>, token: Option<&str>, org: Option<&str>) -> Result<boo
         .map_or(state.accounted_until, |accounted_until| accounted_until.max(state.accounted_until));
     let acknowledged =
         CursorState { place: token.place, accounted_until, incarnation: token.incarnation, ..state };
-    // Behind a gap the place may be the same: then what was told makes the difference.
+    // After a gap the place may be the same. Then the reported time decides.
     let is_ahead = (order(token.place), accounted_until) > (order(state.place), state.accounted_until)
         || order(token.place) == order(state.place) && token.incarnation != state.incarnation;
     if is_ahead {
@@ -203,7 +203,7 @@ fn ack(name: Option<&str>, token: Option<&str>, org: Option<&str>) -> Result<boo
     Ok(is_ahead)
 }
 
-/// Comparable between places of one cursor.
+/// A key that orders the places of one cursor.
 fn order(place: Place) -> (i64, i64) {
     match place {
         Place::Time { created_at, id, .. } => (created_at, id),

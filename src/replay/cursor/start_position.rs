@@ -1,4 +1,4 @@
-//! Where a cursor begins: a word, a time or a token.
+//! Where a cursor starts: a keyword, a time or a token.
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::TEXTOID;
@@ -16,16 +16,16 @@ use crate::replay::page::request::{self, ALWAYS, in_range};
 use crate::replay::page::rewind_check;
 use crate::replay::token::{self, Place};
 
-/// Microseconds that an event may be ahead of the clock at the most: the range of max_future_skew.
+/// Most microseconds that an event may be ahead of the clock: the maximum of max_future_skew.
 const MAX_AHEAD: i64 = 24 * 3_600 * 1_000_000;
-/// Shorter than any token. A time may be longer, but then it has a character that tokens have not.
+/// Shorter than any token. A time may be longer, but then it contains a character that tokens do not contain.
 const TOKEN_LENGTH: usize = 30;
 
 thread_local! {
     static TIME: Statement = const { Statement::new("reading a time", "SELECT $1::timestamptz", &[TEXTOID]) };
 }
 
-/// Where to begin, as a caller says it.
+/// A start position as given by the caller.
 pub enum StartPosition<'a> {
     Text(&'a str),
     /// PostgreSQL's microseconds.
@@ -35,7 +35,7 @@ pub enum StartPosition<'a> {
 impl StartPosition<'_> {
     pub fn find(&self, org: &str, by_arrival: bool) -> Result<CursorState> {
         let cutoff = request::cutoff(org)?;
-        // Before anything else is looked for: what is placed meanwhile comes behind it, and must not be passed over.
+        // Read first: a batch that is sequenced meanwhile is after it, and must not be skipped.
         let head = head()?;
         let place = match self {
             Self::Text("beginning") if by_arrival => first(order::first_shown, org, cutoff, head)?,
@@ -55,7 +55,7 @@ impl StartPosition<'_> {
                 if by_arrival { first(order::first_of_org, org, *time, head)? } else { before(*time) }
             }
         };
-        // What a longer retention shows from before may be there or not: if it is gone, that is a loss.
+        // Earlier events that a longer retention shows again may have been purged, which is a loss.
         Ok(CursorState {
             place,
             accounted_until: cutoff,
@@ -83,14 +83,14 @@ fn time(text: &str) -> Result<i64> {
     })
 }
 
-/// Behind all positions there are.
+/// After all existing positions.
 pub fn head() -> Result<Next> {
     let none = Next { seq: 1, offset: 0, placed_ms: 0 };
     let head = subtransaction::again_without_dropped_chunks(|| snapshot::current(order::head))?;
     Ok(head.map_or(none, |head| Next { seq: head.seq + 1, offset: 0, placed_ms: head.ms() }))
 }
 
-/// An org's first position of that kind, or else behind those that there were before.
+/// The org's first matching position, or the place after those that existed before.
 fn first(
     find: fn(&str, i64) -> Result<Option<PositionRow>>,
     org: &str,
@@ -103,7 +103,7 @@ fn first(
     Ok(next.place())
 }
 
-/// Whatever was lost since the token was made is a loss.
+/// Events that were lost since the token was made are a loss.
 fn of_token(org: &str, text: &str, by_arrival: bool) -> Result<CursorState> {
     let token = request::read_token(&token::signer(org)?, text)?;
     rewind_check::check_place(&token)?;

@@ -11,7 +11,7 @@ use crate::session::client;
 use crate::shmem;
 use crate::tier::retention;
 
-/// The longest wait: longer than a day is not worth an open transaction.
+/// The longest wait: a transaction should not be open for longer than a day.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// How often a waiting session checks that its client is still connected.
@@ -25,7 +25,7 @@ pub struct FetchTimeout {
 }
 
 impl FetchTimeout {
-    /// `None` waits for nothing. Error where a wait could not end well.
+    /// `None` does not wait. Error if a wait could not succeed.
     pub fn new(org: &str, timeout: Option<Interval>) -> Result<Self> {
         let Some(timeout) = timeout else { return Ok(Self { notifier: None, until: None, heard: 0 }) };
         let days = timeout.days().saturating_add(timeout.months().saturating_mul(30));
@@ -38,7 +38,7 @@ impl FetchTimeout {
         // SAFETY: reads one variable.
         let isolation = unsafe { pg_sys::XactIsoLevel };
         if isolation >= pg_sys::XACT_REPEATABLE_READ as i32 {
-            // It would never see what it waits for.
+            // The snapshot would never show new events.
             let serializable = isolation == pg_sys::XACT_SERIALIZABLE as i32;
             return Err(Error::CannotWait(if serializable { "serializable" } else { "repeatable read" }));
         }
@@ -50,12 +50,13 @@ impl FetchTimeout {
         self.until.is_some()
     }
 
-    /// What is placed from here on ends the next wait.
+    /// Batches that are sequenced from here on end the next wait.
     pub fn listen(&mut self) {
         self.heard = self.notifier.map_or(0, shmem::Notifier::count);
     }
 
-    /// Waits until something was placed since it last listened; false if the time is over. Error if the client is gone.
+    /// Waits until a batch was sequenced since the last call of `listen`; false after the timeout. Error if the client has
+    /// disconnected.
     pub fn wait(&self) -> Result<bool> {
         let (Some(notifier), Some(until)) = (self.notifier, self.until) else { return Ok(false) };
         loop {

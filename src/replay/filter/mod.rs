@@ -1,4 +1,4 @@
-//! Which events of an org are wanted: as a condition for the planner, and for rows that no plan brings.
+//! Filters of events, as a condition in SQL and as a check of single rows.
 
 mod parse;
 mod values;
@@ -9,14 +9,14 @@ use crate::pg::streaming::SlotRow;
 pub use parse::MAX_LENGTH;
 pub use values::Values;
 
-/// Columns of `storage::events::COLUMNS`.
+/// Indexes in `storage::events::COLUMNS`.
 const HOST: usize = 3;
 const METHOD: usize = 4;
 const PATH: usize = 5;
 const STATUS: usize = 6;
 const METADATA: usize = 12;
 
-/// All that is there must hold; what is not there excludes nothing.
+/// All given conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Ranges, both ends included.
@@ -27,23 +27,23 @@ pub struct Filter {
     path: Option<Vec<String>>,
     /// The JSON of an object that an event's metadata must contain.
     metadata: Option<String>,
-    /// The JSON it was read from.
+    /// The JSON from which it was read.
     text: Option<String>,
 }
 
 impl Filter {
-    /// Whether every event is wanted.
+    /// Whether all events match.
     pub fn is_empty(&self) -> bool {
         self.text.is_none()
     }
 
-    /// The JSON it was read from; `None` if every event is wanted.
+    /// The JSON from which it was read; `None` if all events match.
     pub fn text(&self) -> Option<String> {
         self.text.clone()
     }
 
-    /// As a condition that begins with AND; the values are arguments from number `first` on: methods, hosts, path
-    /// prefixes and metadata, all four whether they are used or not.
+    /// An SQL condition that begins with AND. Its values are the arguments from number `first`: methods, hosts, path prefixes and
+    /// metadata, always all four.
     pub fn condition(&self, first: usize) -> String {
         let mut sql = String::new();
         if let Some(ranges) = &self.status {
@@ -63,7 +63,7 @@ impl Filter {
         sql
     }
 
-    /// Whether a row of `storage::events::COLUMNS` is wanted. `values` are those of this filter.
+    /// Whether a row of `storage::events::COLUMNS` matches. `values` are those of this filter.
     pub fn matches(&self, row: &SlotRow<'_>, values: &Values) -> bool {
         let one_of = |list: &Option<Vec<String>>, column| {
             list.as_ref()

@@ -1,4 +1,4 @@
-//! A filter from its JSON.
+//! Parses a filter from JSON.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 use super::Filter;
 use crate::error::{Error, Result};
 
-/// Bytes of a filter's text.
+/// Most bytes of a filter's text.
 pub const MAX_LENGTH: usize = 64 * 1024;
-/// Values that one key may list.
+/// Most values of one key.
 const MAX_VALUES: usize = 100;
 
 impl Filter {
@@ -18,7 +18,7 @@ impl Filter {
         refuse(format!("{bytes} bytes are too many"))
     }
 
-    /// From the text of a JSON value; `null` and an empty object want everything.
+    /// Parses the text of a JSON value. `null` and an empty object match all events.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() > MAX_LENGTH {
             return Err(Self::too_long(text.len()));
@@ -34,7 +34,7 @@ impl Filter {
                 "method" => filter.method = Some(list(&key, value, text_of)?),
                 "host" => filter.host = Some(list(&key, value, text_of)?),
                 "path" => filter.path = Some(list(&key, value, text_of)?),
-                // As it is: numbers have more digits than any type of ours.
+                // The original text, because numbers may have more digits than any Rust type.
                 "metadata" if value.starts_with('{') => filter.metadata = Some(value.to_owned()),
                 "metadata" => {
                     return Err(refuse(format!("\"metadata\" is no object but {}", shortened(value))));

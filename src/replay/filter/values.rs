@@ -1,4 +1,4 @@
-//! What a filter compares with, as PostgreSQL's values.
+//! The values of a filter as PostgreSQL's datums.
 
 use std::ffi::CString;
 
@@ -7,7 +7,7 @@ use pgrx::{IntoDatum, pg_sys};
 use super::Filter;
 use crate::error::{Error, Result};
 
-/// Values live as long as the memory context that they were made in.
+/// The values live as long as the memory context in which they were made.
 #[derive(Clone, Copy, Default)]
 pub struct Values {
     method: Option<pg_sys::Datum>,
@@ -17,7 +17,7 @@ pub struct Values {
 }
 
 impl Values {
-    /// In the current memory context.
+    /// Makes the values in the current memory context.
     pub fn of(filter: &Filter) -> Result<Self> {
         let array = |list: &Option<Vec<String>>| list.clone().and_then(IntoDatum::into_datum);
         let metadata = filter.metadata.as_deref().map(jsonb).transpose()?;
@@ -29,7 +29,7 @@ impl Values {
         self.metadata
     }
 
-    /// The arguments that `Filter::condition` numbers.
+    /// The arguments of `Filter::condition`.
     pub fn arguments(&self) -> [Option<pg_sys::Datum>; 4] {
         [self.method, self.host, self.path, self.metadata]
     }

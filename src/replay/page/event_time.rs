@@ -1,4 +1,4 @@
-//! Pages in the order of event times.
+//! Pages in event-time order.
 
 use pgrx::PgBuiltInOids;
 use pgrx::pg_sys;
@@ -15,8 +15,7 @@ use crate::pg::{snapshot, subtransaction};
 use crate::replay::token::Place;
 use crate::storage::events::EVENTS;
 
-/// Arguments: org, from, to, time and id of the place, limit, boundary, then those of the filter, and when the boundary
-/// was placed.
+/// Arguments: org, from, to, time and id of the start, limit, boundary, those of the filter, and the time of the boundary.
 const ARGUMENTS: [PgBuiltInOids; 12] = [
     TEXTOID,
     TIMESTAMPTZOID,
@@ -32,13 +31,13 @@ const ARGUMENTS: [PgBuiltInOids; 12] = [
     TIMESTAMPTZOID,
 ];
 const FILTER: usize = 8;
-/// Index of the limit.
+/// Index of the argument limit.
 const LIMIT: usize = 5;
-/// What is read first, and then twice as much each time: microseconds. An hour is what a chunk has unless it was changed.
+/// Length of the first time window in microseconds; it doubles with each read. An hour is the default length of a chunk.
 const WINDOW_UNIT: i64 = 3_600 * 1_000_000;
 
-/// Not what has a place behind the boundary, nor what has none yet. Asked event by event: as a join it would be made from all
-/// that came since.
+/// Excludes events with a position after the boundary, and those without a position. Checked event by event: a join would process all
+/// positions after the boundary.
 const UP_TO_BOUNDARY: &str = "
     AND (SELECT true FROM tailstream.positions p
          WHERE p.batch_id = id >> 16 AND p.org_id = $1 AND p.seq > $7 AND p.placed_at >= $12 LIMIT 1) IS NULL
@@ -48,15 +47,15 @@ thread_local! {
     static PLANS: TimeWindowPlans = TimeWindowPlans::new("created_at", &ARGUMENTS, WINDOW_UNIT);
 }
 
-/// Between which events a page lies: the time and the id of the one behind (or before) which it begins.
+/// Where a page starts: after (or before) the event with this time and id.
 #[derive(Debug, Clone, Copy)]
 pub struct KeysetStart {
     pub at: (i64, i64),
-    /// Somebody was there before: what was lost since is told.
+    /// Whether a reader continues from here, so that a loss is reported.
     pub resumed: bool,
 }
 
-/// Adds the events behind a place, and before them what was lost there. Returns how many and the place behind them.
+/// Adds the events after a place, and gap rows before them. Returns their number and the place after them.
 pub fn forward(
     request: &mut PageRequest<'_>,
     start: KeysetStart,
@@ -65,12 +64,12 @@ pub fn forward(
 ) -> Result<(usize, Place)> {
     let last = place(start.at, false);
     let from = start.at.0.max(request.start);
-    // Who begins here has not lost what is hidden, but what a longer retention does not bring back.
+    // A reader that starts here has not lost events that are hidden, only those that a longer retention cannot show again.
     let shown = (request.cutoff.saturating_sub(1), i64::MAX);
     let behind = if start.resumed { start.at } else { start.at.max(shown) };
     if from < request.lost_before && request.accounted_until < request.lost_before {
         let gap = gap::between(request, behind, request.lost_before)?;
-        request.tell(request.lost_before);
+        request.account_until(request.lost_before);
         if let Some(gap) = gap {
             rows.gap(gap, &request.token(last));
         }
@@ -79,14 +78,14 @@ pub fn forward(
     Ok((found, end.unwrap_or(last)))
 }
 
-/// Adds the events before a place, newest first, and behind them what was lost there.
+/// Adds the events before a place, newest first, and gap rows after them.
 pub fn backward(
     request: &mut PageRequest<'_>,
     start: KeysetStart,
     limit: usize,
     rows: &mut Rows,
 ) -> Result<usize> {
-    // A gap's place is before all events of its time.
+    // The place of a gap is before all events of its time.
     let before = if start.at.1 == i64::MIN { start.at.0 } else { start.at.0.saturating_add(1) };
     let (from, to) = (request.start.max(request.cutoff), request.end.min(before));
     let (found, end) = read(request, (from, to), start.at, true, limit, rows)?;
@@ -95,12 +94,12 @@ pub fn backward(
     let is_before = |time: i64| is_end || matches!(end, Place::Time { created_at, .. } if created_at < time);
     if request.accounted_until < request.lost_before && is_before(request.lost_before) {
         let gap = lost_in(request, (from, to.min(request.lost_before)))?;
-        request.tell(request.lost_before);
+        request.account_until(request.lost_before);
         if let Some(gap) = gap {
             rows.gap(gap, &request.token(end));
         }
     }
-    // The cutoff has overtaken the range's beginning while it was on its way there.
+    // The cutoff has passed the start of the range while the reader was on its way there.
     if is_end
         && start.resumed
         && request.start != ALWAYS
@@ -111,7 +110,7 @@ pub fn backward(
     Ok(found)
 }
 
-/// What may have been lost in a range of time.
+/// The gap in a time range, if events may have been lost there.
 fn lost_in(request: &PageRequest<'_>, (start, until): (i64, i64)) -> Result<Option<Gap>> {
     let range = PageRequest { start, accounted_until: ALWAYS, values: request.values, ..*request };
     gap::between(&range, (ALWAYS, i64::MIN), until)
@@ -121,10 +120,10 @@ fn place((created_at, id): (i64, i64), backward: bool) -> Place {
     Place::Time { created_at, id, backward }
 }
 
-/// Reads a range in one direction, from a place in it on. Returns how many events there were, and the place behind the last.
+/// Reads a range in one direction from a place. Returns the number of events, and the place after the last.
 ///
-/// The range is read in windows, the first one no longer than a chunk: so most pages are planned for one or two chunks,
-/// however many the range has.
+/// The range is read in time windows, the first one no longer than a chunk. Most pages are therefore planned for one or two
+/// chunks, however many the range has.
 fn read(
     request: &PageRequest<'_>,
     (from, to): (i64, i64),
@@ -138,7 +137,7 @@ fn read(
     let (mut found, mut last) = (0, None);
     let (mut from, mut to, mut length) = (from, to, WINDOW_UNIT);
     while from < to && found < limit {
-        // What is to come has few chunks or none, and belongs to the present.
+        // The future has few chunks or none, so it is part of the last window.
         let window = if backward {
             (from.max(border(to.min(now).saturating_sub(length), WINDOW_UNIT)), to)
         } else {
@@ -154,7 +153,7 @@ fn read(
     Ok((found, last))
 }
 
-/// A page that is being read.
+/// The state of a page while it is read.
 struct Page<'a, 'b> {
     request: &'a PageRequest<'b>,
     rows: &'a mut Rows,
@@ -165,7 +164,7 @@ struct Page<'a, 'b> {
 
 impl Page<'_, '_> {
     fn read(&mut self, (from, to): (i64, i64), at: (i64, i64), limit: usize) -> Result<()> {
-        // The index is entered by this comparison, so it must be there only where it says more than the range.
+        // This comparison determines where the index scan starts, so it is used only if it is stricter than the range.
         let is_inside = if self.backward { at.0 < to } else { at.0 >= from };
         let [method, host, path, metadata] = self.request.values.arguments();
         let mut values: [Option<pg_sys::Datum>; ARGUMENTS.len()] = [
@@ -190,15 +189,15 @@ impl Page<'_, '_> {
             // SAFETY: reads one variable.
             let is_versioned = unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32;
             if !is_versioned && !complete {
-                // Planned under a snapshot of this moment: TimescaleDB looks its chunks up with it, and one that was dropped
-                // since the calling query began is not there. And read with one from after the locks: an earlier one could
-                // show an event neither in its old chunk nor in the one it was copied to.
+                // Planned under the newest snapshot: TimescaleDB finds chunks with it, and leaves out chunks that were dropped
+                // since the calling query began. Read under a snapshot from after the locks: an earlier one could miss an event
+                // that a rescue copied, in its old chunk and in its new one.
                 return snapshot::current(|| {
                     plan.each(values, Visibility::NewSnapshot, |row| self.take(&row))
                 });
             }
-            // The purge is seen at every level, so what it has copied must be, too: locks first, then a snapshot. And where
-            // all that the snapshot shows has to be known, it is planned under it.
+            // Dropped chunks are missing under every isolation level, so the copies must be visible: locks first, then a
+            // snapshot. If no row may be missed, the plan is made under that snapshot too.
             let limit = values[LIMIT].replace(0_i64.into());
             snapshot::latest(|| plan.each(values, Visibility::ActiveSnapshot, |_| true))?;
             values[LIMIT] = limit;

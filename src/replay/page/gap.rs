@@ -1,4 +1,4 @@
-//! Gaps: whether a reader has lost events that it had not reached.
+//! Gaps: whether a reader has lost events before it read them.
 //!
 //! Events that are gone cannot be queried, but the positions of batches outlive their events. They tell whether there were
 //! any. Where positions do not go back far enough, the answer is that events may be lost.
@@ -21,16 +21,16 @@ use crate::tier::cache;
 
 const LOOKING: &str = "looking for lost events";
 
-/// No event is further ahead of the time at which it was received than a day: the range of max_future_skew.
+/// No event time is later than a day after the event was received: the maximum of max_future_skew.
 const MAX_AHEAD: i64 = 24 * 3_600 * 1_000_000;
 
-/// The org, from, to, the time and the id of the event behind which something may be lost, until when, and the last position.
+/// Org, window start and end, time and id of the reader's event, end of the range, and the last position.
 const ARGUMENTS: [PgBuiltInOids; 7] =
     [TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, INT8OID];
 
 thread_local! {
     static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
-    // Without a sequencer the ledger is kept in the positions' stead, and all of it is unplaced.
+    // Without a sequencer, the ledger is kept instead of positions, and none of its batches has one.
     static LEDGER_IS_CUT: Statement = const { Statement::new(
         LOOKING,
         "SELECT coalesce(min(b.batch_id) > 1 AND min(b.received_at) > $1, true)::int::bigint FROM tailstream.batches b",
@@ -42,7 +42,7 @@ thread_local! {
         &[TEXTOID, TIMESTAMPTZOID, INT8OID, TIMESTAMPTZOID, TIMESTAMPTZOID]) };
 }
 
-/// What a reader that stands behind this event has lost up to a time, in the order of event times.
+/// The gap between the event after which a reader continues and a time, in event-time order.
 pub fn between(request: &PageRequest<'_>, behind: (i64, i64), until: i64) -> Result<Option<Gap>> {
     let from_start = |start: i64| (start.saturating_sub(1), i64::MAX);
     let (time, id) = behind.max(from_start(request.start)).max(from_start(request.accounted_until));
@@ -58,7 +58,7 @@ fn may_be_lost(request: &PageRequest<'_>, (time, id): (i64, i64), to: i64) -> Re
     let (time, to) = (in_range(time), in_range(to));
     let since = time.saturating_sub(MAX_AHEAD);
     subtransaction::again_without_dropped_chunks(|| {
-        // These first: what gets its place meanwhile is seen here or there.
+        // Batches without a position first: one that is sequenced meanwhile is then found by one of the two queries.
         if any_unplaced(request, since, (time, id), to)? {
             return Ok(true);
         }
@@ -79,7 +79,7 @@ fn may_be_lost(request: &PageRequest<'_>, (time, id): (i64, i64), to: i64) -> Re
     })
 }
 
-/// Whether a batch with a position has an event there.
+/// Whether a batch with a position has an event in the range.
 fn any_placed(request: &PageRequest<'_>, since: i64, (time, id): (i64, i64), to: i64) -> Result<bool> {
     let sql = format!(
         "SELECT 1::bigint FROM tailstream.positions p
@@ -87,7 +87,7 @@ fn any_placed(request: &PageRequest<'_>, since: i64, (time, id): (i64, i64), to:
            AND (p.last_event_at, (p.batch_id << 16) + p.event_count - 1) > ($4, $5) AND p.first_event_at < $6 LIMIT 1"
     );
     let mut any = false;
-    // What was placed at some time tells of events of that time, or of earlier ones.
+    // A batch that was sequenced at some time has events of that time or earlier, apart from the permitted skew.
     for (start, end) in forward(since, order::now(), WINDOW_UNIT) {
         let values = [
             Some(datum(request.org)?),
@@ -112,7 +112,7 @@ fn any_placed(request: &PageRequest<'_>, since: i64, (time, id): (i64, i64), to:
     Ok(any)
 }
 
-/// Whether a batch without one has.
+/// Whether a batch without a position has an event in the range.
 fn any_unplaced(request: &PageRequest<'_>, since: i64, (time, id): (i64, i64), to: i64) -> Result<bool> {
     let arguments = [
         arg(request.org.to_owned()),
@@ -128,21 +128,21 @@ fn timestamp(time: i64) -> Result<TimestampWithTimeZone> {
     TimestampWithTimeZone::try_from(in_range(time)).map_err(|_| Error::Internal("a time out of range"))
 }
 
-/// The first position from this one on that is known: those before it were purged, with all that was known of their batches.
-/// None from it on was placed before `placed_ms`.
+/// The first existing position from this one on; those before it were purged. No position from this one on was assigned before
+/// `placed_ms`.
 pub fn first_known_position(from: i64, placed_ms: i64) -> Result<i64> {
     let before = from_ms(placed_ms).saturating_sub(1);
     let kept = subtransaction::again_without_dropped_chunks(|| {
         snapshot::current(|| order::coverage(in_range(before)))
     })?;
     Ok(match kept {
-        // What was placed before has a number before.
+        // An earlier time means a lower position.
         PositionCoverage::Complete | PositionCoverage::Empty => from,
         PositionCoverage::From(oldest) => oldest.seq.max(from),
     })
 }
 
-/// What a reader has lost if its org was erased since it was there.
+/// The gap of a reader whose org was erased since its last read.
 pub fn by_erasure(request: &PageRequest<'_>, place: Place, incarnation: u32) -> Result<Option<Gap>> {
     if incarnation == 0 || incarnation == request.incarnation {
         return Ok(None);
@@ -155,12 +155,12 @@ pub fn by_erasure(request: &PageRequest<'_>, place: Place, incarnation: u32) -> 
         Place::Time { .. } => request.start,
         Place::Arrival { placed_ms, .. } => first_behind(request.org, placed_ms)?,
     };
-    // A range without beginning begins with what is shown.
+    // A range without start begins at the cutoff.
     let from = if from == ALWAYS { request.cutoff } else { from };
     Ok(Some(Gap { from: from.min(until), to: until, reason: Reason::Erased }))
 }
 
-/// The earliest time of what an org may have been given a position for since: it comes as late as it is kept.
+/// The earliest event time that may have been sequenced since then: no event is stored after its retention.
 pub fn first_behind(org: &str, placed_ms: i64) -> Result<i64> {
     Ok(from_ms(placed_ms).saturating_sub(crate::replay::retention_of(org)?))
 }

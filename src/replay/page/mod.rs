@@ -58,7 +58,7 @@ unsafe fn page(fcinfo: pg_sys::FunctionCallInfo) -> Result<()> {
             boundary: after.and_then(|token| token.boundary),
             boundary_at: after.and_then(|token| token.boundary).map(rewind_check::placed_at).transpose()?,
             accounted_until: after.and_then(|token| token.accounted_until).unwrap_or(ALWAYS),
-            // From there on the reader follows the stream.
+            // After the boundary the reader follows the stream.
             complete: after.is_some_and(|token| token.boundary.is_some()),
             ..PageRequest::of(org, &filter)?
         };
@@ -82,7 +82,7 @@ fn fill(
         && let Some(gap) = gap::by_erasure(request, token.place, token.incarnation)?
     {
         if matches!(token.place, Place::Time { .. }) {
-            request.tell(gap.to);
+            request.account_until(gap.to);
         }
         rows.gap(gap, &request.token(token.place));
     }

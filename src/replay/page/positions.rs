@@ -1,4 +1,4 @@
-//! The positions of an org's batches, from one on.
+//! Reads the positions of an org's batches, starting from one.
 
 use pgrx::pg_sys::BuiltinOid::{INT8OID, TEXTOID, TIMESTAMPTZOID};
 use pgrx::{PgBuiltInOids, Spi, pg_sys};
@@ -19,7 +19,7 @@ thread_local! {
     static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
 }
 
-/// The query for an org's positions from one on.
+/// The query for an org's positions, starting from one.
 fn query() -> String {
     let columns = position_columns!();
     format!(
@@ -29,10 +29,10 @@ fn query() -> String {
     )
 }
 
-/// The next positions of the org, in their order.
+/// The next positions of the org, in order.
 pub fn next(request: &PageRequest<'_>, from: Next, most: usize) -> Result<Vec<Position>> {
-    // With one snapshot: what a later one shows may come behind something that an earlier one did not show. The sequencer
-    // makes chunk after chunk, so what the snapshot shows behind a chunk means that others were told of that chunk.
+    // All windows are read under one snapshot: a later snapshot may show a position whose predecessor an earlier one did not show.
+    // The sequencer creates chunks in order, so if the snapshot shows positions after a chunk, this session knows that chunk.
     subtransaction::again_without_dropped_chunks(|| {
         request.with_snapshot(|| {
             // SAFETY: inside a transaction.

@@ -1,4 +1,4 @@
-//! What a page is made of, and what its tokens say.
+//! The parameters of a page, and the tokens that it returns.
 
 use pgrx::pg_sys;
 
@@ -8,7 +8,7 @@ use crate::replay::filter::{Filter, Values};
 use crate::replay::token::{Boundary, FetchedFrom, Place, Refusal, Signer, Token};
 use crate::tier::cache;
 
-/// The earliest and the latest time there is, for a range without such an end.
+/// The earliest and the latest time, for a range without an end.
 pub const ALWAYS: i64 = i64::MIN;
 pub const FOREVER: i64 = i64::MAX;
 
@@ -37,33 +37,33 @@ pub struct PageRequest<'a> {
     pub end: i64,
     /// Older events are hidden, and may be gone.
     pub cutoff: i64,
-    /// Older events may be gone though they would be shown: the retention was shorter once. Not before the cutoff.
+    /// Older events may have been purged while the retention was shorter. Not before the cutoff.
     pub lost_before: i64,
     /// Losses of older events are not reported: the events were already gone when the reader began, or the loss was
     /// reported.
     pub accounted_until: i64,
     /// The same goes only for what has a position before this one.
     pub accounted_until_seq: i64,
-    /// Only what has a position up to this one.
+    /// Only batches with a position up to this one.
     pub boundary: Option<Boundary>,
-    /// When that was placed: PostgreSQL's microseconds.
+    /// When that position was assigned: PostgreSQL's microseconds.
     pub boundary_at: Option<i64>,
-    /// What is not found will be taken for not there: no position that is committed may be missing, not even one whose
-    /// commit is just being told to other sessions.
+    /// Whether a missing row is taken as absent. Then no committed position may be missed, not even in a chunk whose creation has
+    /// not been announced to this session yet.
     pub complete: bool,
     pub incarnation: u32,
     pub fetched_from: Option<FetchedFrom>,
 }
 
 impl<'a> PageRequest<'a> {
-    /// All that an org shows now.
+    /// All events of an org that are not hidden now.
     pub fn of(org: &'a str, filter: &'a Filter) -> Result<Self> {
         Self::with(org, filter, Values::of(filter)?)
     }
 
-    /// The same, with the filter's values made before.
+    /// The same with existing filter values.
     pub fn with(org: &'a str, filter: &'a Filter, values: Values) -> Result<Self> {
-        // A call may come long after its transaction's last lock, with which PostgreSQL tells of changes.
+        // PostgreSQL processes invalidations when a lock is acquired, which may have been long ago in this transaction.
         // SAFETY: inside a transaction.
         unsafe { pg_sys::AcceptInvalidationMessages() };
         let cutoff = cutoff(org)?;
@@ -87,7 +87,7 @@ impl<'a> PageRequest<'a> {
 
     pub fn token(&self, place: Place) -> Token {
         let accounted_until = match place {
-            // Behind it there is nothing more to tell.
+            // After it, no earlier gap can be reported again.
             Place::Time { created_at, backward: false, .. } => {
                 (created_at < self.accounted_until).then_some(self.accounted_until)
             }
@@ -102,24 +102,24 @@ impl<'a> PageRequest<'a> {
         }
     }
 
-    /// With a snapshot for what has positions: that of the transaction, but up to a boundary the latest, for from there on
-    /// the reader follows the stream.
+    /// Runs `body` under the snapshot for reading positions: the transaction's, but the latest one if there is a boundary, because
+    /// the reader follows the stream from there.
     pub fn with_snapshot<T>(&self, body: impl FnOnce() -> T) -> T {
         if self.boundary.is_some() { snapshot::latest(body) } else { snapshot::current(body) }
     }
 
-    /// What has a position behind this one is left out.
+    /// The last position to read.
     pub fn last_position(&self) -> i64 {
         self.boundary.map_or(i64::MAX, |boundary| boundary.seq)
     }
 
-    /// A loss before this time was told.
-    pub fn tell(&mut self, until: i64) {
+    /// Records that losses before this time were reported.
+    pub fn account_until(&mut self, until: i64) {
         self.accounted_until = self.accounted_until.max(until);
     }
 }
 
-/// A time that arithmetic can be done with, by TimescaleDB too: infinities come to the ends of that range.
+/// Clamps a time to a range in which arithmetic is possible, in TimescaleDB too.
 pub fn in_range(time: i64) -> i64 {
     // Somewhat after 4713 BC, and well before the end of PostgreSQL's time.
     const EARLIEST: i64 = -211_000_000_000_000_000;
@@ -127,14 +127,14 @@ pub fn in_range(time: i64) -> i64 {
     time.clamp(EARLIEST, LATEST)
 }
 
-/// The oldest time that is shown of an org at this moment. Not at the statement's start: a function may run many pages
-/// in one statement, and what is purged meanwhile would be missing without a word.
+/// The retention cutoff of an org now. Not at the start of the statement: a function may read many pages in one statement, and the
+/// loss of events that are purged meanwhile would not be reported.
 pub fn cutoff(org: &str) -> Result<i64> {
     // SAFETY: reads the clock.
     Ok(unsafe { pg_sys::GetCurrentTimestamp() } - crate::replay::retention_of(org)?)
 }
 
-/// Before which time events may be gone that today's retention would keep.
+/// The time before which events may have been purged that the present retention would keep.
 fn lost_before(org: &str) -> Result<i64> {
     Ok(match cache::find(org)? {
         Some(org) => org.lost_before,
@@ -142,13 +142,13 @@ fn lost_before(org: &str) -> Result<i64> {
     })
 }
 
-/// Tells an org from one of the same name that was erased; 0 if it is not registered.
+/// A number that distinguishes an org from an erased org with the same id; 0 if it is not registered.
 pub fn incarnation(org: &str) -> Result<u32> {
-    // Milliseconds wrap after seven weeks, and nobody erases an org at the very millisecond of its registration then.
+    // The milliseconds of the registration. They repeat after seven weeks, which is very unlikely to matter.
     Ok(cache::find(org)?.map_or(0, |org| ((org.registered_at / 1_000) as u32).max(1)))
 }
 
-/// The token that a text is, for this org.
+/// Reads a token of this org.
 pub fn read_token(signer: &Signer, text: &str) -> Result<Token> {
     signer.read(text).map_err(|refusal| match refusal {
         Refusal::Invalid => Error::BadToken,

@@ -17,17 +17,17 @@ use crate::pg::time_window::{PLACEHOLDER, TimeWindowPlans};
 use crate::pg::{snapshot, subtransaction};
 use crate::replay::token::{Boundary, Place, Token};
 
-/// The first and the last position that may be meant, and when it was given.
+/// The first and the last position to search, and the time of the position.
 const ARGUMENTS: [PgBuiltInOids; 3] = [INT8OID, INT8OID, TIMESTAMPTZOID];
 
 thread_local! {
     static PLANS: TimeWindowPlans = TimeWindowPlans::new("p.placed_at", &ARGUMENTS, WINDOW_UNIT);
-    // Erasure may have taken the last positions before this one.
+    // Erasure may have deleted the last positions before this one.
     static AFTER: StreamingStatement = const { StreamingStatement::new(
         "SELECT s.after_seq FROM tailstream.sequencer s", &[]) };
 }
 
-/// Error if the database went back to before the place of a token, or is a standby that has not come to it.
+/// Error if the database was rewound to before the place of a token, or is a standby that has not replayed it.
 pub fn check_place(token: &Token) -> Result<()> {
     match token.place {
         Place::Arrival { seq, offset, placed_ms } => check_arrival(seq, offset, from_ms(placed_ms)),
@@ -35,7 +35,7 @@ pub fn check_place(token: &Token) -> Result<()> {
     }
 }
 
-/// When a boundary's position was given, or long before if that is not known any more. Error as above.
+/// The time of a boundary's position, or a much earlier time if it is not known. Error as above.
 pub fn placed_at(boundary: Boundary) -> Result<i64> {
     let seq = boundary.seq;
     match placed_at_now(seq)? {
@@ -45,7 +45,7 @@ pub fn placed_at(boundary: Boundary) -> Result<i64> {
     }
 }
 
-/// A place has the time of the position that it is in, or behind; or of the next one, where something was lost before it.
+/// A place has the time of its position, of the one before it, or, after a loss, of the next one.
 fn check_arrival(seq: i64, offset: i32, placed_at: i64) -> Result<()> {
     let query = format!(
         "SELECT p.seq FROM tailstream.positions p
@@ -58,7 +58,7 @@ fn check_arrival(seq: i64, offset: i32, placed_at: i64) -> Result<()> {
         return Ok(());
     }
     let is_gone = |seq: i64| Ok(placed_at_now(seq)?.is_none() && was_given(seq)?);
-    // Purged, or erased with its org; else it is another batch's by now. Positions are given in the order of time.
+    // The position was purged or erased, or it belongs to another batch by now. Times increase with positions.
     let is_known = match placed_at_now(at)? {
         Some(before) => offset == 0 && before < placed_at && is_gone(seq)?,
         None => was_given(at)?,
@@ -66,7 +66,7 @@ fn check_arrival(seq: i64, offset: i32, placed_at: i64) -> Result<()> {
     if is_known { Ok(()) } else { Err(unknown()) }
 }
 
-/// When a position was given, if it is there in what is committed now.
+/// The time of a position, if it exists in what is committed now.
 fn placed_at_now(seq: i64) -> Result<Option<i64>> {
     let last = last_now(seq.saturating_add(1))?;
     Ok(last.filter(|last| last.seq == seq).map(|last| last.placed_at))
@@ -78,17 +78,17 @@ fn was_given(seq: i64) -> Result<bool> {
     Ok(seq <= after.max(last).max(0))
 }
 
-/// The last position before a number in what is committed at this moment, whatever the isolation level; no chunk is unknown.
+/// The last position before a number in what is committed now, under any isolation level, including new chunks.
 fn last_now(seq: i64) -> Result<Option<PositionRow>> {
     subtransaction::again_without_dropped_chunks(|| snapshot::latest(|| order::last_before_now(seq)))
 }
 
-/// What a query finds that is planned now, so no chunk is unknown to it.
+/// Runs a query that is planned now, so that it knows all chunks.
 fn now(query: &str, values: (i64, i64, i64)) -> Result<Option<i64>> {
     first(|plans| plans.of_moment(query), values)
 }
 
-/// The first number that is found in what is committed at this moment, whatever the isolation level.
+/// The first result of a query in what is committed now, under any isolation level.
 fn first(
     plan: impl Fn(&TimeWindowPlans) -> Result<StreamingPlan>,
     (from, to, at): (i64, i64, i64),

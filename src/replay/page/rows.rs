@@ -1,4 +1,4 @@
-//! The rows that a page, a fetch or a gap returns.
+//! The rows that pages and fetches return: events and gaps.
 
 use std::cell::Cell;
 
@@ -18,10 +18,10 @@ const GAP_FROM: usize = 15;
 const GAP_TO: usize = 16;
 const GAP_REASON: usize = 17;
 
-/// Why events that were not reached yet are not there any more.
+/// Why events were lost before they were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// Purged, or hidden until the purge comes.
+    /// Purged, or hidden until the next purge.
     Retention,
     /// The org was erased.
     Erased,
@@ -48,11 +48,11 @@ pub struct Gap {
     pub reason: Reason,
 }
 
-/// Bytes that a session keeps from one page to the next, and the size from which on a block goes back at once.
+/// Bytes of free memory that a session keeps between pages, and the size from which a block is returned at once.
 const KEPT: (i32, i32) = (8 << 20, 4 << 20);
 
-/// Has the C library keep what a page needs. It would give it back to the system with each page and ask for it again with
-/// the next, and finding and clearing so many pages of memory takes a seventh of a fetch's time.
+/// Makes the C library keep the memory of a page for the next one. By default it returns the memory to the system after each page
+/// and requests it again (see "Mechanisms kept on purpose" in docs/architecture.md).
 fn keep_memory() {
     thread_local! {
         static KEEPS: Cell<bool> = const { Cell::new(false) };
@@ -67,7 +67,7 @@ fn keep_memory() {
     }
 }
 
-/// Takes the rows of one call.
+/// Collects the result rows of one call.
 pub struct Rows {
     store: *mut pg_sys::Tuplestorestate,
     descriptor: pg_sys::TupleDesc,
@@ -95,7 +95,7 @@ impl Rows {
         self.count == 0
     }
 
-    /// A row of `storage::events::COLUMNS`, with the token to go on behind it.
+    /// Adds a row of `storage::events::COLUMNS`, with the token to continue after it.
     pub fn event(&mut self, row: &SlotRow<'_>, token: &Token) {
         let signer = &self.signer;
         if let Some(copy) = self.copier.copy(row, |room| signer.write(token, room)) {
@@ -117,7 +117,7 @@ impl Rows {
         values
     }
 
-    /// The same row, to be put later if at all, before the memory goes.
+    /// Forms the same row in `memory`, to be added later.
     pub fn form(&self, row: &SlotRow<'_>, token: &Token, memory: &PgMemoryContexts) -> Formed {
         let mut values = self.columns(row);
         let mut text = Text::default();
@@ -134,7 +134,7 @@ impl Rows {
 
     pub fn put_formed(&mut self, row: Formed) {
         self.count += 1;
-        // SAFETY: a row of the store's descriptor, which is copied; the original goes with its memory context.
+        // SAFETY: a row of the store's descriptor. It is copied; the original is freed with its memory context.
         unsafe { pg_sys::tuplestore_puttuple(self.store, row.0) };
     }
 
@@ -165,14 +165,14 @@ impl Rows {
     }
 }
 
-/// A row that was made and not put yet.
+/// A row that was formed and not added yet.
 pub struct Formed(pg_sys::HeapTuple);
 
 fn split(values: [Option<pg_sys::Datum>; COLUMNS]) -> ([pg_sys::Datum; COLUMNS], [bool; COLUMNS]) {
     (values.map(|value| value.unwrap_or(pg_sys::Datum::null())), values.map(|value| value.is_none()))
 }
 
-/// A text value that is made over and over in the same memory.
+/// A text value whose memory is reused.
 #[repr(align(8))]
 struct Text {
     bytes: [u8; HEADER + MAX_TEXT],
@@ -188,7 +188,7 @@ impl Default for Text {
 const HEADER: usize = 4;
 
 impl Text {
-    /// Valid until the next one.
+    /// Valid until the next call.
     fn of(&mut self, signer: &Signer, token: &Token) -> pg_sys::Datum {
         let length = HEADER + signer.write(token, &mut self.bytes[HEADER..]);
         // SAFETY: the memory is aligned, begins with room for the length word, and is as long as that says.

@@ -1,7 +1,7 @@
-//! `ts_replay_schedule`: a replay with the moment at which each event is to be shown.
+//! `ts_replay_schedule`: a replay with the time at which each event is to be shown.
 //!
-//! It is made of pages, one after the other as rows are asked for, and only the clock goes over from one to the next.
-//! So it streams whatever the planner thinks of it, and a row's token is that of its page with the clock in it.
+//! It reads pages, one after the other, as rows are requested; only the clock is carried from one page to the next. It therefore
+//! streams under any plan. A row's token is that of its page with the clock added.
 
 mod pace;
 
@@ -23,9 +23,9 @@ use crate::shmem::counter::Counter;
 use crate::tier::retention;
 use pace::Pace;
 
-/// Events read at a time.
+/// Events per page.
 const PAGE: usize = 1_000;
-/// Columns of a page, and one more.
+/// The columns of a page, and the time.
 const COLUMNS: usize = 19;
 const CREATED_AT: usize = 1;
 const CURSOR: usize = 13;
@@ -66,26 +66,26 @@ pg_function! {
     }
 }
 
-/// A replay that is being played.
+/// The state of a playback.
 struct Player {
     descriptor: pg_sys::TupleDesc,
     signer: Signer,
-    /// All but the token to go on behind; as long as the player lives.
+    /// The request without its token. Lives as long as the playback.
     arguments: [Option<pg_sys::Datum>; 6],
     after: Option<String>,
     pace: Pace,
     clock: Clock,
-    /// When the last event happened; `None` before the first one of all.
+    /// The time of the last event; `None` before the first one.
     last: Option<i64>,
-    /// The rows of a page, and where they are kept. What is stored apart from its row is not fetched before it is returned.
+    /// The rows of a page, and their memory. Values that are stored out of line are fetched when a row is returned.
     rows: std::vec::IntoIter<pg_sys::HeapTuple>,
-    /// A part of the player's own memory, which goes with all its parts.
+    /// A child of the playback's memory context, freed with it.
     memory: ManuallyDrop<PgMemoryContexts>,
     is_last: bool,
 }
 
 impl Player {
-    /// Checks the arguments. In memory that lives as long as the player.
+    /// Checks the arguments. The current memory context must live as long as the playback.
     ///
     /// # Safety
     /// `fcinfo` must come from PostgreSQL, for the function above.
@@ -127,7 +127,7 @@ impl Player {
     fn next(&mut self) -> Result<Option<pg_sys::Datum>> {
         loop {
             if let Some(row) = self.rows.next() {
-                // SAFETY: a row of this descriptor, in the page's memory; what is fetched belongs to the caller's.
+                // SAFETY: a row of this descriptor in the page's memory; values are fetched into the caller's memory.
                 return Ok(Some(unsafe { pg_sys::HeapTupleHeaderGetDatum((*row).t_data) }));
             }
             if self.is_last {
@@ -139,7 +139,7 @@ impl Player {
 
     /// Reads the next page.
     fn read(&mut self) -> Result<()> {
-        // SAFETY: the rows in it were all returned, and taken by now.
+        // SAFETY: all rows in it were returned and consumed.
         unsafe { self.memory.reset() };
         let mut arguments = self.arguments;
         arguments[3] = self.after.as_deref().and_then(IntoDatum::into_datum);
@@ -162,7 +162,7 @@ impl Player {
         Ok(())
     }
 
-    /// A row of a page with the moment to show it and the clock in its token.
+    /// A row of a page with the time at which to show it, and the clock in its token.
     fn row(&mut self, row: &SlotRow<'_>, is_event: bool) -> Result<pg_sys::HeapTuple> {
         if is_event {
             let created_at = row.int8(CREATED_AT).unwrap_or_default();
@@ -196,7 +196,7 @@ impl Player {
     }
 }
 
-/// Arguments `first` and following: speed, max_gap, max_rate.
+/// The arguments from `first`: speed, max_gap, max_rate.
 ///
 /// # Safety
 /// `fcinfo` must come from PostgreSQL, for a function with these arguments there.

@@ -1,23 +1,23 @@
-//! The moments at which a replay's events are shown.
+//! The times at which the events of a playback are shown.
 
 use crate::replay::token::Clock;
 
-/// How fast a replay is played.
+/// The pace of a playback.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pace {
-    /// Seconds of events for each second of playing.
+    /// Seconds of event time for each second of playback.
     pub speed: f64,
-    /// Nanoseconds between two events at the most.
+    /// Longest time between two events in nanoseconds.
     pub max_gap: i64,
-    /// Nanoseconds between two events at the least.
+    /// Shortest time between two events in nanoseconds.
     pub min_gap: i64,
 }
 
 impl Pace {
-    /// The clock at the next event, which happened so many microseconds after the last one.
+    /// The clock at the next event, which happened this many microseconds after the last one.
     ///
-    /// An event that had to wait for its turn does not hold up those after it for longer than the rate demands: the
-    /// ideal clock goes on meanwhile.
+    /// An event that was delayed by the rate limit does not delay later events for longer than the limit requires, because the
+    /// ideal clock continues.
     pub fn next(&self, clock: Clock, elapsed: i64) -> Clock {
         let gap = (elapsed.max(0) as f64 * 1_000.0 / self.speed).min(self.max_gap as f64) as i64;
         let ideal = clock.ideal.saturating_add(gap);

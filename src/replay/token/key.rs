@@ -1,4 +1,4 @@
-//! The database's key, read once in a session.
+//! The database's token key, read once per session.
 
 use std::cell::RefCell;
 
@@ -10,11 +10,11 @@ use crate::pg::catalog;
 use crate::tier::lookup;
 
 thread_local! {
-    /// The table it was read from, which another one may have replaced since.
+    /// The table from which it was read, which may have been replaced since, and the key.
     static KEY: RefCell<Option<(pg_sys::Oid, Vec<u8>)>> = const { RefCell::new(None) };
 }
 
-/// Makes and reads tokens of this org.
+/// Returns a signer for the tokens of this org.
 pub fn signer(org: &str) -> Result<Signer> {
     let table = catalog::relation(catalog::schema()?, c"token_key")?;
     let known = KEY.with_borrow(|key| key.as_ref().is_some_and(|(of, _)| *of == table));

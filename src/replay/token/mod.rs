@@ -1,12 +1,12 @@
-//! The token of a place in a replay: where to go on, and whose it is.
+//! Tokens: a place in the replay of an org.
 //!
 //! ```text
 //! version 1 | flags 1 | org 8 | incarnation 4 | place 16 | boundary 8? | accounted_until 8? |
 //! cursor id and seek generation 12? | clock 16? | seal 16
 //! ```
-//! Numbers are big-endian; the whole is base64url without padding (RFC 4648, section 5). The seal is BLAKE3 under a key
-//! of the database, cut to 128 bits; `org` is a hash of the org id under another one, so that a token says whose it is
-//! to nobody else. A token gives no rights: it only says where to go on in what one may read anyway.
+//! Numbers are big-endian; the text is base64url without padding (RFC 4648, section 5). The seal is a keyed BLAKE3 hash under a
+//! key of the database, truncated to 128 bits. `org` is a keyed hash of the org id, so a token does not reveal its org. A token
+//! gives no access rights: it only states where to continue.
 
 mod key;
 
@@ -19,9 +19,9 @@ use crate::pg::time::to_unix_time;
 
 const VERSION: u8 = 1;
 const SEAL: usize = 16;
-/// More than any token has, in bytes.
+/// Length of the longest token in bytes.
 const MAX_BYTES: usize = 93;
-/// Characters that so many bytes come to.
+/// Length of the longest token as text.
 pub const MAX_TEXT: usize = MAX_BYTES.div_ceil(3) * 4;
 
 const ARRIVAL: u8 = 1;
@@ -32,26 +32,26 @@ const CLOCK: u8 = 16;
 const ACCOUNTED_UNTIL: u8 = 32;
 const KNOWN: u8 = ARRIVAL | BACKWARD | BOUNDARY | FETCHED_FROM | CLOCK | ACCOUNTED_UNTIL;
 
-/// Offsets in a batch take so many bits, the end of the largest one included.
+/// Bits of an offset in a batch, including the end of the largest batch.
 const OFFSET_BITS: u32 = 17;
-/// What of a boundary's time is kept. The other bits are for 8.7 trillion positions: at 10,000 a second those of 27 years.
+/// Bits of a boundary's time that are kept. The other bits are enough for 8.7 trillion positions: 27 years at 10,000 a second.
 const MOMENT_BITS: u32 = 20;
 const MOMENT: i64 = (1 << MOMENT_BITS) - 1;
 
-/// Between two events.
+/// A place between two events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Behind an event in the order of event times; backward, before it.
+    /// In event-time order: after an event or, backward, before it.
     Time { created_at: i64, id: i64, backward: bool },
-    /// Before an event in the order of arrival: the position of its batch, and its offset there.
+    /// In commit order: before the event at this offset of the batch at this position.
     Arrival { seq: i64, offset: i32, placed_ms: i64 },
 }
 
-/// The last position that is read, and when it was given.
+/// The last position to read, and its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Boundary {
     pub seq: i64,
-    /// The lowest bits of the milliseconds since the Unix epoch: enough to tell it from one that was given again.
+    /// The lowest bits of its milliseconds since the Unix epoch. They distinguish it from a reused position after a rewind.
     moment: i64,
 }
 
@@ -61,7 +61,7 @@ impl Boundary {
         Self { seq, moment: ms & MOMENT }
     }
 
-    /// Whether its position was given then: PostgreSQL's microseconds.
+    /// Whether its position was assigned at this time, in PostgreSQL's microseconds.
     pub fn is_of(self, placed_at: i64) -> bool {
         to_unix_time(placed_at).div_euclid(1_000) & MOMENT == self.moment
     }
@@ -82,10 +82,10 @@ pub struct FetchedFrom {
     pub seek_generation: i32,
 }
 
-/// Where the clock of a played replay stood, in nanoseconds.
+/// The clock of a playback in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Clock {
-    /// Without the limit of the rate.
+    /// Without the rate limit.
     pub ideal: i64,
     pub shown: i64,
 }
@@ -109,12 +109,12 @@ impl Token {
     }
 }
 
-/// Why a text is not accepted as a token.
+/// Why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// Not one of ours, or changed.
+    /// Not a token of this database, or changed.
     Invalid,
-    /// Another org's.
+    /// A token of another org.
     Foreign,
 }
 
@@ -144,11 +144,11 @@ impl Signer {
         String::from_utf8_lossy(&room[..length]).into_owned()
     }
 
-    /// Puts the text of a token, which is ASCII, at the beginning of `room`, which has `MAX_TEXT` bytes; returns its length.
+    /// Writes the text of a token, which is ASCII, to the start of `room`, which has `MAX_TEXT` bytes. Returns its length.
     pub fn write(&self, token: &Token, room: &mut [u8]) -> usize {
         let mut bytes = heapless::Vec::<u8, MAX_BYTES>::new();
         let mut put = |part: &[u8]| {
-            // All parts together are shorter than the room there is.
+            // All parts together fit.
             let _ = bytes.extend_from_slice(part);
         };
         put(&[VERSION, flags(token)]);
@@ -213,7 +213,7 @@ fn pack(place: Place) -> (i64, i64) {
     }
 }
 
-/// What the content of a token says.
+/// Parses the content of a token.
 fn parse(content: &[u8]) -> Option<([u8; 8], Token)> {
     let mut rest = content;
     let ([version, flags], org) = (take::<2>(&mut rest)?, take::<8>(&mut rest)?);
