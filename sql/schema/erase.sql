@@ -34,3 +34,5 @@ BEGIN
     END IF;
 END
 $body$;
+
+GRANT EXECUTE ON FUNCTION ts_erase_org(text) TO tailstream_admin;

@@ -107,3 +107,6 @@ BEGIN
     RETURN NEXT;
 END
 $body$;
+
+GRANT EXECUTE ON FUNCTION ts_version() TO tailstream_writer, tailstream_reader, tailstream_admin;
+GRANT EXECUTE ON FUNCTION ts_health() TO tailstream_admin;

@@ -25,3 +25,5 @@ LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'has_workers_wrapper';
 CREATE FUNCTION tailstream.worker_state(worker text)
 RETURNS TABLE (pid integer, state text, last_error text, last_error_at timestamptz)
 LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'worker_state_wrapper';
+
+GRANT EXECUTE ON FUNCTION ts_metrics() TO tailstream_admin;

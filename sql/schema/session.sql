@@ -44,3 +44,11 @@ BEGIN
     END IF;
 END
 $body$;
+
+GRANT EXECUTE ON FUNCTION tailstream.bound_org(), tailstream.session_unbound() TO tailstream_writer, tailstream_reader;
+GRANT EXECUTE ON FUNCTION
+    tailstream.permitted_org(text),
+    tailstream.retention_floor(text),
+    tailstream.is_retained(text, timestamptz),
+    tailstream.replay_floor(text, timestamptz)
+TO tailstream_reader;

@@ -62,3 +62,6 @@ BEGIN
     END LOOP;
 END
 $body$;
+
+GRANT EXECUTE ON FUNCTION tailstream.storage_missing() TO tailstream_reader;
+GRANT SELECT ON tailstream.log_events, tailstream.own_log_events TO tailstream_reader;

@@ -261,3 +261,5 @@ BEGIN
     RETURN QUERY SELECT * FROM tailstream.retention_report(tally);
 END
 $body$;
+
+GRANT EXECUTE ON FUNCTION ts_apply_retention(), ts_retention_preview() TO tailstream_admin;

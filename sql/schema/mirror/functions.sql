@@ -160,3 +160,10 @@ CREATE FUNCTION ts_mirror_verify(org text)
 RETURNS TABLE (finding text, entries bigint, first_stream_id text, last_stream_id text, detail text)
 LANGUAGE c VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'ts_mirror_verify_wrapper';
+
+GRANT EXECUTE ON FUNCTION
+    ts_set_mirror(text, boolean, interval),
+    ts_mirror_status(),
+    ts_mirror_status(text),
+    ts_mirror_verify(text)
+TO tailstream_admin;

@@ -216,3 +216,11 @@ BEGIN
     END IF;
 END
 $body$;
+
+GRANT EXECUTE ON FUNCTION ts_org(text) TO tailstream_reader;
+GRANT EXECUTE ON FUNCTION
+    ts_create_tier(text, interval, bigint, interval),
+    ts_alter_tier(text, interval, bigint, interval),
+    ts_drop_tier(text),
+    ts_set_org_tier(text, text)
+TO tailstream_admin;

@@ -127,3 +127,16 @@ EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'expired cursors are left for the next purge: %', SQLERRM;
 END
 $body$;
+
+GRANT EXECUTE ON FUNCTION
+    ts_replay_live(text, timestamptz, text),
+    ts_cursor_create(text, text, text, jsonb, text),
+    ts_cursor_create(text, text, timestamptz, jsonb, text),
+    ts_cursor_fetch(text, integer, interval, boolean, boolean, text),
+    ts_cursor_ack(text, text, text),
+    ts_cursor_seek(text, text, text),
+    ts_cursor_seek(text, timestamptz, text),
+    ts_cursor_drop(text, text),
+    tailstream.cursor_lag(text, boolean, timestamptz, bigint, integer)
+TO tailstream_reader;
+GRANT SELECT ON tailstream.cursors TO tailstream_reader;

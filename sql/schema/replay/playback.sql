@@ -34,3 +34,9 @@ LANGUAGE sql STABLE ROWS 1000 AS $body$
     SELECT (s.event).*
     FROM (SELECT tailstream.play($1, $2, $3, $4, $5, $6, $7, $8) AS event OFFSET 0) s
 $body$;
+
+GRANT EXECUTE ON FUNCTION
+    ts_replay_schedule(text, timestamptz, timestamptz, double precision, interval, integer, text, jsonb),
+    tailstream.page(text, timestamptz, timestamptz, text, integer, jsonb, text),
+    tailstream.play(text, timestamptz, timestamptz, double precision, interval, integer, text, jsonb)
+TO tailstream_reader;

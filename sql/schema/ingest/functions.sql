@@ -34,3 +34,12 @@ CREATE TRIGGER log_events_insert INSTEAD OF INSERT ON tailstream.log_events
     FOR EACH ROW EXECUTE FUNCTION tailstream.insert_log_event();
 CREATE TRIGGER log_events_store AFTER INSERT ON tailstream.log_events
     FOR EACH STATEMENT EXECUTE FUNCTION tailstream.store_log_events();
+
+GRANT EXECUTE ON FUNCTION ts_ingest(text, json, text, text), ts_ingest_ndjson(text, text, text, text) TO tailstream_writer;
+GRANT EXECUTE ON FUNCTION ts_event(record) TO tailstream_writer, tailstream_reader;
+GRANT EXECUTE ON FUNCTION tailstream.event_json(record) TO tailstream_writer;
+-- RETURNING needs SELECT on the columns that it returns. This does not let a writer read the view: a query of the view
+-- evaluates its filter, only readers may execute tailstream.is_retained(), and tailstream.session_unbound() refuses other
+-- roles while the query is planned.
+GRANT INSERT, SELECT (id, created_at, org_id, host, method, path, status, response_time, response_size, user_agent, referrer,
+                      ip_address, metadata) ON tailstream.log_events TO tailstream_writer;

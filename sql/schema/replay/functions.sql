@@ -31,3 +31,9 @@ RETURNS TABLE (id bigint, created_at timestamptz, org_id text, host text, method
 LANGUAGE c VOLATILE SECURITY DEFINER ROWS 1000 SET search_path = pg_catalog, pg_temp SET enable_sort = off SET jit = off
     SET plan_cache_mode = auto
 AS 'MODULE_PATHNAME', 'ts_replay_page_wrapper';
+
+GRANT EXECUTE ON FUNCTION
+    ts_replay(text, timestamptz, timestamptz),
+    ts_replay_window(text),
+    ts_replay_page(text, timestamptz, timestamptz, text, integer, jsonb, text)
+TO tailstream_reader;

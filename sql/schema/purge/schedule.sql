@@ -72,3 +72,5 @@ BEGIN
     RETURN ended > 0;
 END
 $body$;
+
+GRANT EXECUTE ON FUNCTION ts_schedule_retention(text), ts_unschedule_retention() TO tailstream_admin;
