@@ -21,7 +21,7 @@ setup: ## Install PostgreSQL, TimescaleDB, pg_cron, Redis and cargo-pgrx
 devkit: setup
 	@cargo build --package tailstream-devkit </dev/null
 
-install: devkit ## Build the extension and install it into PostgreSQL 17
+install: devkit ## Build the extension and install it into PostgreSQL (17, or TAILSTREAM_PG_MAJOR)
 	@$(DEVKIT) install
 
 demo: devkit ## Watch web traffic being stored, mirrored to Redis, replayed and expired (LOG=file or LOG=- for your own access log)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what building, testing and the demo need on Debian 12, 13 or 14: PostgreSQL 17 or the version that
+# Installs what building, testing and the demo need on Debian 12 or 13 (14 for PostgreSQL 18): PostgreSQL 17 or the version that
 # TAILSTREAM_PG_MAJOR names, TimescaleDB, pg_cron, Redis and cargo-pgrx. Safe to run again: installed packages are left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -46,19 +46,25 @@ suite_of_major() {
     esac
 }
 
-# The release that this machine's own package sources name. /etc/os-release does not tell: its package may have come from
-# a newer suite as a dependency.
+# The release that this machine's own package sources name. /etc/os-release may not tell: its package may have come from a
+# newer suite as a dependency.
 base_suite() {
-    local sources
-    sources=$(find /etc/apt/sources.list /etc/apt/sources.list.d -type f ! -name 'tailstream-*' 2>/dev/null | sort)
-    # shellcheck disable=SC2086
-    grep -hE '^(Suites:|deb )' $sources 2>/dev/null | grep -oE '\b(bookworm|trixie|forky)\b' | head -n 1 || true
+    local suite
+    suite=$(find -L /etc/apt -maxdepth 2 \( -path /etc/apt/sources.list -o -path '/etc/apt/sources.list.d/*.list' \
+        -o -path '/etc/apt/sources.list.d/*.sources' \) ! -name 'tailstream-*' -exec grep -hE '^(Suites:|deb[[:space:]])' {} + |
+        grep -oE '\b(bookworm|trixie|forky)\b' | head -n 1) || true
+    if [ -z "$suite" ] && [ -r /etc/os-release ]; then
+        # Sources may name a release by its role, such as "stable".
+        # shellcheck disable=SC1091
+        suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    fi
+    echo "$suite"
 }
 
 # Adds a newer Debian release beside the configured ones, with so low a priority that packages come from it only when asked for.
 add_suite() {
-    local suite=$1 source=/etc/apt/sources.list.d/tailstream-$1.sources uri keyring
-    [ -e "$source" ] && return
+    local suite=$1 source=/etc/apt/sources.list.d/tailstream-$1.sources pin=/etc/apt/preferences.d/tailstream-$1 uri keyring
+    [ -e "$source" ] && [ -e "$pin" ] && return
     uri=$(grep -rhoE '^URIs: *\S+' /etc/apt/sources.list.d/debian.sources 2>/dev/null | head -n 1 | awk '{print $2}') || true
     if [ -z "$uri" ]; then
         uri=$(grep -hE '^deb ' /etc/apt/sources.list 2>/dev/null | grep -oE '[a-z]+://\S+' | head -n 1) || true
@@ -66,6 +72,12 @@ add_suite() {
     [ -n "$uri" ] || die "no Debian package source is configured" "add your Debian mirror to /etc/apt/sources.list.d/debian.sources"
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
     say "adding Debian's suite $suite as a low-priority package source"
+    # The pin first: without it, the next upgrade would take everything from the new suite.
+    as_root tee "$pin" >/dev/null <<PIN
+Package: *
+Pin: release n=$suite
+Pin-Priority: 100
+PIN
     # The Release file of a testing suite is valid for a week only, and mirrors may lag; its signature is checked all the same.
     as_root tee "$source" >/dev/null <<SOURCE
 Types: deb
@@ -75,11 +87,6 @@ Components: main
 Signed-By: $keyring
 Check-Valid-Until: no
 SOURCE
-    as_root tee "/etc/apt/preferences.d/tailstream-$suite" >/dev/null <<PIN
-Package: *
-Pin: release n=$suite
-Pin-Priority: 100
-PIN
 }
 
 install_packages() {
@@ -92,7 +99,12 @@ install_packages() {
         trixie-trixie | forky-forky) ;;
         bookworm-trixie | trixie-forky) add_suite "$suite"; target=(-t "$suite") ;;
         # Debian supports an upgrade by one release at a time.
-        bookworm-forky) TAILSTREAM_PG_MAJOR=17 dev/setup.sh; add_suite "$suite"; target=(-t "$suite") ;;
+        bookworm-forky)
+            TAILSTREAM_PG_MAJOR=17 dev/setup.sh
+            mapfile -t missing < <(missing_packages)
+            add_suite "$suite"
+            target=(-t "$suite")
+            ;;
         forky-trixie) die "Debian 14 has no packages of PostgreSQL $PG_MAJOR" "set TAILSTREAM_PG_MAJOR=18" ;;
         *) die "packages are known for Debian 12, 13 and 14 only" "install the packages by hand: ${missing[*]}" ;;
     esac

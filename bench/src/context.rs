@@ -1,4 +1,4 @@
-//! What every comparison works with.
+//! The context of every comparison.
 
 use crate::options::Options;
 use crate::sample::Samples;

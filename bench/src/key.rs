@@ -1,6 +1,6 @@
-//! The keys of the figures, and what each has to reach.
+//! The keys of the figures, and their goals.
 
-/// What a figure has to reach.
+/// The goal of a figure.
 #[derive(Clone, Copy, Debug)]
 pub enum Goal {
     /// Higher is better: a ratio of ours over theirs, or a rate.

@@ -27,7 +27,7 @@ const RETENTION: i64 = 3 * HOUR;
 /// Rows of the tier that stays, for each that goes.
 const STAYING: f64 = 0.2;
 
-/// What the plan would have to run: the orgs whose retention is the short one lose what is older.
+/// The statement of the original plan: deletes the expired events of the orgs with the short retention.
 const DELETE: &str = "
     DELETE FROM log_events
     WHERE created_at < now() - interval '3 hours'
@@ -42,7 +42,7 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
 
     results.add_absolute("purge_before_commit_s", ours.before_commit);
 
-    // What expired was written hours or days ago: in a table larger than the memory it is on disk only.
+    // Expired events were written hours or days ago. In a table larger than the memory they are only on disk.
     if cold::is_possible(&mut ours.client)? && cold::is_possible(&mut theirs.client)? {
         (ours.cold, theirs.cold) = (true, true);
         let cold = duel(context.server, context.options.size(2, 1), &mut ours, &mut theirs)?;
@@ -84,7 +84,7 @@ fn blocked(context: &Context, ours: &mut Purge) -> Result<Vec<f64>> {
                 .map(|(sql, client)| scope.spawn(|| repeat(client?, sql, &over)))
                 .collect();
             let purged = ours.client.batch_execute("SELECT FROM ts_apply_retention()");
-            // What was waiting ends, and what comes then is not blocked.
+            // The waiting calls end, and later ones are not blocked.
             over.store(true, Ordering::Relaxed);
             purged?;
             let took = running.into_iter().map(|other| other.join().map_err(|_| anyhow!("a client died"))?);

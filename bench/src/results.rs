@@ -1,4 +1,4 @@
-//! What was measured, and the file it is written to.
+//! The results, and the file to which they are written.
 
 use std::fs;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub struct Finding {
 pub struct Results {
     findings: Vec<(&'static str, Finding)>,
     absolute: Vec<(String, f64)>,
-    /// Everything behind the figures, by key.
+    /// The details of the figures, by key.
     details: Map<String, Value>,
     /// Machine, versions, settings.
     circumstances: Map<String, Value>,

@@ -13,7 +13,7 @@ use crate::statistics::median;
 /// One timed section.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Measure {
-    /// What was done: events stored, rows read.
+    /// The amount of work: events stored, rows read.
     pub units: u64,
     pub seconds: f64,
     /// Of the server process.
@@ -37,9 +37,9 @@ impl Measure {
     }
 }
 
-/// Somebody who does the work in his own way.
+/// A contender: one way to do the work.
 pub trait Contender {
-    /// What it does, for the table.
+    /// A description for the table.
     fn name(&self) -> String;
 
     /// The server process that does it.
@@ -48,7 +48,7 @@ pub trait Contender {
     /// Brings the tables to where they are before every round; not timed.
     fn prepare(&mut self) -> Result<()>;
 
-    /// What has to happen after the checkpoint that follows; not timed.
+    /// Runs after the checkpoint that follows a round; not timed.
     fn settle(&mut self) -> Result<()> {
         Ok(())
     }
@@ -57,7 +57,7 @@ pub trait Contender {
     fn run(&mut self) -> Result<Measure>;
 }
 
-/// What became of one contender in all rounds.
+/// The results of one contender in all rounds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Record {
     pub name: String,
@@ -103,7 +103,7 @@ impl Duel {
     }
 }
 
-/// Lets both work in turns; who goes first alternates.
+/// Runs both in turns; the first one alternates.
 pub fn duel(
     server: &Server,
     rounds: usize,
@@ -131,7 +131,7 @@ pub fn duel(
 fn turn(server: &Server, contender: &mut dyn Contender) -> Result<Measure> {
     let name = contender.name();
     contender.prepare().with_context(|| format!("cannot prepare {name}"))?;
-    // What is dirty from before must not be written at the cost of who comes next.
+    // Dirty pages of earlier rounds must not be written during the next one.
     server.checkpoint()?;
     contender.settle().with_context(|| format!("cannot prepare {name}"))?;
     let backend = contender.backend();

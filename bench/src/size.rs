@@ -1,4 +1,4 @@
-//! What an event takes on disk.
+//! The size of an event on disk.
 
 use anyhow::{Context as _, Result};
 use postgres::Client;
@@ -21,7 +21,7 @@ struct Size {
 }
 
 impl Size {
-    /// Bytes for each of so many events.
+    /// Bytes per event.
     fn of(client: &mut Client, hypertable: &str, events: usize) -> Result<Self> {
         let row = client
             .query_one(SIZES, &[&hypertable])

@@ -121,7 +121,7 @@ pub fn since_or(seq: i64, earliest: i64) -> Result<i64> {
 pub fn first_from(seq: i64) -> Result<Option<PositionRow>> {
     match since(seq)? {
         Some(since) => first(FIRST_FROM, since, (seq, None, 0)),
-        // Every position is behind it.
+        // Every position is after it.
         None => in_any(&query(FIRST_FROM, "ASC"), [(i64::MIN, i64::MAX)].into_iter(), (seq, None, 0)),
     }
 }

@@ -21,8 +21,8 @@ pub fn relation(schema: pg_sys::Oid, name: &CStr) -> Result<pg_sys::Oid> {
     if found == pg_sys::InvalidOid { Err(Error::StorageMissing) } else { Ok(found) }
 }
 
-/// What ALTER ROLE or ALTER DATABASE set for this session's user, the most specific first. Needs no
-/// snapshot, so it works while BEGIN is analysed.
+/// The value that ALTER ROLE or ALTER DATABASE set for this session's user; the most specific one applies. Needs no snapshot, so
+/// it works while BEGIN is analysed.
 pub fn role_setting(name: &str) -> Option<String> {
     // SAFETY: reads the process's own state, and a catalog by name.
     let (database, role, settings) = unsafe {

@@ -3,8 +3,8 @@
 use pgrx::pg_sys;
 
 /// Defines a function that PostgreSQL can call by name: `fn(fcinfo) -> Datum`, guarded against panics.
-/// What comes before the body, if anything, may answer without the guard's cost: it must not panic
-/// and not call what can raise.
+/// The optional block before the body may answer without the cost of the guard. It must not panic or call anything that may
+/// raise an error.
 macro_rules! pg_function {
     ($(#[$meta:meta])* fn $name:ident($fcinfo:ident) -> Datum $(unless $quick:block)? $body:block) => {
         $(#[$meta])*

@@ -16,7 +16,7 @@ use crate::error::Result;
 /// Time windows whose plans a session keeps.
 const MAX_PLANS: usize = 8;
 
-/// Where a query has the condition that leads to its chunks.
+/// Where the query gets the condition on its time column.
 pub const PLACEHOLDER: &str = "/* time window */";
 
 /// A query, and the borders of its window in PostgreSQL's microseconds.
@@ -30,11 +30,11 @@ struct Key {
 pub struct TimeWindowPlans {
     column: &'static str,
     arguments: &'static [PgBuiltInOids],
-    /// What the borders are multiples of: PostgreSQL's microseconds.
+    /// Borders are multiples of this: PostgreSQL's microseconds.
     unit: i64,
     of_any: PlanCache<String>,
     of_window: PlanCache<Key>,
-    /// What was asked for lately.
+    /// The keys of the latest calls.
     recent: RefCell<VecDeque<Key>>,
 }
 
@@ -61,13 +61,13 @@ impl TimeWindowPlans {
         plan
     }
 
-    /// One that is planned when it runs, so it knows all chunks that the active snapshot shows. (PostgreSQL tells other
-    /// sessions of a change when its commit can be seen already: until then a plan may not know a new chunk.)
+    /// A plan that is made when it runs, so it includes all chunks that the active snapshot shows. (PostgreSQL announces a change to
+    /// other sessions only after its commit is visible, so a saved plan may miss a new chunk for a moment.)
     pub fn of_moment(&self, sql: &str) -> Result<StreamingPlan> {
         self.of_any.get(sql, |sql| StreamingPlan::new(sql, self.arguments, PlanCacheMode::Custom))
     }
 
-    /// The query with its borders in it; without one that is beyond all times, which leads to no chunk.
+    /// The query with the borders of its window. An infinite border is left out.
     fn bounded(&self, Key { sql, borders: (start, end) }: &Key) -> String {
         let condition = |comparison: &str, time: &i64| {
             // Infinity is no border.
@@ -98,7 +98,7 @@ pub fn forward(from: i64, now: i64, unit: i64) -> impl Iterator<Item = (i64, i64
     std::iter::from_fn(move || {
         let start = next?;
         let end = border(start, unit).saturating_add(length);
-        // What is to come has few chunks or none, and belongs to the present.
+        // The future has few chunks or none, so it is part of the last window.
         let end = if end > now || length > LONGEST { i64::MAX } else { end };
         next = Some(end).filter(|end| *end != i64::MAX);
         length = length.saturating_mul(GROWTH);

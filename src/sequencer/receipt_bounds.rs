@@ -42,7 +42,7 @@ impl ReceiptBounds {
     /// The earliest time at which a transaction can have received batches.
     pub fn since(&self, xid: u64) -> i64 {
         let behind = self.bounds.partition_point(|(next, _)| *next <= xid);
-        behind.checked_sub(1).map_or(ALWAYS, |mark| self.bounds[mark].1)
+        behind.checked_sub(1).map_or(ALWAYS, |last| self.bounds[last].1)
     }
 
     /// Removes bounds that are needed for smaller ids only.
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_do_not_pile_up() {
+    fn bounds_do_not_accumulate() {
         let mut bounds = ReceiptBounds::new();
         for number in 1..100_000 {
             bounds.add(number, number as i64 * DISTANCE);

@@ -1,4 +1,4 @@
-//! What is stored: tables and their columns, ids, chunks, and where in the heap a batch is.
+//! Storage: tables and their columns, ids, chunk caches, and block hints.
 
 pub mod block_hint;
 pub mod events;

@@ -1,4 +1,4 @@
-//! What a long history costs those who want nothing of it: the same calls in turn in a database with few chunks of positions
+//! The cost of a long history for calls that do not read it: the same calls in turn in a database with few chunks of positions
 //! and in one with many.
 
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::statistics::percentile;
 pub const DATABASE: &str = "mirror_history";
 pub const SHORT: &str = "mirror_short";
 const STREAM_KEY: &str = "bench:{database}:{org}";
-/// What a tier of a year has.
+/// The number of chunks of a tier with a year of retention.
 const CHUNKS: usize = 1_436;
 const KEYS: [&str; 5] = [
     "history_cost_commit_to_xread",

@@ -57,7 +57,7 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
     mirror.stop()
 }
 
-/// Reads so many entries, as they come.
+/// Reads this number of entries as they arrive.
 fn read(
     connection: &mut Connection,
     stream: &str,

@@ -1,4 +1,4 @@
-//! What the mirror costs those who ingest, and how fast it is.
+//! The cost of the mirror for ingest, and its speed.
 
 pub mod drain;
 pub mod history;
@@ -22,7 +22,7 @@ use tailstream_devkit::event::{json_array, now_micros};
 use crate::sample::Samples;
 use crate::server::Server;
 
-/// A database of each comparison: what one leaves behind would be rebuilt in the next one's Redis.
+/// Each comparison has a database of its own: otherwise its streams would be written again into the next one's Redis.
 pub const DATABASES: [&str; 8] = [
     rate::DATABASE,
     overhead::DATABASE,
@@ -37,7 +37,7 @@ pub const DATABASES: [&str; 8] = [
 /// How often something is looked at while waiting for it.
 const POLL: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Nobody listens there.
+/// No server listens on this port.
 const NOWHERE: &str = "redis://127.0.0.1:1";
 
 /// A database with a sequencer and a mirror, and the Redis it is mirrored to.

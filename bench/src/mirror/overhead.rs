@@ -1,4 +1,4 @@
-//! What the mirror adds to the time that one event takes which is sent alone.
+//! The time that the mirror adds to a call with a single event.
 
 use std::time::Instant;
 
@@ -76,7 +76,7 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
         for with_now in [with_first, !with_first] {
             if with_now {
                 with.turn(context.samples)?;
-                // What is left to do must not slow the other one.
+                // Remaining work of the workers must not slow the other one.
                 mirror.wait_until_sent()?;
             } else {
                 without.turn(context.samples)?;

@@ -25,7 +25,7 @@ const WARM_UP: usize = 8;
 /// The events are of the last five minutes, as live ones are.
 const SPAN: i64 = 300 * SECOND;
 
-/// What becomes of events after their commit, besides being stored.
+/// What happens to events after their commit.
 #[derive(Clone, Copy)]
 enum Beside<'a> {
     Nothing,
@@ -100,7 +100,7 @@ impl Contender for Ingest<'_> {
             Ok((self.batches.len() * BATCH) as u64)
         })?;
         let committed = Instant::now();
-        // What is left to do must not slow whoever comes next.
+        // Remaining work of the workers must not slow the next contender.
         self.beside.wait()?;
         self.behind.push(committed.elapsed().as_secs_f64());
         Ok(measure)

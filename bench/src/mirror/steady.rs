@@ -19,7 +19,7 @@ pub const BATCH: usize = 10;
 pub const EVENTS_PER_SECOND: usize = 5_000;
 const INTERVAL: Duration = Duration::from_micros((1_000_000 * BATCH / EVENTS_PER_SECOND) as u64);
 
-/// What became of the batches of one connection.
+/// The batches of one connection.
 pub struct Sent {
     /// When the answer to each was there, and so its commit was known.
     committed: Vec<Instant>,
@@ -72,7 +72,7 @@ impl Arrivals {
         Ok(())
     }
 
-    /// What came of it, with the details behind it.
+    /// The result with its details.
     pub fn lags(&self, sent: &Sent) -> Result<(Vec<f64>, Value)> {
         let (arrived, batches) = (self.0.len(), sent.batches());
         ensure!(arrived == batches, "{arrived} of {batches} batches arrived");

@@ -64,7 +64,7 @@ fn rate(consumer: &mut Consumer, rounds: usize) -> Result<f64> {
     Ok(median(&rates))
 }
 
-/// What the cursors' table has grown to.
+/// The size of the cursors' table.
 fn measure_table(client: &mut Client, results: &mut Results) -> Result<()> {
     let sql = "SELECT pg_total_relation_size('tailstream.durable_cursors')";
     let bytes: i64 = client.query_one(sql, &[]).context("cannot measure the cursors' table")?.get(0);
@@ -84,7 +84,7 @@ struct Consumer {
     expected: u64,
     times: usize,
     consumed: u64,
-    /// With BEGIN and COMMIT, as who writes down results in the same transaction: three round trips instead of one.
+    /// With BEGIN and COMMIT, as a consumer that stores its results in the same transaction: three round trips instead of one.
     begins: bool,
 }
 

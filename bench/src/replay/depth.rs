@@ -1,4 +1,4 @@
-//! The first page of a range against one far behind it.
+//! The first page of a range against one far into it.
 
 use std::time::{Instant, SystemTime};
 
@@ -48,7 +48,7 @@ pub fn run(context: &Context, results: &mut Results, payload: &Payload) -> Resul
     Ok(())
 }
 
-/// The token of the row that has so many before it, itself included.
+/// The token of the row with this number, counted from 1.
 fn token(context: &Context, payload: &Payload, rows: usize) -> Result<String> {
     let mut client = context.server.connect(OURS)?;
     let (start, end) = payload.span();

@@ -30,7 +30,7 @@ impl Pages {
         Ok(Self { client, backend, statement, span, page_size, expected, times })
     }
 
-    /// The page behind a token, or the first one.
+    /// The page after a token, or the first one.
     pub fn page(&mut self, after: Option<&str>) -> Result<Vec<Row>> {
         let (start, end) = self.span;
         Ok(self.client.query(&self.statement, &[&ORG, &start, &end, &after, &self.page_size])?)

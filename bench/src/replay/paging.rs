@@ -15,7 +15,7 @@ use crate::round::{Contender, Measure, duel};
 use crate::server::{OURS, SEED, Server};
 
 const PAGE: i64 = 1_000;
-/// What the plan's `chunk(1000)` asks for, page by page.
+/// The query of the original plan's `chunk(1000)`, page by page.
 const SELECT_PAGE: &str = "
     SELECT * FROM log_events WHERE org_id = $1 AND created_at BETWEEN $2 AND $3
     ORDER BY created_at LIMIT $4 OFFSET $5";

@@ -20,7 +20,7 @@ const WARM_UP: usize = 100;
 const CREATE: &str = "SELECT ts_cursor_create('tail', $1, 'now')";
 const FETCH: &str = "SELECT * FROM ts_cursor_fetch('tail', 1000, timeout => '5 s', auto_ack => true)";
 
-/// What one call returned, and when it was there.
+/// The result of one call, and when it arrived.
 struct Received {
     at: Instant,
     rows: Vec<Row>,
@@ -47,7 +47,7 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
     mirror.stop()
 }
 
-/// Reads so many events, as they come.
+/// Reads this number of events as they arrive.
 fn read(client: &mut Client, count: usize) -> Result<Vec<Received>> {
     let fetch = client.prepare(FETCH).context("cannot prepare the fetch")?;
     let mut all = Vec::new();

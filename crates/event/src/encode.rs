@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use super::decode::Field;
 use super::inet::Inet;
-use super::json::{Audit, Cursor, Key, Kind, Token, string_length, write_string};
+use super::json::{Audit, Key, Kind, Lexer, Token, string_length, write_string};
 use super::time;
 
 /// One stored event; `None` where a column is null.
@@ -107,20 +107,20 @@ type Member<'a> = (Key<'a>, Token<'a>);
 
 /// The members of an object; `None` if the text is something else.
 fn members(object: &str) -> Option<Vec<Member<'_>>> {
-    let mut cursor = Cursor::new(object, false);
+    let mut lexer = Lexer::new(object, false);
     let mut audit = Audit::default();
     let mut members = Vec::new();
-    if cursor.peek() != Some(b'{') {
+    if lexer.peek() != Some(b'{') {
         return None;
     }
-    cursor.advance();
-    let mut next = cursor.peek();
+    lexer.advance();
+    let mut next = lexer.peek();
     while next != Some(b'}') {
-        let key = cursor.key().ok()?;
-        members.push((key, audit.value(&mut cursor).ok()?));
-        next = cursor.peek();
+        let key = lexer.key().ok()?;
+        members.push((key, audit.value(&mut lexer).ok()?));
+        next = lexer.peek();
         match next {
-            Some(b',') => cursor.advance(),
+            Some(b',') => lexer.advance(),
             Some(b'}') => {}
             _ => return None,
         }

@@ -1,4 +1,4 @@
-//! What can be wrong with an event, and how the user is told.
+//! The errors of events, with messages, details and hints.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::{MAX_BATCH_EVENTS, MAX_DEPTH, MAX_EVENT_BYTES};
 /// Longest excerpt of a value that a message repeats, in bytes.
 const EXCERPT_BYTES: usize = 80;
 
-/// What is wrong, and where in the batch.
+/// An error and its place in the batch.
 ///
 /// Displays as `event 17: field "status": expected an integer, found "abc"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,11 +16,11 @@ pub struct EventError {
     pub event: Option<usize>,
     /// The key as the sender wrote it, shortened if it is long.
     pub field: Option<String>,
-    /// What is wrong.
+    /// The error.
     pub problem: Problem,
 }
 
-/// What is wrong with a value, an event or a batch.
+/// An error of a value, an event or a batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// The text is not JSON. `position` counts characters from 1: in the batch, or for
@@ -105,7 +105,7 @@ impl EventError {
         Some(text.to_owned())
     }
 
-    /// What the sender can do about it, as a full sentence.
+    /// A hint for the sender, as a full sentence.
     pub fn hint(&self) -> Option<String> {
         let text = match &self.problem {
             Problem::InvalidTime { .. } => {

@@ -5,7 +5,7 @@
 //! turns the columns of a stored event back into JSON; `decode(encode(row))` is `row`.
 //!
 //! # Nothing that came in is lost
-//! What has no column goes into `metadata`: unknown keys, aliases that lost against their canonical
+//! Members without a column are stored in `metadata`: unknown keys, aliases that are overridden by their canonical
 //! name, and the original of every value whose conversion to its column was not exact.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unimplemented)]

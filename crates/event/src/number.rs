@@ -10,14 +10,14 @@ const NUMERIC_FRACTION_DIGITS: i64 = 16_383;
 /// `numeric` reads no exponent beyond this, not even that of a zero.
 const NUMERIC_EXPONENT: i64 = i32::MAX as i64 / 2;
 
-/// The integer part of a number times a power of ten, and what was cut off behind it.
+/// The integer part of a number times a power of ten, and the digits that were cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Scaled {
     negative: bool,
     magnitude: u64,
     /// The first digit that was cut off.
     first_cut: u8,
-    /// Whether any digit behind that one was not zero.
+    /// Whether any later digit was not zero.
     more_cut: bool,
 }
 

@@ -20,7 +20,7 @@ const SECONDS_PER_DAY: i64 = 86_400;
 /// milliseconds.
 const FIRST_MILLISECONDS: u64 = 100_000_000_000;
 
-/// Digits behind the sixth are cut off, so that no event moves into the future.
+/// Digits after the sixth are cut off, so that no event moves into the future.
 const TIME_CONFIG: TimeConfig = TimeConfig {
     microseconds_precision_overflow_behavior: MicrosecondsPrecisionOverflowBehavior::Truncate,
     unix_timestamp_offset: None,

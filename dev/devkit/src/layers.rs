@@ -96,7 +96,7 @@ const ALL: [Layers; 3] = [
     },
 ];
 
-/// Error if any import goes the other way, or a module has no place in its order.
+/// Error if an import has the wrong direction, or a module is missing in its order.
 pub fn check(root: &Path) -> Result<()> {
     let mut wrong = Vec::new();
     for layers in &ALL {
@@ -131,7 +131,7 @@ fn rust_files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What a file imports and must not.
+/// The forbidden imports of a file.
 fn violations(layers: &Layers, path: &Path, text: &str) -> Vec<String> {
     let Some(module) = path.iter().next().and_then(|first| Path::new(first).file_stem()?.to_str()) else {
         return Vec::new();
@@ -143,9 +143,12 @@ fn violations(layers: &Layers, path: &Path, text: &str) -> Vec<String> {
     let Some(here) = place(module) else {
         return vec![format!("{}: module \"{module}\" has no place in the order", path.display())];
     };
-    let against = imports(layers.prefixes, text)
-        .into_iter()
-        .filter(|name| place(name).is_some_and(|there| there > here));
+    // `super` in a file at the top is the root of the crate.
+    let is_at_top = path.parent().is_none_or(|parent| parent.as_os_str().is_empty());
+    let root = Some("super::").filter(|root| is_at_top && !layers.prefixes.contains(root));
+    let prefixes: Vec<&str> = layers.prefixes.iter().copied().chain(root).collect();
+    let against =
+        imports(&prefixes, text).into_iter().filter(|name| place(name).is_some_and(|there| there > here));
     against.map(|name| format!("{}: \"{module}\" imports \"{name}\"", path.display())).collect()
 }
 
@@ -194,6 +197,12 @@ mod tests {
     const ORDER: &[&str] = &["low", "middle", "high"];
     const CRATE: Layers = Layers { sources: "", prefixes: &["crate::"], order: ORDER };
     const FOLDER: Layers = Layers { sources: "", prefixes: &["super::"], order: ORDER };
+
+    #[test]
+    fn super_of_a_file_at_the_top_is_the_crate() {
+        assert_eq!(found("low.rs", "use super::high;"), 1);
+        assert_eq!(found("low/inner.rs", "use super::high;"), 0);
+    }
 
     fn found(path: &str, text: &str) -> usize {
         violations(&CRATE, Path::new(path), text).len()

@@ -21,9 +21,11 @@ pub fn major() -> Result<String> {
     (!digits.is_empty()).then_some(digits).with_context(|| format!("pg_config says that it is {version:?}"))
 }
 
-/// The value of `TAILSTREAM_PG_MAJOR`, or the default.
-pub fn wanted_major() -> String {
-    env::var("TAILSTREAM_PG_MAJOR").unwrap_or_else(|_| DEFAULT_MAJOR.to_owned())
+fn wanted_major() -> String {
+    env::var("TAILSTREAM_PG_MAJOR")
+        .ok()
+        .filter(|major| !major.is_empty())
+        .unwrap_or_else(|| DEFAULT_MAJOR.to_owned())
 }
 
 /// The directory of PostgreSQL's programs: `TAILSTREAM_PG_BIN`, or Debian's directory for the major version.

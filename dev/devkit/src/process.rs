@@ -19,7 +19,7 @@ pub struct Process {
     start_time: u64,
 }
 
-/// What `/proc/<pid>/stat` says.
+/// The values of `/proc/<pid>/stat`.
 struct Stat {
     state: char,
     parent: i32,

@@ -40,7 +40,7 @@ pub fn clusters_dir(user: &ServerUser) -> Result<PathBuf> {
     let far = far_clusters_dir()?;
     user.make_dir_with_parents(&far)?;
     refuse_foreign(&far)?;
-    let far = far.join(clusters_name());
+    let far = far.join(clusters_name()?);
     user.make_dir_with_parents(&far)?;
     Ok(far)
 }
@@ -67,14 +67,16 @@ pub fn far_clusters_dir() -> Result<PathBuf> {
 }
 
 fn near_clusters_dir() -> Result<PathBuf> {
-    Ok(root()?.join("target").join(clusters_name()))
+    Ok(root()?.join("target").join(clusters_name()?))
 }
 
-fn clusters_name() -> String {
-    match postgres_install::wanted_major() {
-        major if major == postgres_install::DEFAULT_MAJOR => CLUSTERS.to_owned(),
-        major => format!("{CLUSTERS}-{major}"),
-    }
+fn clusters_name() -> Result<String> {
+    let major = postgres_install::major()?;
+    Ok(if major == postgres_install::DEFAULT_MAJOR {
+        CLUSTERS.to_owned()
+    } else {
+        format!("{CLUSTERS}-{major}")
+    })
 }
 
 /// `/var/tmp` is writable by everybody and the name can be guessed: a directory that somebody else

@@ -33,7 +33,7 @@ impl ServerUser {
         Ok(Self { uid, switch_to: Some((uid, gid)) })
     }
 
-    /// Whether the server runs as somebody else than the caller.
+    /// Whether the server runs as another user than the caller.
     pub fn is_other(&self) -> bool {
         self.switch_to.is_some()
     }

@@ -165,6 +165,7 @@ DECLARE
     lock_timeout interval;
     give_up  timestamptz;
     made     boolean;
+    created  boolean := false;
     held_up  regclass[] := '{}';
     unknown  text;
 BEGIN
@@ -187,22 +188,31 @@ BEGIN
     -- A dropped chunk stays locked until the commit, so after the first drop other sessions may be waiting for this one, even
     -- while it waits for another chunk. After the first drop, all waits together are therefore limited to one lock timeout, and
     -- then the purge ends as soon as another session waits for it. Slow work comes before any drop: first the rescue of one chunk.
-    -- Chunks whose rescue needs no new chunk come first, so that every call can complete one.
+    -- Chunks whose rescue needs no new chunk come first, so that a call completes one if there is any. After that, the call creates
+    -- the missing chunk of the oldest other one, which the next call can then rescue.
     FOR victim IN
-        SELECT x.*, r.rescue
+        WITH chunks AS MATERIALIZED (
+            SELECT c.tier, c.range_start, c.range_end FROM tailstream.chunks('tailstream.events', 'created_at') c
+        )
+        SELECT x.*, r.rescue, r.ready
         FROM tailstream.expired_chunks() x
-        CROSS JOIN LATERAL (SELECT count(*) > 0 AS rescue, bool_and(tailstream.has_event_chunk(t.new_tier, x.range_start)) AS ready
-                            FROM (SELECT DISTINCT o.new_tier FROM tailstream.orgs_to_rescue(x.chunk, x.tier, x.retention) o) t) r
+        CROSS JOIN LATERAL (
+            SELECT count(*) > 0 AS rescue,
+                   bool_and(EXISTS (SELECT FROM chunks c WHERE c.tier = t.new_tier
+                                    AND c.range_start <= x.range_start AND x.range_start < c.range_end)) AS ready
+            FROM (SELECT DISTINCT o.new_tier FROM tailstream.orgs_to_rescue(x.chunk, x.tier, x.retention) o) t) r
         ORDER BY r.rescue DESC, r.ready DESC, x.range_end, x.tier
     LOOP
-        CONTINUE WHEN victim.rescue AND give_up IS NOT NULL;
         IF victim.rescue THEN
-            made := tailstream.make_rescue_chunks(victim.chunk, victim.tier, victim.retention, victim.range_start, lock_timeout);
+            CONTINUE WHEN CASE WHEN victim.ready THEN give_up IS NOT NULL ELSE created END;
+            made := tailstream.make_rescue_chunks(victim.chunk, victim.tier, victim.retention, victim.range_start,
+                                                  coalesce(give_up - clock_timestamp(), lock_timeout));
             IF made THEN
                 -- Creating a chunk blocks other sessions from creating one until the commit.
-                give_up := clock_timestamp() + lock_timeout;
+                give_up := coalesce(give_up, clock_timestamp() + lock_timeout);
+                created := true;
             END IF;
-            CONTINUE WHEN made IS NOT FALSE;
+            CONTINUE WHEN made IS NOT FALSE OR give_up IS NOT NULL;
         END IF;
         EXIT WHEN give_up < clock_timestamp() AND tailstream.is_blocking_others();
         outcome := tailstream.purge_chunk(

@@ -29,14 +29,6 @@ BEGIN
 END
 $body$;
 
--- Whether a tier has a chunk for events of this time.
-CREATE FUNCTION tailstream.has_event_chunk(tier smallint, created_at timestamptz) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $body$
-    SELECT EXISTS (SELECT FROM tailstream.chunks('tailstream.events', 'created_at') c
-                   WHERE c.tier = has_event_chunk.tier
-                     AND c.range_start <= has_event_chunk.created_at AND has_event_chunk.created_at < c.range_end)
-$body$;
-
 -- Copies an org's events of a chunk into another tier, with all columns, including those that users added; at most `most` of
 -- them unless that is NULL. Returns the number and the id of one of them.
 CREATE FUNCTION tailstream.copy_events(
@@ -92,7 +84,9 @@ BEGIN
     PERFORM tailstream.set_lock_timeout(lock_timeout);
     FOR saved IN
         SELECT DISTINCT ON (o.new_tier) o.* FROM tailstream.orgs_to_rescue(chunk, tier, retention) o
-        WHERE NOT tailstream.has_event_chunk(o.new_tier, make_rescue_chunks.range_start)
+        WHERE NOT EXISTS (SELECT FROM tailstream.chunks('tailstream.events', 'created_at') c
+                          WHERE c.tier = o.new_tier AND c.range_start <= make_rescue_chunks.range_start
+                            AND make_rescue_chunks.range_start < c.range_end)
     LOOP
         -- Inserting a row creates the chunk; the row is then deleted.
         copies := tailstream.copy_events(chunk, saved.org_id, saved.new_tier, saved.keep_from, 1);

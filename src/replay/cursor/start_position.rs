@@ -99,7 +99,7 @@ fn first(
 ) -> Result<Place> {
     let time = in_range(time);
     let found = subtransaction::again_without_dropped_chunks(|| snapshot::current(|| find(org, time)))?;
-    let next = found.map_or(head, |mark| Next { seq: mark.seq, offset: 0, placed_ms: mark.ms() });
+    let next = found.map_or(head, |row| Next { seq: row.seq, offset: 0, placed_ms: row.ms() });
     Ok(next.place())
 }
 

@@ -42,7 +42,7 @@ pub struct PageRequest<'a> {
     /// Losses of older events are not reported: the events were already gone when the reader began, or the loss was
     /// reported.
     pub accounted_until: i64,
-    /// The same goes only for what has a position before this one.
+    /// This applies only to batches with a position before this one.
     pub accounted_until_seq: i64,
     /// Only batches with a position up to this one.
     pub boundary: Option<Boundary>,

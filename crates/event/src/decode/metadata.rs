@@ -1,10 +1,10 @@
-//! What has no column of its own.
+//! Metadata: the members of an event that have no column.
 
 use std::collections::HashSet;
 
 use super::super::MAX_EVENT_BYTES;
 use super::super::error::{EventError, Problem};
-use super::super::json::{Audit, Cursor, Key, Kind, Token, VALUE_BYTES, refuse_duplicates};
+use super::super::json::{Audit, Key, Kind, Lexer, Token, VALUE_BYTES, refuse_duplicates};
 use super::field::Field;
 
 /// Up to here, comparing each key with each is faster than hashing them.
@@ -54,35 +54,35 @@ impl<'a> Metadata<'a> {
         Ok(())
     }
 
-    /// Reads the event's `metadata` object, which begins at `cursor`.
+    /// Reads the event's `metadata` object, which begins at `lexer`.
     pub(super) fn read_object(
         &mut self,
-        cursor: &mut Cursor<'a>,
+        lexer: &mut Lexer<'a>,
         audit: &mut Audit<'a>,
     ) -> Result<(), EventError> {
         self.has_object = true;
-        self.read_given(cursor, audit)
+        self.read_given(lexer, audit)
             .and_then(|()| refuse_duplicates(&self.given))
             .map_err(|problem| problem.in_field(Field::Metadata.name()))
     }
 
-    fn read_given(&mut self, cursor: &mut Cursor<'a>, audit: &mut Audit<'a>) -> Result<(), Problem> {
-        cursor.advance();
-        if cursor.peek() == Some(b'}') {
-            cursor.advance();
+    fn read_given(&mut self, lexer: &mut Lexer<'a>, audit: &mut Audit<'a>) -> Result<(), Problem> {
+        lexer.advance();
+        if lexer.peek() == Some(b'}') {
+            lexer.advance();
             return Ok(());
         }
         loop {
-            let key = cursor.key()?;
-            let value = audit.value(cursor)?;
+            let key = lexer.key()?;
+            let value = audit.value(lexer)?;
             check(value, audit)?;
             let value = value.raw;
             self.given.push(Member { key, value });
-            let next = cursor.peek();
+            let next = lexer.peek();
             if !matches!(next, Some(b',' | b'}')) {
-                return Err(cursor.unexpected("\",\" or \"}\""));
+                return Err(lexer.unexpected("\",\" or \"}\""));
             }
-            cursor.advance();
+            lexer.advance();
             if next == Some(b'}') {
                 return Ok(());
             }

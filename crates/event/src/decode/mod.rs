@@ -5,7 +5,7 @@ mod metadata;
 mod record;
 
 use super::error::{EventError, Problem, excerpt};
-use super::json::Cursor;
+use super::json::Lexer;
 use super::time::Clock;
 use super::{Event, MAX_BATCH_EVENTS};
 pub(super) use field::Field;
@@ -20,7 +20,7 @@ pub enum Format {
     NdJson,
 }
 
-/// What becomes of a batch that has an invalid event in it.
+/// How a batch with invalid events is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnInvalid {
     /// The first invalid event refuses the batch.
@@ -45,7 +45,7 @@ pub struct Rejection<'a> {
     pub index: usize,
     /// The event as it came; of newline-delimited JSON the line without its end.
     pub raw: &'a str,
-    /// What is wrong with it.
+    /// The error.
     pub error: EventError,
 }
 
@@ -72,7 +72,7 @@ pub fn decode<'a>(
     on_invalid: OnInvalid,
 ) -> Result<Decoded<'a>, EventError> {
     let mut batch = Batch {
-        cursor: Cursor::new(text, format == Format::NdJson),
+        lexer: Lexer::new(text, format == Format::NdJson),
         reader: Reader::new(*clock),
         on_invalid,
         index: 0,
@@ -87,7 +87,7 @@ pub fn decode<'a>(
 
 /// A batch that is being decoded.
 struct Batch<'a> {
-    cursor: Cursor<'a>,
+    lexer: Lexer<'a>,
     reader: Reader<'a>,
     on_invalid: OnInvalid,
     /// Position of the next event.
@@ -100,11 +100,11 @@ const MAX_RESERVED: usize = 16_384;
 
 impl<'a> Batch<'a> {
     fn read_json(&mut self) -> Result<(), EventError> {
-        match self.cursor.peek() {
+        match self.lexer.peek() {
             Some(b'[') => self.read_array()?,
             Some(b'{') => self.read_element()?,
             _ => {
-                let found = self.cursor.scalar()?;
+                let found = self.lexer.scalar()?;
                 self.expect_end()?;
                 return Err(EventError::from(Problem::Shape {
                     expected: "an array of objects or one object",
@@ -116,18 +116,18 @@ impl<'a> Batch<'a> {
     }
 
     fn read_array(&mut self) -> Result<(), EventError> {
-        self.cursor.advance();
-        if self.cursor.peek() == Some(b']') {
-            self.cursor.advance();
+        self.lexer.advance();
+        if self.lexer.peek() == Some(b']') {
+            self.lexer.advance();
             return Ok(());
         }
         loop {
             self.read_element()?;
-            let next = self.cursor.peek();
+            let next = self.lexer.peek();
             if !matches!(next, Some(b',' | b']')) {
-                return Err(self.cursor.unexpected("\",\" or \"]\"").into());
+                return Err(self.lexer.unexpected("\",\" or \"]\"").into());
             }
-            self.cursor.advance();
+            self.lexer.advance();
             if next == Some(b']') {
                 return Ok(());
             }
@@ -135,31 +135,31 @@ impl<'a> Batch<'a> {
     }
 
     fn expect_end(&mut self) -> Result<(), EventError> {
-        match self.cursor.peek() {
+        match self.lexer.peek() {
             None => Ok(()),
-            Some(_) => Err(self.cursor.unexpected("the end").into()),
+            Some(_) => Err(self.lexer.unexpected("the end").into()),
         }
     }
 
     /// Reads one event of an array, or the only one.
     fn read_element(&mut self) -> Result<(), EventError> {
         self.expect_room()?;
-        self.cursor.peek();
-        let start = self.cursor.position();
-        match self.reader.read(&mut self.cursor) {
+        self.lexer.peek();
+        let start = self.lexer.position();
+        match self.reader.read(&mut self.lexer) {
             Ok(event) => {
                 self.accept(start, event);
                 Ok(())
             }
             Err(error) => {
-                // Behind a broken event nobody can tell where the next one begins.
+                // After invalid JSON, the start of the next event is unknown.
                 if matches!(error.problem, Problem::Syntax { .. }) {
                     return Err(self.locate(error));
                 }
-                self.cursor.seek(start);
+                self.lexer.seek(start);
                 let raw = match self.on_invalid {
                     OnInvalid::Error => "",
-                    OnInvalid::Quarantine => skip_value(&mut self.cursor)?,
+                    OnInvalid::Quarantine => skip_value(&mut self.lexer)?,
                 };
                 self.reject(raw, error)
             }
@@ -168,12 +168,12 @@ impl<'a> Batch<'a> {
 
     fn read_lines(&mut self) -> Result<(), EventError> {
         loop {
-            self.cursor.start_line();
-            let start = self.cursor.position();
-            let outcome = match self.cursor.peek() {
+            self.lexer.start_line();
+            let start = self.lexer.position();
+            let outcome = match self.lexer.peek() {
                 None => return Ok(()),
                 Some(b'\n') => {
-                    self.cursor.advance();
+                    self.lexer.advance();
                     continue;
                 }
                 Some(_) => {
@@ -184,9 +184,9 @@ impl<'a> Batch<'a> {
             match outcome {
                 Ok(event) => self.accept(start, event),
                 Err(error) => {
-                    let rest = &self.cursor.text()[start..];
+                    let rest = &self.lexer.text()[start..];
                     let line = rest.split('\n').next().unwrap_or(rest);
-                    self.cursor.seek(start + line.len());
+                    self.lexer.seek(start + line.len());
                     self.reject(line.strip_suffix('\r').unwrap_or(line), error)?;
                 }
             }
@@ -195,10 +195,10 @@ impl<'a> Batch<'a> {
 
     /// Reads a line up to its end, which stays unread.
     fn read_line(&mut self) -> Result<Event<'a>, EventError> {
-        let event = self.reader.read(&mut self.cursor)?;
-        match self.cursor.peek() {
+        let event = self.reader.read(&mut self.lexer)?;
+        match self.lexer.peek() {
             None | Some(b'\n') => Ok(event),
-            Some(_) => Err(self.cursor.unexpected("the end of the line").into()),
+            Some(_) => Err(self.lexer.unexpected("the end of the line").into()),
         }
     }
 
@@ -210,9 +210,9 @@ impl<'a> Batch<'a> {
     }
 
     fn accept(&mut self, start: usize, event: Event<'a>) {
-        let length = self.cursor.position() - start;
+        let length = self.lexer.position() - start;
         if self.decoded.events.is_empty() {
-            let more = (self.cursor.text().len() - self.cursor.position()) / length.max(1);
+            let more = (self.lexer.text().len() - self.lexer.position()) / length.max(1);
             self.decoded.events.reserve(more.min(MAX_RESERVED) + 1);
         }
         self.decoded.events.push(event);
@@ -235,18 +235,18 @@ impl<'a> Batch<'a> {
 }
 
 /// Reads over a value that is no valid event, whatever its depth.
-fn skip_value<'a>(cursor: &mut Cursor<'a>) -> Result<&'a str, EventError> {
-    let rest = &cursor.text()[cursor.position()..];
+fn skip_value<'a>(lexer: &mut Lexer<'a>) -> Result<&'a str, EventError> {
+    let rest = &lexer.text()[lexer.position()..];
     let mut values = serde_json::Deserializer::from_str(rest).into_iter();
     let raw: &'a serde_json::value::RawValue = match values.next() {
         Some(Ok(raw)) => raw,
         _ => {
-            let end = cursor.position() + values.byte_offset();
-            cursor.seek(cursor.text().floor_char_boundary(end));
-            return Err(cursor.unexpected("a value").into());
+            let end = lexer.position() + values.byte_offset();
+            lexer.seek(lexer.text().floor_char_boundary(end));
+            return Err(lexer.unexpected("a value").into());
         }
     };
-    cursor.seek(cursor.position() + raw.get().len());
+    lexer.seek(lexer.position() + raw.get().len());
     Ok(raw.get())
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::super::error::{EventError, Problem, excerpt};
 use super::super::inet::Inet;
-use super::super::json::{Audit, Cursor, Kind, Token};
+use super::super::json::{Audit, Kind, Lexer, Token};
 use super::super::time::{self, Clock};
 use super::super::{Event, MAX_EVENT_BYTES};
 use super::field::{Field, Fields, wrong_type};
@@ -23,60 +23,60 @@ impl<'a> Reader<'a> {
         Self { clock, fields: Fields::default(), metadata: Metadata::default(), audit: Audit::default() }
     }
 
-    /// Reads the event at `cursor`.
-    pub(super) fn read(&mut self, cursor: &mut Cursor<'a>) -> Result<Event<'a>, EventError> {
+    /// Reads the event at `lexer`.
+    pub(super) fn read(&mut self, lexer: &mut Lexer<'a>) -> Result<Event<'a>, EventError> {
         self.fields.clear();
         self.metadata.clear();
         self.audit.reset();
-        if cursor.peek() != Some(b'{') {
-            let found = self.audit.value(cursor)?;
+        if lexer.peek() != Some(b'{') {
+            let found = self.audit.value(lexer)?;
             return Err(EventError::from(Problem::Shape {
                 expected: "an object",
                 found: excerpt(found.raw),
             }));
         }
-        let start = cursor.position();
-        self.read_members(cursor)?;
-        if cursor.position() - start > MAX_EVENT_BYTES {
+        let start = lexer.position();
+        self.read_members(lexer)?;
+        if lexer.position() - start > MAX_EVENT_BYTES {
             return Err(Problem::TooLarge { what: "the event" }.into());
         }
         self.assemble()
     }
 
-    fn read_members(&mut self, cursor: &mut Cursor<'a>) -> Result<(), EventError> {
-        cursor.advance();
-        if cursor.peek() == Some(b'}') {
-            cursor.advance();
+    fn read_members(&mut self, lexer: &mut Lexer<'a>) -> Result<(), EventError> {
+        lexer.advance();
+        if lexer.peek() == Some(b'}') {
+            lexer.advance();
             return Ok(());
         }
         loop {
-            let key = cursor.key()?;
+            let key = lexer.key()?;
             match Field::named(&key.name) {
-                Some(field) => self.read_field(cursor, field)?,
+                Some(field) => self.read_field(lexer, field)?,
                 None => {
-                    let value = self.audit.value(cursor);
+                    let value = self.audit.value(lexer);
                     let value = value.map_err(|problem| problem.in_field(&key.name))?;
                     self.metadata.keep(key, value, &mut self.audit)?;
                 }
             }
-            let next = cursor.peek();
+            let next = lexer.peek();
             if !matches!(next, Some(b',' | b'}')) {
-                return Err(cursor.unexpected("\",\" or \"}\"").into());
+                return Err(lexer.unexpected("\",\" or \"}\"").into());
             }
-            cursor.advance();
+            lexer.advance();
             if next == Some(b'}') {
                 return Ok(());
             }
         }
     }
 
-    fn read_field(&mut self, cursor: &mut Cursor<'a>, field: Field) -> Result<(), EventError> {
+    fn read_field(&mut self, lexer: &mut Lexer<'a>, field: Field) -> Result<(), EventError> {
         let in_field = |problem: Problem| problem.in_field(field.name());
-        if field == Field::Metadata && cursor.peek() == Some(b'{') {
+        if field == Field::Metadata && lexer.peek() == Some(b'{') {
             self.fields.claim(field)?;
-            return self.metadata.read_object(cursor, &mut self.audit);
+            return self.metadata.read_object(lexer, &mut self.audit);
         }
-        let value = self.audit.value(cursor).map_err(in_field)?;
+        let value = self.audit.value(lexer).map_err(in_field)?;
         self.fields.set(field, value)
     }
 

@@ -7,9 +7,9 @@ use super::super::MAX_DEPTH;
 use super::super::error::{Problem, excerpt};
 use super::super::number::numeric_digits;
 use super::string::unescape;
-use super::{Cursor, Kind, Token};
+use super::{Kind, Lexer, Token};
 
-/// What one value takes in a `jsonb` beside its characters, at most.
+/// Most bytes of one value in a `jsonb` besides its characters.
 ///
 /// With it, the limit on bytes also bounds the number of values, for which `jsonb` has limits of
 /// its own.
@@ -41,7 +41,7 @@ impl<'a> Audit<'a> {
         self.bytes = 0;
     }
 
-    /// What the values seen since [`reset`](Self::reset) take beside their characters.
+    /// Bytes of the values since [`reset`](Self::reset) besides their characters.
     pub(in super::super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -65,58 +65,58 @@ impl<'a> Audit<'a> {
 
     /// Reads any value; what is inside arrays and objects is checked.
     #[inline(always)]
-    pub(in super::super) fn value(&mut self, cursor: &mut Cursor<'a>) -> Result<Token<'a>, Problem> {
-        match cursor.peek() {
-            Some(b'{') => self.container(cursor, Kind::Object),
-            Some(b'[') => self.container(cursor, Kind::Array),
-            _ => cursor.scalar(),
+    pub(in super::super) fn value(&mut self, lexer: &mut Lexer<'a>) -> Result<Token<'a>, Problem> {
+        match lexer.peek() {
+            Some(b'{') => self.container(lexer, Kind::Object),
+            Some(b'[') => self.container(lexer, Kind::Array),
+            _ => lexer.scalar(),
         }
     }
 
-    /// Reads the array or object that begins at `cursor`.
-    fn container(&mut self, cursor: &mut Cursor<'a>, kind: Kind) -> Result<Token<'a>, Problem> {
-        let start = cursor.position();
+    /// Reads the array or object that begins at `lexer`.
+    fn container(&mut self, lexer: &mut Lexer<'a>, kind: Kind) -> Result<Token<'a>, Problem> {
+        let start = lexer.position();
         self.keys.clear();
         self.open.clear();
-        let mut next = cursor.peek();
-        let mut first = self.enter(cursor, next)?;
+        let mut next = lexer.peek();
+        let mut first = self.enter(lexer, next)?;
         while let Some(&container) = self.open.last() {
-            next = cursor.peek();
+            next = lexer.peek();
             if next == Some(container.close) {
-                cursor.advance();
+                lexer.advance();
                 self.leave(container)?;
                 first = false;
                 continue;
             }
             if !first {
                 if next != Some(b',') {
-                    return Err(cursor.unexpected(match container.close {
+                    return Err(lexer.unexpected(match container.close {
                         b'}' => "\",\" or \"}\"",
                         _ => "\",\" or \"]\"",
                     }));
                 }
-                cursor.advance();
+                lexer.advance();
             }
             if container.close == b'}' {
-                self.keys.push(cursor.key()?.name);
+                self.keys.push(lexer.key()?.name);
             }
-            next = cursor.peek();
-            first = matches!(next, Some(b'{' | b'[')) && self.enter(cursor, next)?;
+            next = lexer.peek();
+            first = matches!(next, Some(b'{' | b'[')) && self.enter(lexer, next)?;
             if !first {
-                let token = cursor.scalar()?;
+                let token = lexer.scalar()?;
                 self.scalar(token)?;
             }
         }
-        Ok(cursor.token_since(start, kind))
+        Ok(lexer.token_since(start, kind))
     }
 
     /// Takes an opening bracket; true, because nothing inside has been read yet.
-    fn enter(&mut self, cursor: &mut Cursor<'a>, open: Option<u8>) -> Result<bool, Problem> {
+    fn enter(&mut self, lexer: &mut Lexer<'a>, open: Option<u8>) -> Result<bool, Problem> {
         // The object that holds all of an event's metadata is one level more.
         if self.open.len() + 1 >= MAX_DEPTH {
             return Err(Problem::TooDeep);
         }
-        cursor.advance();
+        lexer.advance();
         self.open
             .push(Container { close: if open == Some(b'{') { b'}' } else { b']' }, keys: self.keys.len() });
         self.bytes = self.bytes.saturating_add(VALUE_BYTES);

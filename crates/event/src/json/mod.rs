@@ -5,11 +5,11 @@
 //! batch once, allocates for escapes only, and needs no stack for nesting.
 
 mod audit;
-mod cursor;
+mod lexer;
 mod string;
 
 pub(super) use audit::{Audit, VALUE_BYTES, refuse_duplicates};
-pub(super) use cursor::{Cursor, Key, Kind, Token};
+pub(super) use lexer::{Key, Kind, Lexer, Token};
 pub(super) use string::{string_length, write_string};
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub(super) fn next_special(bytes: &[u8], mut at: usize) -> usize {
         let quote = quote.wrapping_sub(ONES) & !quote;
         let backslash = word ^ (ONES * u64::from(b'\\'));
         let backslash = backslash.wrapping_sub(ONES) & !backslash;
-        // A borrow can mark bytes behind a true hit, never one before it.
+        // A borrow can mark bytes after a true hit, never before it.
         let hits = (control | quote | backslash) & HIGHS;
         if hits != 0 {
             return at + hits.trailing_zeros() as usize / 8;
@@ -46,7 +46,7 @@ pub(super) fn escape_length(bytes: &[u8]) -> Option<usize> {
 
 /// Hands out the characters of a string piece by piece, escapes resolved.
 ///
-/// `inner` is what stands between the quotes of a string whose escapes are well-formed.
+/// `inner` is the text between the quotes of a string with valid escapes.
 pub(in super::super) fn unescape(inner: &str, mut piece: impl FnMut(&str)) -> Result<(), Problem> {
     let mut rest = inner;
     while let Some((plain, escape)) = rest.split_once('\\') {

@@ -6,12 +6,12 @@ use crate::error::Problem;
 
 /// Reads one value that fills the text.
 fn read(text: &str) -> Result<(), Problem> {
-    let mut cursor = Cursor::new(text, false);
-    let value = Audit::default().value(&mut cursor)?;
+    let mut lexer = Lexer::new(text, false);
+    let value = Audit::default().value(&mut lexer)?;
     assert!(text.contains(value.raw));
-    match cursor.peek() {
+    match lexer.peek() {
         None => Ok(()),
-        Some(_) => Err(cursor.unexpected("the end")),
+        Some(_) => Err(lexer.unexpected("the end")),
     }
 }
 
@@ -128,7 +128,7 @@ proptest! {
         let mut written = String::new();
         write_string(&mut written, &text);
         prop_assert_eq!(serde_json::from_str::<String>(&written).unwrap(), &*text);
-        let token = Cursor::new(&written, false).scalar().unwrap();
+        let token = Lexer::new(&written, false).scalar().unwrap();
         match token.text() {
             Ok(read) => prop_assert_eq!(read.as_deref(), Some(&*text)),
             Err(problem) => prop_assert!(problem == Problem::NulCharacter && text.contains('\0')),
@@ -141,7 +141,7 @@ proptest! {
     ) {
         let escapes: String = units.iter().map(|unit| format!("\\u{unit:04x}")).collect();
         let written = format!("\"{escapes}\"");
-        let token = Cursor::new(&written, false).scalar().unwrap();
+        let token = Lexer::new(&written, false).scalar().unwrap();
         let ours = token.text().ok().flatten().map(|text| text.into_owned());
         prop_assert_eq!(ours, serde_json::from_str::<String>(&written).ok());
     }

@@ -10,7 +10,7 @@ use super::{Cluster, settings};
 use crate::repository;
 use crate::server_user::ServerUser;
 
-/// What a cluster shall be like.
+/// The properties of a cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterBuilder {
     name: String,

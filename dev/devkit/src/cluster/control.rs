@@ -17,7 +17,7 @@ use crate::process::wait_until;
 
 /// Crash recovery of a big test may take its time.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// Between finding a free port and the server's taking it somebody else may take it.
+/// Another process may take the port between the search for a free one and the start of the server.
 const PORT_ATTEMPTS: usize = 5;
 /// Lines of the server's log that go into an error.
 const LOG_LINES: usize = 15;

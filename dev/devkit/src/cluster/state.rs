@@ -1,4 +1,4 @@
-//! What other processes have to know to find a cluster again.
+//! The file by which other processes find a cluster.
 
 use std::fs;
 use std::io::ErrorKind;

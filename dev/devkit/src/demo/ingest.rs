@@ -13,7 +13,7 @@ use super::screen::{Screen, grouped};
 
 pub const BATCH: usize = 1_000;
 
-/// What the calls of one org answered, summed up.
+/// The summed results of the calls of one org.
 #[derive(Default)]
 pub struct Tally {
     pub batches: u64,

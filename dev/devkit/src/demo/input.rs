@@ -1,4 +1,4 @@
-//! What the demo ingests: a log, or made-up traffic.
+//! The input of the demo: a log, or generated traffic.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use super::screen::grouped;
 const MINUTE: i64 = 60_000_000;
 const HOUR: i64 = 60 * MINUTE;
 
-/// The made-up traffic: the premium org has a day behind it, the others almost their three hours.
+/// The generated traffic: a day for the premium org, almost three hours for the others.
 /// A few minutes less, so that nothing expires between its making and its ingest.
 const PREMIUM_SPAN: i64 = 24 * HOUR;
 const STANDARD_SPAN: i64 = 3 * HOUR - 3 * MINUTE;

@@ -21,14 +21,14 @@ pub struct Viewer {
     output: JoinHandle<std::io::Result<(Instant, String)>>,
 }
 
-/// What the viewer was given, and when the first of it came.
+/// The output of the viewer, and when its first line arrived.
 pub struct Received {
     pub at: Instant,
     pub text: String,
 }
 
 impl Viewer {
-    /// What somebody would type.
+    /// The command as a user would type it.
     pub fn command(redis: &Redis, key: &str) -> String {
         format!("redis-cli {} XREAD BLOCK {BLOCK_MS} STREAMS {key} '$'", redis.cli_args().join(" "))
     }

@@ -40,7 +40,7 @@ pub fn cluster(redis: &Redis) -> ClusterBuilder {
         .keep(true)
 }
 
-/// What the mirror needs to be told.
+/// The settings of the mirror.
 fn settings(redis: &Redis) -> [(&'static str, String); 2] {
     [("tailstream.databases", DATABASE.to_owned()), ("tailstream.redis_url", redis.url())]
 }

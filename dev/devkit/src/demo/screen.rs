@@ -1,4 +1,4 @@
-//! What the demo prints: headings, sentences, statements and their results.
+//! The output of the demo: headings, sentences, statements and their results.
 
 use std::time::{Duration, Instant};
 

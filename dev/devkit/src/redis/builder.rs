@@ -10,7 +10,7 @@ use super::{DIR_PREFIX, Redis};
 use crate::repository;
 use crate::server_user::ServerUser;
 
-/// What a server shall be like.
+/// The properties of a server.
 #[derive(Clone, Debug)]
 pub struct RedisBuilder {
     name: String,
@@ -30,7 +30,7 @@ impl RedisBuilder {
         self
     }
 
-    /// What clients have to authenticate with.
+    /// The password of clients.
     pub fn password(mut self, password: &str) -> Self {
         self.wanted.password = Some(password.to_owned());
         self

@@ -1,4 +1,4 @@
-//! What a server with TLS shows: its certificate, and the authority made for it alone.
+//! The certificate of a server with TLS, and its certificate authority.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

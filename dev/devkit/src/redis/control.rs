@@ -20,7 +20,7 @@ use crate::repository::fnv1a;
 
 /// Loading or saving the data of a big test may take its time.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between finding a free port and the server's taking it somebody else may take it.
+/// Another process may take the port between the search for a free one and the start of the server.
 const PORT_ATTEMPTS: usize = 5;
 /// Below those the system gives to outgoing connections. With one of these a client that tries
 /// again and again while the server is down would sooner or later be given the server's port and be
@@ -111,7 +111,7 @@ impl Redis {
         self.state.save(&self.dir, &self.user)
     }
 
-    /// Freezes the server: it keeps its connections and takes new ones, but answers nobody.
+    /// Stops the process with SIGSTOP: connections stay open and new ones are accepted, but nothing is answered.
     pub fn pause(&self) -> Result<()> {
         let process = self.running()?;
         process.signal(Signal::SIGSTOP)?;

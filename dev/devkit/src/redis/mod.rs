@@ -21,7 +21,7 @@ use crate::process::Process;
 use crate::repository;
 use crate::server_user::ServerUser;
 
-/// What the directories of Redis servers begin with, beside those of the clusters.
+/// Prefix of the directories of Redis servers, which are beside those of the clusters.
 const DIR_PREFIX: &str = "redis-";
 
 /// A private server. Dropping it stops the server and removes its files, if it was started through
@@ -114,7 +114,7 @@ impl Redis {
     /// The server's process, if it runs; a paused one does.
     pub fn process(&self) -> Option<Process> {
         let pid = fs::read_to_string(self.pid_path()).ok()?.trim().parse().ok()?;
-        // A pid file outlives a crash, and its pid may be somebody else's by now.
+        // A pid file survives a crash, and its pid may belong to another process by now.
         Process::find(pid).filter(|process| process.has_argument(&self.config_path()))
     }
 

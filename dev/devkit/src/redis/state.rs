@@ -1,4 +1,4 @@
-//! What other processes have to know to find a server again.
+//! The file by which other processes find a server.
 
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
@@ -20,7 +20,7 @@ pub struct State {
     pub wanted: Wanted,
 }
 
-/// What its user asked for.
+/// The requested properties.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
     /// Directives of the configuration file, in order.
@@ -59,7 +59,7 @@ impl State {
         }
     }
 
-    /// In one step: whoever looks for servers meanwhile finds the file whole.
+    /// Written atomically, so that other processes never read a partial file.
     pub fn save(&self, dir: &Path, user: &ServerUser) -> Result<()> {
         let text = serde_json::to_string(self).context("cannot write down the server's port")?;
         let (path, new) = (dir.join(FILE), dir.join("redis.json.new"));

@@ -1,14 +1,14 @@
 //! Tokens of JSON text, in order.
 //!
-//! What runs for every token is always inlined: handed back through memory, tokens cost a third of
-//! the time of a batch.
+//! The functions that run for every token are always inlined: returning tokens through memory would take a third of the time of
+//! a batch.
 
 use std::borrow::Cow;
 
 use super::super::error::{Problem, excerpt};
 use super::string::{self, unescape};
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Kind {
     Null,
@@ -17,7 +17,7 @@ pub(in super::super) enum Kind {
     Integer,
     /// A number with point, exponent or both.
     Decimal,
-    /// A string that stands as it is between its quotes.
+    /// A string without escapes.
     Plain,
     /// A string with escapes.
     Escaped,
@@ -46,7 +46,7 @@ impl<'a> Token<'a> {
         }
     }
 
-    /// What stands between the quotes of a string.
+    /// The text between the quotes of a string.
     pub(in super::super) fn inner(self) -> &'a str {
         &self.raw[1..self.raw.len() - 1]
     }
@@ -65,18 +65,18 @@ impl AsRef<str> for Key<'_> {
     }
 }
 
-/// A place in JSON text.
+/// Reads the tokens of a JSON text.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Cursor<'a> {
+pub(in super::super) struct Lexer<'a> {
     text: &'a str,
     position: usize,
     /// Whether a line feed ends the text instead of being white space.
     lines: bool,
-    /// Where the text begins that positions in messages count from.
+    /// The offset from which messages count positions.
     origin: usize,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> Lexer<'a> {
     /// At the beginning of `text`; with `lines`, no value reaches across a line feed.
     pub(in super::super) fn new(text: &'a str, lines: bool) -> Self {
         Self { text, position: 0, lines, origin: 0 }
@@ -92,7 +92,7 @@ impl<'a> Cursor<'a> {
         self.text
     }
 
-    /// Goes on at another offset, which must be a character boundary.
+    /// Continues at another offset, which must be a character boundary.
     pub(in super::super) fn seek(&mut self, position: usize) {
         self.position = position;
     }
@@ -114,13 +114,13 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Takes the byte that [`peek`](Self::peek) has just shown.
+    /// Skips the byte that [`peek`](Self::peek) has just shown.
     #[inline(always)]
     pub(in super::super) fn advance(&mut self) {
         self.position += 1;
     }
 
-    /// Reads a member's name and the colon behind it.
+    /// Reads the name of a member and the colon after it.
     #[inline(always)]
     pub(in super::super) fn key(&mut self) -> Result<Key<'a>, Problem> {
         if self.peek() != Some(b'"') {
@@ -148,7 +148,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// What was read since `start`.
+    /// The text that was read since `start`.
     pub(in super::super) fn token_since(&self, start: usize, kind: Kind) -> Token<'a> {
         let raw = &self.text[start..self.position];
         Token { raw, kind }
@@ -240,7 +240,7 @@ impl<'a> Cursor<'a> {
         self.text.as_bytes().get(self.position).copied()
     }
 
-    /// An error at this place: something else than `expected` stands here.
+    /// An error at this place, where `expected` is missing.
     #[cold]
     pub(in super::super) fn unexpected(&self, expected: &str) -> Problem {
         let rest = self.text.get(self.position..).unwrap_or_default();
