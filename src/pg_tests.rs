@@ -286,4 +286,35 @@ mod tests {
         let stored = "SELECT count(*) FROM tailstream.events WHERE org_id = 'cut'";
         assert_eq!(Spi::get_one::<i64>(stored).unwrap(), Some(1));
     }
+
+    /// The planner's bounds of an interval hold wherever and whenever it is added.
+    #[pg_test]
+    fn an_interval_moves_no_time_beyond_its_bounds() {
+        let intervals = "'{1 hour,-90 minutes,1 day,-1 day,36 hours,1 day 2 hours,1 mon,-1 mon,1 mon -30 days,1 year 1 day,-13 mons 5 days 3 hours,7 days}'::interval[]";
+        for zone in ["UTC", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "Asia/Tehran"] {
+            Spi::run(&format!("SET LOCAL timezone = '{zone}'")).expect("a time zone");
+            let moved = format!(
+                "SELECT i, min(1000000 * extract(epoch FROM (t + i) - t))::bigint, max(1000000 * extract(epoch FROM (t + i) - t))::bigint
+                 FROM unnest({intervals}) i, generate_series('2011-12-01'::timestamptz, '2012-12-31', interval '7 hours 13 minutes') t
+                 GROUP BY i"
+            );
+            Spi::connect(|client| {
+                for row in client.select(&moved, None, &[]).unwrap() {
+                    let interval = row.get::<Interval>(1).unwrap().unwrap();
+                    let (least, most) =
+                        (row.get::<i64>(2).unwrap().unwrap(), row.get::<i64>(3).unwrap().unwrap());
+                    let raw = pg_sys::Interval {
+                        time: interval.micros(),
+                        day: interval.days(),
+                        month: interval.months(),
+                    };
+                    let (from, to) = crate::replay::interval_bounds(raw).expect("bounds");
+                    assert!(
+                        from <= least && most <= to,
+                        "{zone}: {interval:?}: {from}..{to}, moved by {least}..{most}"
+                    );
+                }
+            });
+        }
+    }
 }

@@ -1,3 +1,10 @@
+-- While a query is planned, this becomes a constant: a time that start_time cannot precede, or -infinity.
+CREATE FUNCTION tailstream.planned_start_support(internal) RETURNS internal
+LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'planned_start_support_wrapper';
+CREATE FUNCTION tailstream.planned_start(start_time timestamptz) RETURNS timestamptz
+LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1 SUPPORT tailstream.planned_start_support
+AS 'MODULE_PATHNAME', 'planned_start_wrapper';
+
 -- ts_replay: an org's events with start_time <= created_at < end_time, never older than its retention.
 -- The planner inlines it (so no SECURITY DEFINER and no SET here): a caller's LIMIT, ORDER BY created_at, id
 -- and further conditions reach the chunks' indexes, and rows stream.
@@ -5,7 +12,7 @@ CREATE FUNCTION ts_replay(org text, start_time timestamptz, end_time timestamptz
 RETURNS SETOF tailstream.log_events
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 1000 AS $body$
     SELECT * FROM tailstream.log_events
-    WHERE org_id = org AND created_at >= start_time
+    WHERE org_id = org AND created_at >= start_time AND created_at >= tailstream.planned_start(start_time)
       AND created_at >= tailstream.replay_floor(org, start_time) AND created_at < end_time
 $body$;
 

@@ -12,6 +12,7 @@ mod model;
 mod page;
 mod paging;
 mod plan;
+mod planning;
 mod plans;
 mod playing;
 mod purging;
