@@ -2,6 +2,7 @@
 //!
 //! One request is in flight at a time. While Redis works on a transaction, the next one is read.
 
+mod awaited;
 mod desired_config;
 mod epoch_reset;
 mod maintenance;
@@ -11,15 +12,15 @@ mod send;
 mod suspect;
 
 use std::collections::{HashMap, HashSet};
-use std::mem::{Discriminant, discriminant};
+use std::mem::Discriminant;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 use redis::Value;
 
+use self::awaited::{Awaited, InFlight};
 use self::desired_config::DesiredConfig;
-use self::epoch_reset::EpochReset;
 use self::suspect::Suspect;
 use super::checkpoint::Checkpoint;
 use super::commands::Commands;
@@ -31,7 +32,6 @@ use super::redis_transaction::RedisTransaction;
 use super::replies;
 use super::resync::Resyncs;
 use super::server::{self, Limits};
-use super::state::{LastEntry, ResyncRequest};
 use crate::error::{Error, Result};
 use crate::pg::time;
 use crate::shmem::counter::Counter;
@@ -52,48 +52,6 @@ pub struct StepResult {
     pub recovered: bool,
     /// The pause before the next step, unless the mirror is woken; `None` for the usual interval.
     pub pause: Option<Duration>,
-}
-
-/// The request that the next response belongs to.
-enum Awaited {
-    Connection,
-    /// The version and the limits of the server.
-    Server,
-    /// The checkpoint and the epoch in the registry.
-    Checkpoint,
-    /// The last entries of the streams that were written last.
-    Tail(Vec<LastEntry>),
-    /// A transaction of an epoch reset.
-    Reset(EpochReset, RedisTransaction),
-    /// A page of a registry.
-    Registered(EpochReset),
-    /// The types of the keys that an epoch reset is to remove.
-    KeyTypes(EpochReset),
-    Transaction(Box<InFlight>),
-    /// The type of the key of a stream to be resynced.
-    KeyType(ResyncRequest),
-    /// A transaction that trims the streams of the orgs after this one.
-    Trim(RedisTransaction, Checkpoint, String),
-    Heartbeat,
-}
-
-impl Awaited {
-    /// Distinguishes the steps whose failures are independent of each other.
-    fn kind(&self) -> (Discriminant<Self>, bool) {
-        let is_resync = matches!(self, Self::Transaction(in_flight) if in_flight.resync.is_some());
-        (discriminant(self), is_resync)
-    }
-}
-
-/// A transaction that was sent to Redis.
-struct InFlight {
-    transaction: RedisTransaction,
-    checkpoint: Checkpoint,
-    since: Instant,
-    resent: bool,
-    resync: Option<ResyncRequest>,
-    /// The number of the resync, if this is its last transaction.
-    resync_number: Option<i64>,
 }
 
 pub struct Replicator {
